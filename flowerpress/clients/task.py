@@ -1,7 +1,7 @@
 """Tasks: what a user brings to a run, that is data, a model and its gradient.
 
-A worker sees a model as one flat vector `x`: the trainable arrays of :meth:`Task.initial_arrays`, each in C order, one
-after the other in the order they are listed. This module needs numpy only.
+A worker sees a model as one flat vector `x`: the trainable arrays of `Task.initial_arrays`, each in
+C order, one after the other in the order they are listed. This module needs numpy only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FlatVector: TypeAlias = npt.NDArray[np.floating[Any]]
 """A 1-D float32 or float64 numpy array."""
 
 Batch: TypeAlias = Any
-"""What one gradient is taken on, opaque to the worker (often an array of example indices). None: all the data."""
+"""What a gradient is taken on, opaque to the worker: often example indices. None: all the data."""
 
 TaskFn: TypeAlias = Callable[[int, int], "Task"]
 """`task_fn(partition_id, num_partitions)`: the task of one client."""
@@ -27,39 +27,43 @@ TaskFn: TypeAlias = Callable[[int, int], "Task"]
 class Task(ABC):
     """One client's learning problem.
 
-    The algorithm asks only for gradients, so one task serves every algorithm. Two calls of :meth:`gradient` with the
-    same batch use the same examples, which the variance-reduced algorithms need.
+    An algorithm asks only for gradients, so one task serves every algorithm. Two calls of
+    `gradient` with the same batch use the same examples, as variance-reduced algorithms need.
 
     Attributes
     ----------
     num_examples : int
-        Number of local training examples, at least 1. The client's weight when weights are `num-examples`.
+        Number of local training examples, at least 1: the client's weight when weights are
+        `num-examples`.
     """
 
     num_examples: int
 
     @abstractmethod
     def initial_arrays(self) -> ArrayRecord:
-        """Return the initial model by name: numpy arrays, trainable ones and buffers, in layout order."""
+        """Return the initial model by name: trainable arrays and buffers, in layout order."""
 
     @abstractmethod
     def gradient(self, x: FlatVector, batch: Batch) -> tuple[float, FlatVector]:
-        """Return the mean loss on `batch` and its gradient at `x`, a new vector of the shape and dtype of `x`."""
+        """Return the mean loss on `batch` and its gradient at `x`, a new vector like `x`."""
 
     @abstractmethod
     def evaluate(self, x: FlatVector) -> dict[str, float]:
-        """Return metrics of the model `x` on this client's data, such as `{"loss": 0.3, "accuracy": 0.9}`."""
+        """Return metrics of the model `x` on this client's data, such as `{"accuracy": 0.9}`."""
 
-    def draw(self, rng: np.random.Generator) -> Batch:
-        """Draw the next batch with `rng` and nothing else, so that a run repeats exactly. Default: all the data."""
+    def draw(self, rng: np.random.Generator) -> Batch:  # noqa: ARG002  (for tasks that sample)
+        """Draw the next batch from `rng` and nothing else, so that a run repeats exactly.
+
+        By default None, all the data.
+        """
         return None
 
     def buffer_names(self) -> tuple[str, ...]:
-        """Names of the arrays that are not trained, such as batch-norm statistics. Default: none."""
+        """Name the arrays that are not trained, such as batch-norm statistics; by default none."""
         return ()
 
     def buffers(self) -> dict[str, npt.NDArray[Any]]:
-        """Return copies of the current local values of the buffers."""
+        """Return copies of the current local values of the buffers, by name."""
         return {}
 
     def load_buffers(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -68,12 +72,10 @@ class Task(ABC):
         Raises
         ------
         ValueError
-            If `values` holds a name that is not one of :meth:`buffer_names`.
+            If a name or a shape in `values` is not one of this task's buffers.
         """
         if values:
-            raise ValueError(
-                f"this task has no buffers, but was given {', '.join(map(repr, values))}"
-            )
+            raise ValueError(f"this task has no buffers, but was given {', '.join(values)}")
 
 
 class FunctionTask(Task):
@@ -82,18 +84,19 @@ class FunctionTask(Task):
     Parameters
     ----------
     x0 : array or mapping of str to array
-        Initial model, float32 or float64: one array (named `"x"` in the layout) or several by name. With float64
-        throughout, the whole run is float64.
+        Initial model, float32 or float64: one array (named `"x"` in the layout) or several by
+        name. With float64 throughout, the whole run is float64.
     gradient : callable
-        `gradient(x, batch) -> (loss, gradient)`, with `x` flat (a copy: it may be kept or changed) and the gradient of
-        the shape of `x`. A float64 gradient of a float32 model is rounded; a float32 one of a float64 model is refused,
-        for its digits are lost already.
+        `gradient(x, batch) -> (loss, gradient)`, with `x` flat (a copy: it may be kept or changed)
+        and the gradient of the shape of `x`. A float64 gradient of a float32 model is rounded; a
+        float32 one of a float64 model is refused, for its digits are lost already.
     draw : callable, optional
         `draw(rng) -> batch`. By default every batch is None, which means all the data.
     num_examples : int, default 1
         Number of local examples.
     evaluate : callable, optional
-        `evaluate(x) -> {name: value}`. By default the loss on all the data where `draw` is not given, else nothing.
+        `evaluate(x) -> {name: value}`. By default the loss on all the data where `draw` is not
+        given, else nothing.
 
     Raises
     ------
@@ -119,13 +122,9 @@ class FunctionTask(Task):
         num_examples: int = 1,
         evaluate: Callable[[FlatVector], Mapping[str, float]] | None = None,
     ) -> None:
-        for name, function in (("gradient", gradient), ("draw", draw), ("evaluate", evaluate)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be a function, not {type(function).__name__}")
-        if gradient is None:
-            raise TypeError(
-                "gradient must be a function gradient(x, batch) -> (loss, gradient), not None"
-            )
+        _check_callable("gradient", gradient)
+        _check_callable("draw", draw, optional=True)
+        _check_callable("evaluate", evaluate, optional=True)
         if num_examples < 1:
             raise ValueError(f"num_examples must be at least 1, not {num_examples}")
         named = x0 if isinstance(x0, Mapping) else {"x": x0}
@@ -138,28 +137,43 @@ class FunctionTask(Task):
         self.num_examples = int(num_examples)
 
     def initial_arrays(self) -> ArrayRecord:
+        """Return `x0` by name."""
         return ArrayRecord({name: Array(value) for name, value in self._initial.items()})
 
     def draw(self, rng: np.random.Generator) -> Batch:
+        """Draw a batch with the given function; without one, None: all the data."""
         return None if self._draw is None else self._draw(rng)
 
     def gradient(self, x: FlatVector, batch: Batch) -> tuple[float, FlatVector]:
-        # Copies both ways: a function such as `lambda x, _: (loss, x)` would otherwise hand the worker its own model.
-        result = self._gradient(x.copy(), batch)
+        """Call the given function.
+
+        Raises
+        ------
+        TypeError
+            If it does not return `(loss, gradient)`, or the gradient's dtype does not fit.
+        ValueError
+            If the gradient's shape is not the shape of `x`.
+        """
+        # Copies both ways: `lambda x, _: (loss, x)` would otherwise hand the worker its own model.
+        result: object = self._gradient(x.copy(), batch)
         if not isinstance(result, tuple) or len(result) != 2:
-            got = (
-                f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-            )
-            raise TypeError(f"the task's gradient function must return (loss, gradient), not {got}")
+            got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+            raise TypeError(f"the gradient function must return (loss, gradient), not {got}")
         loss, gradient = result
         return float(loss), _checked_gradient(gradient, x)
 
     def evaluate(self, x: FlatVector) -> dict[str, float]:
+        """Return what the given function says; without one, the loss where all data is one batch."""
         if self._evaluate is not None:
             return {name: float(value) for name, value in self._evaluate(x.copy()).items()}
         if self._draw is None:
             return {"loss": self.gradient(x, None)[0]}
         return {}
+
+
+def _check_callable(name: str, function: object, *, optional: bool = False) -> None:
+    if not (callable(function) or (optional and function is None)):
+        raise TypeError(f"{name} must be a function, not {type(function).__name__}")
 
 
 def _initial_array(name: str, value: npt.ArrayLike) -> FlatVector:
@@ -176,9 +190,7 @@ def _initial_array(name: str, value: npt.ArrayLike) -> FlatVector:
 def _checked_gradient(gradient: npt.ArrayLike, x: FlatVector) -> FlatVector:
     array = np.asarray(gradient)
     if array.shape != x.shape:
-        raise ValueError(
-            f"the task's gradient has shape {array.shape}, but the model is a vector of shape {x.shape}"
-        )
+        raise ValueError(f"the gradient has shape {array.shape}, but the model {x.shape}")
     if array.dtype not in (np.float32, np.float64) or array.dtype.itemsize < x.dtype.itemsize:
-        raise TypeError(f"the task's gradient has dtype {array.dtype}, but the model is {x.dtype}")
+        raise TypeError(f"the gradient has dtype {array.dtype}, but the model {x.dtype}")
     return array.astype(x.dtype, copy=True)
