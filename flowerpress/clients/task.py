@@ -163,7 +163,7 @@ class FunctionTask(Task):
         return float(loss), _checked_gradient(gradient, x)
 
     def evaluate(self, x: FlatVector) -> dict[str, float]:
-        """Return what the given function says; without one, the loss where all data is one batch."""
+        """Call the given function; without one, return the loss where a batch is all the data."""
         if self._evaluate is not None:
             return {name: float(value) for name, value in self._evaluate(x.copy()).items()}
         if self._draw is None:
