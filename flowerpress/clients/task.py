@@ -51,7 +51,7 @@ class Task(ABC):
     def evaluate(self, x: FlatVector) -> dict[str, float]:
         """Return metrics of the model `x` on this client's data, such as `{"accuracy": 0.9}`."""
 
-    def draw(self, rng: np.random.Generator) -> Batch:  # noqa: ARG002  (for tasks that sample)
+    def draw(self, rng: np.random.Generator) -> Batch:
         """Draw the next batch from `rng` and nothing else, so that a run repeats exactly.
 
         By default None, all the data.
