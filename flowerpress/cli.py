@@ -1,0 +1,224 @@
+"""The command line: `flowerpress run` and `flowerpress list`.
+
+Only what a terminal needs is here: arguments in, one line out for what is wrong. The work is in
+:mod:`flowerpress.simulations`, which is imported where it is used: `--help` must not wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from flowerpress.simulations.experiment import Experiment, Outcome
+
+TARGET_MISSED = 1
+USAGE_ERROR = 2
+INTERRUPTED = 130
+PAIR = {"metavar": "KEY=VALUE"}
+
+app = typer.Typer(
+    help="Press federated-learning updates into few real bits, on top of Flower.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    suggest_commands=False,
+    rich_markup_mode="markdown",
+)
+
+RUN_HELP = """
+Train a shipped TASK (`flowerpress list tasks`) in this process, and count every byte sent.
+
+**Examples**
+
+- `flowerpress run digits --strategy ef21 --compressor topk:0.05 --lr 0.5`
+- `flowerpress run mnist --partition dirichlet:0.5 --local-steps 5 --local-lr 0.05 --baseline`
+- `flowerpress run libsvm --path a9a.gz --strategy ef14 --compressor sign --lr 0.1 --clients 20`
+- `flowerpress run digits --strategy ef21 --downlink topk:0.1 -S min-train-nodes=5 -T backend=torch`
+
+`flowerpress list` shows what can be named. Options left out have the strategy's and the task's
+own defaults. Exit codes: 0 done; 1 a target (--min-ratio, --max-drop) is missed; 2 something in
+the command or its data is wrong.
+"""
+
+
+def strategy_option(text: str, *names: str, **more: Any) -> Any:
+    """Declare an option of the strategy."""
+    return typer.Option(*names, help=text, rich_help_panel="Strategy", **more)
+
+
+def task_option(text: str, *names: str, **more: Any) -> Any:
+    """Declare an option of the task."""
+    return typer.Option(*names, help=text, rich_help_panel="Task", **more)
+
+
+def baseline_option(text: str, *names: str) -> Any:
+    """Declare an option of the comparison with the dense baseline."""
+    return typer.Option(*names, help=text, rich_help_panel="Comparison")
+
+
+@app.command("run", help=RUN_HELP)
+def run_command(
+    task: str,
+    strategy: Annotated[str, strategy_option("The algorithm, by name.")] = "ef21-sgdm",
+    compressor: Annotated[str | None, strategy_option("NAME[:VALUE][,KEY=VALUE]...")] = None,
+    lr: Annotated[float | None, strategy_option("Learning rate.")] = None,
+    momentum: Annotated[float | None, strategy_option("Weight on the NEW gradient.")] = None,
+    local_steps: Annotated[int | None, strategy_option("Clients' SGD steps in a round.")] = None,
+    local_lr: Annotated[float | None, strategy_option("Learning rate of local steps.")] = None,
+    downlink: Annotated[str | None, strategy_option("Compressor of the downlink.")] = None,
+    weights: Annotated[str | None, strategy_option("num-examples or uniform.")] = None,
+    init: Annotated[str | None, strategy_option("First message: dense or compressed.")] = None,
+    fraction_train: Annotated[float | None, strategy_option("Share of clients in a round.")] = None,
+    more_strategy: Annotated[
+        list[str] | None, strategy_option("Any other.", "--strategy-option", "-S", **PAIR)
+    ] = None,
+    partition: Annotated[str | None, task_option("iid, dirichlet:0.5, pathological:2...")] = None,
+    batch_size: Annotated[int | None, task_option("Examples in a batch.")] = None,
+    path: Annotated[str | None, task_option("Data file (libsvm).")] = None,
+    more_task: Annotated[
+        list[str] | None, task_option("Any other.", "--task-option", "-T", **PAIR)
+    ] = None,
+    clients: Annotated[int, typer.Option(help="Number of clients.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Number of rounds.")] = 50,
+    seed: Annotated[int, typer.Option(help="Fixes shards, model, batches, compression.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="Clients trained at a time.")] = None,
+    out: Annotated[Path, typer.Option(help="Gets a new folder with the results.")] = Path("runs"),
+    baseline: Annotated[
+        bool, baseline_option("Run dense FedAvg too, on the same batches.", "--baseline")
+    ] = False,
+    baseline_lr: Annotated[float | None, baseline_option("The baseline's own lr.")] = None,
+    min_ratio: Annotated[float | None, baseline_option("Target: times fewer uplink bytes.")] = None,
+    max_drop: Annotated[float | None, baseline_option("Target: points of accuracy lost.")] = None,
+) -> None:
+    """Run one experiment, and its dense baseline when asked."""
+    from flowerpress.simulations.experiment import Experiment, Targets
+    from flowerpress.simulations.options import merge_options
+
+    experiment = Experiment(
+        task=task,
+        strategy=strategy,
+        compressor=compressor,
+        clients=clients,
+        rounds=rounds,
+        seed=seed,
+        threads=threads,
+        strategy_options=merge_options(
+            "--strategy-option",
+            more_strategy,
+            lr=lr,
+            momentum=momentum,
+            local_steps=local_steps,
+            local_lr=local_lr,
+            downlink=downlink,
+            weights=weights,
+            init=init,
+            fraction_train=fraction_train,
+        ),
+        task_options=merge_options(
+            "--task-option", more_task, partition=partition, batch_size=batch_size, path=path
+        ),
+    )
+    if not baseline:
+        needy = {"baseline-lr": baseline_lr, "min-ratio": min_ratio, "max-drop": max_drop}
+        for name, value in needy.items():
+            if value is not None:
+                raise ValueError(f"--{name} needs --baseline")
+    console = Console()
+    outcome, *dense = run_all(
+        console, [experiment, experiment.dense(baseline_lr)] if baseline else [experiment]
+    )
+    report(console, out, outcome, dense[0] if dense else None)
+    targets = Targets(min_ratio=min_ratio, max_drop=max_drop)
+    missed = targets.missed(outcome, dense[0]) if dense else []
+    for sentence in missed:
+        complain(sentence)
+    if missed:
+        raise typer.Exit(TARGET_MISSED)
+
+
+@app.command("list")
+def list_command(kind: Annotated[str, typer.Argument()] = "all") -> None:
+    """Show all strategies, compressors and tasks (or one KIND of these), with their sources."""
+    from flowerpress.simulations.catalogue import KINDS, entries
+
+    if kind not in (*KINDS, "all"):
+        raise ValueError(f"unknown kind {kind!r}; choose from {', '.join((*KINDS, 'all'))}")
+    console = Console(highlight=False, soft_wrap=True)
+    for each in KINDS if kind == "all" else [kind]:
+        console.print(each, style="bold")
+        for entry in entries(each):
+            console.print(f"  {entry.name:<16}{entry.line}", markup=False)
+            if entry.citation:
+                console.print(f"  {'':<16}{entry.citation}", style="dim", markup=False)
+
+
+def run_all(console: Console, experiments: list[Experiment]) -> list[Outcome]:
+    """Check all experiments, then run them one after the other with live progress."""
+    from flowerpress.simulations.progress import LiveProgress
+
+    outcomes = []
+    for prepared in [experiment.prepare() for experiment in experiments]:
+        with LiveProgress(console, prepared.experiment) as progress:
+            outcomes.append(prepared.run(progress))
+    return outcomes
+
+
+def report(console: Console, out: Path, outcome: Outcome, dense: Outcome | None) -> None:
+    """Print the closing table and save the results."""
+    from flowerpress.simulations.report import save, table
+
+    console.print(table([outcome], dense))
+    folder, hints = save(out, [outcome], dense)
+    for line in (f"results in {folder}", *hints):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Write one line to stderr."""
+    sys.stderr.write("flowerpress: " + " ".join(message.split()) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    What is wrong with the command or its data is one line on stderr and exit code 2.
+    `FLOWERPRESS_TRACEBACK=1` shows the traceback instead, for whoever looks for a fault in
+    flowerpress itself.
+
+    Parameters
+    ----------
+    arguments : list of str or None
+        The words after `flowerpress`. None: those of this process.
+    """
+    try:
+        return app(arguments, prog_name="flowerpress", standalone_mode=False) or 0
+    except click.Abort:
+        complain("interrupted")
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+    except click.ClickException as error:
+        complain(error.format_message() + valid_choices(error))
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("FLOWERPRESS_TRACEBACK"):
+            raise
+        complain(str(error) or type(error).__name__)
+    return USAGE_ERROR
+
+
+def valid_choices(error: click.ClickException) -> str:
+    """Return what could have been written instead, where the error is about a name."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        names = [name for parameter in context.command.params for name in parameter.opts]
+        return f" Valid options: {', '.join(sorted(n for n in names if n.startswith('--')))}"
+    if context is not None and isinstance(context.command, click.Group):
+        return f" Valid commands: {', '.join(sorted(context.command.commands))}"
+    return ""

@@ -1,0 +1,81 @@
+"""Live progress of a run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from flowerpress.simulations.simulate import RoundRecord
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.report import format_bytes, format_metric
+
+PLAIN_LINES = 20
+
+
+class LiveProgress:
+    """Shows one run's rounds as they end; call it with each `RoundRecord`, inside a `with` block.
+
+    Parameters
+    ----------
+    console : Console
+        Where to show it. Not a terminal: about twenty plain lines over the whole run, so that a
+        log stays readable.
+    experiment : Experiment
+        What runs.
+    """
+
+    def __init__(self, console: Console, experiment: Experiment) -> None:
+        self._console = console
+        self._title = f"{experiment.task}: {experiment.title}"
+        self._rounds = experiment.rounds
+        self._up_bytes = 0
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[status]}"),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task(self._title, total=self._rounds, status="starting")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        else:
+            self._console.print(f"{self._title}, {self._rounds} rounds", highlight=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, record: RoundRecord) -> None:
+        """Show the round that has just ended."""
+        self._up_bytes += record.up_bytes
+        status = self._status(record)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=record.round, status=status)
+        elif (
+            record.round % max(1, self._rounds // PLAIN_LINES) == 0 or record.round == self._rounds
+        ):
+            self._console.print(f"  round {record.round}/{self._rounds}  {status}", highlight=False)
+
+    def _status(self, record: RoundRecord) -> str:
+        parts = [
+            f"{name} {format_metric(name, value)}" for name, value in sorted(record.metrics.items())
+        ]
+        if "loss" in record.train:
+            parts.append(f"train loss {record.train['loss']:.4g}")
+        return "  ".join([*parts, f"up {format_bytes(self._up_bytes)}"])
