@@ -1,0 +1,85 @@
+"""From packets back to vectors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flowerpress.compressors.base import Vector
+from flowerpress.compressors.packet import Buffer, Packet, PacketError
+from flowerpress.compressors.registry import codec
+
+
+def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
+    """Do ``out += weight * decoded`` without a dense temporary.
+
+    The packet is checked as a whole first: `out` is changed only if all of it is right.
+
+    Parameters
+    ----------
+    packet : Packet or bytes
+        The packet or the bytes of its frame.
+    out : Vector, shape (packet.dim,)
+        A contiguous float32 or float64 array; its dtype may differ from the packet's.
+    weight : float, default 1.0
+        A finite factor.
+
+    Raises
+    ------
+    PacketError
+        If the packet is damaged or its dim is not the length of `out`.
+    ValueError
+        If `out` or `weight` is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowerpress.compressors import add_to, make_compressor
+    >>> packet = make_compressor("topk:k=1").compress(np.array([1.0, -2.0]))
+    >>> total = np.ones(2)
+    >>> add_to(packet, total, weight=0.5)
+    >>> total
+    array([1., 0.])
+    """
+    if not (
+        isinstance(out, np.ndarray)
+        and out.dtype in (np.dtype(np.float32), np.dtype(np.float64))
+        and out.ndim == 1
+        and out.flags.c_contiguous
+        and out.flags.writeable
+    ):
+        raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
+    if not math.isfinite(weight):
+        raise ValueError(f"add_to: weight must be finite, got {weight}")
+    packet = Packet.parse(packet)
+    if packet.dim != out.size:
+        raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
+    decoded = codec(packet.header.codec).decode(packet)
+    # A sum of finite values may overflow to infinity; both kernels let it, without a warning.
+    with np.errstate(over="ignore", under="ignore"):
+        decoded.add_to(out, weight)
+
+
+def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 30) -> Vector:
+    """Return the vector that a packet holds, in the dtype that was compressed.
+
+    Parameters
+    ----------
+    packet : Packet or bytes
+        The packet or the bytes of its frame.
+    max_dim : int, default 2**30
+        The longest vector to make: a sparse packet of a few bytes may claim 2**32 - 1 coordinates.
+
+    Raises
+    ------
+    PacketError
+        If the packet is damaged or its dim is above `max_dim`.
+    """
+    packet = Packet.parse(packet)
+    if packet.dim > max_dim:
+        raise PacketError(f"frame: dim is {packet.dim}, above max_dim={max_dim}")
+    decoded = codec(packet.header.codec).decode(packet)
+    out: Vector = np.zeros(packet.dim, dtype=packet.dtype)
+    decoded.add_to(out, 1.0)
+    return out

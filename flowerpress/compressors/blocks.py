@@ -1,0 +1,65 @@
+"""Blocks of coordinates that share a scale, and their scales."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowerpress.compressors.base import Vector
+from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.sums import Offsets
+
+
+def equal_blocks(dim: int, size: int) -> Offsets:
+    """Return the edges of blocks of `size` coordinates; 0 makes one block of all.
+
+    >>> equal_blocks(5, 2)
+    array([0, 2, 4, 5])
+    >>> equal_blocks(5, 0)
+    array([0, 5])
+    """
+    step = size if 0 < size < dim else dim
+    return np.append(np.arange(0, dim, step, dtype=np.int64), dim)
+
+
+def mean_magnitudes(x: Vector, offsets: Offsets) -> Vector:
+    """Return ``|x_b|_1 / n_b`` of each block, summed in float64, in the dtype of `x`."""
+    scaled, exponents = _without_overflow(x, offsets)
+    means = kernels().block_sums(scaled, offsets, False) / np.diff(offsets)
+    return _restore(means, exponents, x)
+
+
+def root_mean_squares(x: Vector, offsets: Offsets) -> Vector:
+    """Return ``|x_b|_2 / sqrt(n_b)`` of each block, in the dtype of `x`."""
+    scaled, exponents = _without_overflow(x, offsets)
+    means = kernels().block_sums(scaled, offsets, True) / np.diff(offsets)
+    return _restore(np.sqrt(means), exponents, x)
+
+
+def norms(x: Vector, offsets: Offsets) -> Vector:
+    """Return ``|x_b|_2`` of each block; infinity where it overflows the dtype of `x`."""
+    scaled, exponents = _without_overflow(x, offsets)
+    roots = np.sqrt(kernels().block_sums(scaled, offsets, True))
+    return _restore(roots, exponents, x)
+
+
+def _without_overflow(x: Vector, offsets: Offsets) -> tuple[Vector, Offsets | None]:
+    """Return `x` with each block scaled by a power of two to magnitudes below one.
+
+    Sums of squares of float32 numbers neither overflow nor vanish in float64, so float32 stays as
+    it is and the exponents are None.
+    """
+    if x.dtype == np.float32:
+        return x, None
+    largest = np.maximum.reduceat(np.abs(x), offsets[:-1])
+    _, exponents = np.frexp(largest)
+    # Numbers far below the block's largest may underflow here; they are lost in the sum anyway.
+    with np.errstate(under="ignore"):
+        scaled = np.ldexp(x, -np.repeat(exponents, np.diff(offsets)))
+    return scaled, exponents.astype(np.int64)
+
+
+def _restore(values: Vector, exponents: Offsets | None, x: Vector) -> Vector:
+    with np.errstate(over="ignore", under="ignore"):
+        if exponents is not None:
+            values = np.ldexp(values, exponents)
+        return values.astype(x.dtype)

@@ -1,0 +1,284 @@
+"""The memory around a compressor: what a sender still owes, and the commit rule.
+
+A compressor alone forgets what it dropped. Feedback is the memory that makes biased compression
+converge: EF14 (Seide et al. 2014; Stich et al. 2018; Karimireddy et al. 2019) remembers the error,
+EF21 (Richtarik, Sokolov, Fatkhullin 2021, Algorithm 1) remembers what the receiver already has.
+
+======== =============== ============= ==============================
+feedback sender sends    sender keeps  receiver keeps
+======== =============== ============= ==============================
+plain    C(x)            nothing       nothing
+EF14     C(x + e)        e             nothing
+EF21     C(x - g)        g             g (or the mean over senders)
+======== =============== ============= ==============================
+
+**The commit rule.** Delivery is at most once, and a sender cannot know whether a packet arrived
+until the receiver's next message names the last packet it applied. So a sender holds its memory and
+the one packet in flight, and settles when it is told:
+
+* EF14 keeps p = x + e and the packet q. Delivered: e = p - q. Lost: e = p, all of it is owed.
+* EF21 leaves g untouched and keeps q. Delivered: g += q. Lost: q is dropped.
+
+This costs one packet of memory and no second copy, and it is exact: a lost packet is the same as
+not having taken part.
+
+**Versions.** A packet's version is the number of the question it answers. The receiver numbers its
+questions 1, 2, 3, ...; each names the last version it applied from this sender (0: it holds
+nothing of this sender), and closes the question before it. So an answer to an older question is
+never applied, and the sender's settled version is the receiver's applied version at every answer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to
+
+FloatVector = npt.NDArray[np.floating[Any]]
+
+
+class Settlement(Enum):
+    """What a sender learned when it was told the last version applied."""
+
+    STALE = "an older question than the last one heard"
+    REPEAT = "the last question heard, again"
+    NOTHING = "nothing was in flight"
+    DELIVERED = "the packet in flight was applied"
+    LOST = "the packet in flight was not applied"
+    RESET = "the receiver holds nothing of this sender: start over"
+    MISMATCH = "the receiver applied a version this sender does not know"
+
+
+class Acceptance(Enum):
+    """What a receiver decides about an answer."""
+
+    APPLY = "apply"
+    STALE = "not the open question: a duplicate, or too late"
+    MISMATCH = "built on another version than the receiver's"
+
+
+@dataclass
+class Receiver:
+    """One sender as its receiver sees it: the version applied last, and the open question."""
+
+    applied: int = 0
+    asked: int = 0
+
+    def ask(self, version: int) -> int:
+        """Open question `version`, close any before it, and return the version applied last."""
+        if version <= self.asked or version <= self.applied:
+            raise ValueError(
+                f"question {version} does not follow {max(self.asked, self.applied)}: "
+                "versions only grow"
+            )
+        self.asked = version
+        return self.applied
+
+    def judge(self, base: int, version: int, *, shared: bool) -> Acceptance:
+        """Decide about a packet; `shared`: sender and receiver must agree on what came before."""
+        if version != self.asked or version <= self.applied:
+            return Acceptance.STALE
+        if shared and base != self.applied:
+            return Acceptance.MISMATCH
+        return Acceptance.APPLY
+
+    def apply(self, version: int) -> None:
+        """Record that the packet `version` was applied; from now on it counts as delivered."""
+        self.applied = version
+
+
+@dataclass
+class Sender(ABC):
+    """One sender's memory and its packet in flight.
+
+    Parameters
+    ----------
+    memory : vector or None
+        e (or p while a packet is in flight) for EF14, g for EF21, None for plain or before the
+        first packet. 1-D, the dtype of the vectors sent.
+    settled : int
+        Version of the last packet known to be applied; 0 for none.
+    pending : int
+        Version of the packet in flight; 0 for none.
+    heard : int
+        The last question heard; older ones are refused, so that a late question cannot roll back
+        what a newer one settled.
+    packet : bytes
+        The frame in flight.
+    scale : float
+        Weight of the frame in flight: it stands for ``scale * decompress(packet)``.
+    """
+
+    memory: FloatVector | None = None
+    settled: int = 0
+    pending: int = 0
+    heard: int = 0
+    packet: bytes = b""
+    scale: float = 1.0
+
+    shared = False  # True: the receiver holds a state that must agree with this sender's
+
+    def settle(self, applied: int, question: int) -> Settlement:
+        """Hear `question`, which names the last version `applied`: commit or roll back accordingly.
+
+        Never raises on a version it does not know: that is `Settlement.MISMATCH`, and the memory
+        is left as it was. On `STALE` and `REPEAT` nothing changes; a packet still in flight for a
+        repeated question may be sent again as it is.
+        """
+        if question <= self.heard:
+            return Settlement.REPEAT if question == self.heard else Settlement.STALE
+        self.heard = question
+        return self._settle(applied)
+
+    def _settle(self, applied: int) -> Settlement:
+        if self.pending and applied == self.pending:
+            self._delivered()
+            self.settled = self.pending
+            self._clear()
+            return Settlement.DELIVERED
+        if applied == self.settled:
+            outcome = Settlement.LOST if self.pending else Settlement.NOTHING
+            self._clear()
+            return outcome
+        if applied == 0 or not self.shared:
+            # Nothing of ours is applied that we do not know of, or nobody needs to agree with us.
+            self._clear()
+            self._reset()
+            self.settled = applied
+            return Settlement.RESET
+        return Settlement.MISMATCH
+
+    def send(
+        self, x: FloatVector, compressor: Compressor, version: int, draw: Draw | None = None
+    ) -> Packet:
+        """Compress what is to be sent of `x`, remember it as in flight, and return the packet.
+
+        Raises
+        ------
+        ValueError
+            `x` has a NaN or an infinity (nothing is changed), or a packet is still in flight.
+        """
+        if self.pending:
+            raise ValueError(f"packet {self.pending} is still in flight: settle it first")
+        owed = self._owed(x)
+        scale = self._scale(compressor.traits(x.size))
+        packet = compressor.compress(owed, draw if draw is not None else Draw())
+        self._sent(owed)
+        self.pending, self.packet, self.scale = version, packet.data, scale
+        return packet
+
+    def _clear(self) -> None:
+        self.pending, self.packet, self.scale = 0, b"", 1.0
+
+    def _scale(self, traits: Traits) -> float:
+        """Weight of a packet: 1, or 1/(1+omega) where the method needs a contraction."""
+        return contraction_scale(traits)
+
+    @abstractmethod
+    def _owed(self, x: FloatVector) -> FloatVector:
+        """Return what is to be compressed."""
+
+    @abstractmethod
+    def _sent(self, owed: FloatVector) -> None:
+        """Remember `owed` where the method does."""
+
+    @abstractmethod
+    def _delivered(self) -> None:
+        """Commit the packet in flight."""
+
+    @abstractmethod
+    def _reset(self) -> None:
+        """Forget what only a receiver that lost it could have needed."""
+
+
+def contraction_scale(traits: Traits) -> float:
+    """Return the weight that makes a compressor contractive: 1, or 1/(1+omega) if unbiased.
+
+    If C is in U(omega) then C/(1+omega) is in B(1/(1+omega)): expand E|C(x)/(1+omega) - x|^2
+    (Beznosikov et al. 2020, arXiv:2002.12410).
+
+    Raises
+    ------
+    ValueError
+        The compressor is neither contractive nor unbiased with a known variance.
+
+    Examples
+    --------
+    >>> contraction_scale(Traits(unbiased=True, omega=3.0, alpha=None, ab=None, bits=8.0))
+    0.25
+    """
+    if traits.alpha is not None:
+        return 1.0
+    if traits.unbiased and traits.omega is not None:
+        return 1.0 / (1.0 + traits.omega)
+    raise ValueError(
+        "error feedback needs a contractive compressor, or an unbiased one with known variance; "
+        "this one is neither (sign with scale=l2 enlarges a one-hot vector's error): "
+        "use sign:scale=l1, topk, randk or qsgd"
+    )
+
+
+@dataclass
+class PlainSender(Sender):
+    """No memory: C(x), unscaled. A lost packet is gone."""
+
+    def _scale(self, traits: Traits) -> float:
+        return 1.0
+
+    def _owed(self, x: FloatVector) -> FloatVector:
+        return x
+
+    def _sent(self, owed: FloatVector) -> None:
+        return None
+
+    def _delivered(self) -> None:
+        return None
+
+    def _reset(self) -> None:
+        return None
+
+
+@dataclass
+class EF14Sender(Sender):
+    """Error feedback: C(x + e), then e = x + e - C(x + e)."""
+
+    def _owed(self, x: FloatVector) -> FloatVector:
+        return x.copy() if self.memory is None else x + self.memory
+
+    def _sent(self, owed: FloatVector) -> None:
+        self.memory = owed
+
+    def _delivered(self) -> None:
+        if self.memory is not None:
+            add_to(self.packet, self.memory, -self.scale)
+
+    def _reset(self) -> None:
+        return None  # what is owed stays owed, whatever the receiver forgot
+
+
+@dataclass
+class EF21Sender(Sender):
+    """Differences to what the receiver holds: C(x - g), then g += C(x - g)."""
+
+    shared = True
+
+    def _owed(self, x: FloatVector) -> FloatVector:
+        return x.copy() if self.memory is None else x - self.memory
+
+    def _sent(self, owed: FloatVector) -> None:
+        if self.memory is None:
+            self.memory = np.zeros_like(owed)
+
+    def _delivered(self) -> None:
+        assert self.memory is not None  # _sent made it
+        add_to(self.packet, self.memory, self.scale)
+
+    def _reset(self) -> None:
+        self.memory = None

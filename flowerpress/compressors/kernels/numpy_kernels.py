@@ -1,0 +1,157 @@
+"""The numpy half of the kernels: the reference, and the fallback where numba is missing.
+
+Each function here has a twin of the same name and signature in ``numba_kernels`` that gives the same
+bytes. Work goes through pieces of 64 blocks, so temporaries stay small.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels import packing, subsets
+from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, pieces
+from flowerpress.compressors.kernels.philox import words
+from flowerpress.compressors.kernels.sums import Offsets, block_sums
+
+Floats = npt.NDArray[np.floating[Any]]
+
+__all__ = [
+    "block_sums",
+    "code_above",
+    "levels_add",
+    "levels_pack",
+    "nonfinite_position",
+    "scatter_add",
+    "sign_add",
+    "sign_pack",
+    "stratified_ids",
+    "top_ids",
+    "uniform_ids",
+]
+
+uniform_ids = subsets.uniform_ids
+stratified_ids = subsets.stratified_ids
+
+
+def nonfinite_position(x: Floats) -> int:
+    """Return the position of the first NaN or infinity, or -1."""
+    for start, stop in pieces(x.size):
+        wrong = ~np.isfinite(x[start:stop])
+        if wrong.any():
+            return start + int(np.argmax(wrong))
+    return -1
+
+
+def top_ids(x: Floats, k: int) -> U32:
+    """Return the places of the k largest ``|x|``, ascending; ties go to the lowest place."""
+    if k >= x.size:
+        return np.arange(x.size, dtype=np.uint32)
+    # |x| as integers: the order of non-negative floats is that of their bits.
+    unsigned = np.uint32 if x.dtype.itemsize == 4 else np.uint64
+    keys = np.abs(x).view(unsigned)
+    threshold = np.partition(keys, x.size - k)[x.size - k]
+    above = np.flatnonzero(keys > threshold)
+    equal = np.flatnonzero(keys == threshold)[: k - above.size]
+    return np.sort(np.concatenate([above, equal])).astype(np.uint32)
+
+
+def scatter_add(ids: U32, values: Floats, out: Floats) -> None:
+    """Add values to ``out[ids]``; the ids are distinct."""
+    out[ids] += values
+
+
+def sign_pack(x: Floats) -> U8:
+    """Pack one bit for each coordinate: 1 where ``x >= 0``."""
+    parts = [packing.pack((x[a:b] >= 0).astype(np.uint32), 1) for a, b in pieces(x.size)]
+    return np.concatenate(parts)
+
+
+def sign_add(packed: U8, terms: Floats, offsets: Offsets, out: Floats) -> None:
+    """Add ``terms[b]`` or ``-terms[b]`` to each coordinate of block b, by its bit."""
+    for start, stop in pieces(out.size):
+        piece = packed[start // 8 : packing.packed_bytes(stop, 1)]
+        positive = packing.unpack(piece, stop - start, 1).astype(bool)
+        values = _spread(terms, offsets, start, stop)
+        out[start:stop] += np.where(positive, values, -values)
+
+
+def levels_pack(
+    x: Floats, norms: Floats, offsets: Offsets, levels: int, width: int, key: tuple[int, int]
+) -> U8:
+    """Round ``levels * |x| / norm`` to an integer at random and pack ``levels + sign * level``.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (d,)
+    norms : ndarray of the same dtype, shape (blocks,)
+        A block whose norm is zero gets level zero.
+    offsets : ndarray of int64, shape (blocks + 1,)
+    levels, width : int
+        The largest level, and the bits of a code.
+    key : tuple of int
+        The key of the random words.
+    """
+    one = x.dtype.type
+    top = one(levels)
+    parts = []
+    for start, stop in pieces(x.size):
+        norm = _spread(norms, offsets, start, stop)
+        piece = x[start:stop]
+        share = np.zeros_like(piece)
+        np.divide(np.abs(piece), norm, out=share, where=norm > 0)
+        scaled = np.minimum(share * top, top)
+        level = np.floor(scaled)
+        level += _dither(key, start, stop, piece.dtype) < scaled - level
+        signed = np.where(piece < 0, top - level, top + level)
+        parts.append(packing.pack(signed.astype(np.uint32), width))
+    return np.concatenate(parts)
+
+
+def code_above(packed: U8, count: int, width: int, top: int) -> int:
+    """Return the position of the first code above `top`, or -1."""
+    for start, stop in pieces(count):
+        codes = _unpack_piece(packed, start, stop, width)
+        wrong = codes > top
+        if wrong.any():
+            return start + int(np.argmax(wrong))
+    return -1
+
+
+def levels_add(
+    packed: U8, steps: Floats, offsets: Offsets, levels: int, width: int, out: Floats
+) -> None:
+    """Add ``steps[b] * (code - levels)`` to each coordinate of block b; steps have out's dtype."""
+    for start, stop in pieces(out.size):
+        codes = _unpack_piece(packed, start, stop, width)
+        signed = codes.astype(np.int32) - np.int32(levels)
+        out[start:stop] += _spread(steps, offsets, start, stop) * signed.astype(out.dtype)
+
+
+def _unpack_piece(packed: U8, start: int, stop: int, width: int) -> U32:
+    piece = packed[packing.packed_bytes(start, width) : packing.packed_bytes(stop, width)]
+    return packing.unpack(piece, stop - start, width)
+
+
+def _spread(values: Floats, offsets: Offsets, start: int, stop: int) -> Floats:
+    """Return, for each coordinate from `start` to `stop`, the value of its block."""
+    first = int(np.searchsorted(offsets, start, side="right")) - 1
+    last = int(np.searchsorted(offsets, stop, side="left"))
+    edges = np.clip(offsets[first : last + 1], start, stop)
+    return np.repeat(values[first:last], np.diff(edges))
+
+
+def _dither(key: tuple[int, int], start: int, stop: int, dtype: np.dtype[Any]) -> Floats:
+    """Return numbers in (0, 1), odd multiples of 2**-24 (float32) or 2**-33 (float64).
+
+    Odd multiples lie symmetrically around 1/2, so rounding with them is unbiased to half a step of
+    this grid, and a value that is on the quantizer's own grid is never moved.
+    """
+    word = words(key, start // BLOCK, -(-stop // BLOCK) - start // BLOCK).reshape(-1)
+    word = word[: stop - start]
+    if dtype == np.float32:
+        odd = (word >> np.uint32(9)) * np.uint32(2) + np.uint32(1)
+        return odd.astype(np.float32) * np.float32(2.0**-24)
+    return (word.astype(np.float64) * 2.0 + 1.0) * 2.0**-33

@@ -1,0 +1,123 @@
+"""Rand-k: values at places that both sides draw from a key."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.fields import kept, real, require_one_of, require_share, whole
+from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.packing import U32
+from flowerpress.compressors.packet import Buffer, Packet
+from flowerpress.compressors.payload import Reader, Sparse, require_finite
+
+LAWS = ("uniform", "stratified")
+_PLACES = 1  # purpose of the key
+
+# Two words of the key, k, the law, three zero bytes.
+_HEAD = struct.Struct("<IIIB3s")
+
+
+def _places(law: str, k: int, dim: int, key: tuple[int, int]) -> U32:
+    draw = kernels().uniform_ids if law == "uniform" else kernels().stratified_ids
+    ids: U32 = draw(k, dim, key)
+    return ids
+
+
+@dataclass(frozen=True)
+class RandK(Compressor):
+    """Keep k coordinates at random, scaled so that the mean is right. Unbiased.
+
+    Only values and an 8-byte key are sent: the receiver draws the same places.
+
+    Parameters
+    ----------
+    ratio : float, optional
+        The share of coordinates that is kept, in (0, 1]; rounded to the nearest count, at least 1.
+    k : int, optional
+        The count, at least 1; more than d keeps all. Exactly one of `ratio` and `k` is given.
+    law : {"uniform", "stratified"}, default "uniform"
+        uniform: every k-subset is equally likely, values are scaled by ``d / k``, and
+        ``omega = d / k - 1``. stratified: one place from each of k groups of neighbours, scaled by
+        the group's size; not the k-subset law, but faster, with ``omega = ceil(d / k) - 1`` (the
+        same when k divides d).
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or a scaled value overflows the dtype in `compress`.
+
+    Examples
+    --------
+    >>> packet = RandK(k=1).compress(np.array([1.0, 1.0]), Draw(seed=3))
+    >>> packet.nbytes, packet.compressor
+    (48, 'randk:k=1')
+    """
+
+    ratio: float | None = None
+    k: int | None = None
+    law: str = "uniform"
+
+    name: ClassVar[str] = "randk"
+    codec: ClassVar[int] = 3
+    parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole, "law": str}
+
+    def __post_init__(self) -> None:
+        require_share(self.ratio, self.k)
+        require_one_of("law", self.law, LAWS)
+
+    def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
+        """Return the key, k, the law and the scaled values, in the order the places are drawn."""
+        k = kept(self.ratio, self.k, x.size)
+        key = draw.key(_PLACES)
+        ids = _places(self.law, k, x.size, key)
+        with np.errstate(over="ignore"):
+            values = x[ids] * self._factors(k, x.size).astype(x.dtype)
+        require_finite(values, "the scaled value")
+        return [_HEAD.pack(*key, k, LAWS.index(self.law), bytes(3)), values]
+
+    def _factors(self, k: int, dim: int) -> Vector:
+        """Return one over the chance that each kept place is kept."""
+        if self.law == "uniform":
+            return np.full(k, dim / k)
+        edges = np.arange(k + 1, dtype=np.uint64) * np.uint64(dim) // np.uint64(k)
+        return np.diff(edges).astype(np.float64)
+
+    @classmethod
+    def decode(cls, packet: Packet) -> Decoded:
+        """Check k, the law and the values, and draw the places again."""
+        reader = Reader(packet, cls.name)
+        k0, k1, k, law = _read_head(reader)
+        if not 1 <= k <= packet.dim:
+            raise reader.error(f"k is {k}, must be in [1, {packet.dim}]")
+        values = reader.finite(k, packet.dtype, "value")
+        reader.done()
+        return Sparse(_places(law, k, packet.dim, (k0, k1)), values)
+
+    @classmethod
+    def spec_of(cls, packet: Packet) -> str:
+        """Return ``randk:k=...`` with the law."""
+        *_, k, law = _read_head(Reader(packet, cls.name))
+        return cls(k=k, law=law).spec
+
+    def traits(self, dim: int, cohort: int = 1) -> Traits:
+        """Return the constants; places are drawn by each sender alone, so A = omega / cohort."""
+        k = kept(self.ratio, self.k, dim)
+        omega = dim / k - 1 if self.law == "uniform" else float(-(-dim // k) - 1)
+        alpha = 1.0 if k == dim else None
+        return Traits(True, omega, alpha, (omega / cohort, 0.0), 8.0 * _HEAD.size + 32 * k)
+
+
+def _read_head(reader: Reader) -> tuple[int, int, int, str]:
+    k0, k1, k, law, spare = reader.unpack(_HEAD)
+    if law >= len(LAWS):
+        raise reader.error(f"law {law} is not known; known are 0 (uniform) and 1 (stratified)")
+    if spare != bytes(3):
+        raise reader.error("bytes 13 to 15 must be zero")
+    return k0, k1, k, LAWS[law]

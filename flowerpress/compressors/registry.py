@@ -1,0 +1,107 @@
+"""Compressors by name and by codec number.
+
+Other packages add compressors through the entry-point group ``flowerpress.compressors``; each entry
+point's name is the compressor's name and its object the class.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from flowerpress.compressors.base import Compressor
+from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.packet import PacketError
+from flowerpress.compressors.qsgd import QSGD
+from flowerpress.compressors.randk import RandK
+from flowerpress.compressors.sign import Sign
+from flowerpress.compressors.topk import TopK
+
+GROUP = "flowerpress.compressors"
+_OWN: tuple[type[Compressor], ...] = (Identity, TopK, RandK, Sign, QSGD)
+
+
+@cache
+def _classes() -> dict[str, type[Compressor]]:
+    classes = {cls.name: cls for cls in _OWN}
+    for point in entry_points(group=GROUP):
+        if point.name not in classes:
+            classes[point.name] = point.load()
+    owners: dict[int, str] = {}
+    for name, cls in classes.items():
+        other = owners.setdefault(cls.codec, name)
+        if other != name:
+            raise ValueError(f"compressors {other!r} and {name!r} both claim codec {cls.codec}")
+    return classes
+
+
+def compressor_names() -> list[str]:
+    """Return the names of all compressors, sorted.
+
+    >>> compressor_names()[:2]
+    ['identity', 'qsgd']
+    """
+    return sorted(_classes())
+
+
+def codec(number: int) -> type[Compressor]:
+    """Return the class whose packets carry `number`; `PacketError` if there is none."""
+    for cls in _classes().values():
+        if cls.codec == number:
+            return cls
+    known = ", ".join(f"{cls.codec} ({name})" for name, cls in _classes().items())
+    raise PacketError(f"frame: codec {number} at byte 5 is not known; known are {known}")
+
+
+def make_compressor(spec: str | Compressor) -> Compressor:
+    """Build a compressor from its spec string ``name[:value][,key=value]...``.
+
+    Parameters
+    ----------
+    spec : str or Compressor
+        The bare value is the compressor's first field. A compressor is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If the name or a field is unknown (the message lists the valid ones), or a value is wrong.
+
+    Examples
+    --------
+    >>> make_compressor("topk:0.01")
+    TopK(ratio=0.01, k=None)
+    >>> make_compressor("qsgd:levels=3,bucket=64").spec
+    'qsgd:3,bucket=64'
+    >>> make_compressor("zip")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown compressor 'zip'; known are identity, qsgd, randk, sign, topk
+    """
+    if isinstance(spec, Compressor):
+        return spec
+    name, _, rest = spec.partition(":")
+    name = name.strip()
+    if name not in _classes():
+        known = ", ".join(compressor_names())
+        raise ValueError(f"unknown compressor {name!r}; known are {known}")
+    cls = _classes()[name]
+    values: dict[str, object] = {}
+    for position, item in enumerate(rest.split(",") if rest.strip() else []):
+        key, text = _split(cls, item, position, spec)
+        if key in values:
+            raise ValueError(f"compressor {spec!r}: {key} is given twice")
+        try:
+            values[key] = cls.parsers[key](text)
+        except ValueError as error:
+            raise ValueError(f"compressor {spec!r}: {key}={text!r}: {error}") from error
+    return cls(**values)
+
+
+def _split(cls: type[Compressor], item: str, position: int, spec: str) -> tuple[str, str]:
+    key, equals, text = (part.strip() for part in item.partition("="))
+    if not equals and position == 0 and cls.parsers:
+        return next(iter(cls.parsers)), key
+    if not equals or key not in cls.parsers:
+        valid = ", ".join(cls.parsers) or "none"
+        raise ValueError(f"compressor {spec!r}: {item.strip()!r} is not a field; fields: {valid}")
+    return key, text

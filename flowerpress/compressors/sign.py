@@ -1,0 +1,171 @@
+"""Scaled sign: one bit for each coordinate, one scale for each block."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowerpress.compressors import blocks
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.fields import require_one_of, require_whole, whole
+from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.packing import U8, packed_bytes
+from flowerpress.compressors.kernels.sums import Offsets
+from flowerpress.compressors.packet import Buffer, Packet
+from flowerpress.compressors.payload import Reader, weighted
+
+SCALES = ("l1", "l2")
+_EQUAL, _LISTED = range(2)
+
+# Scale, kind of blocks, two zero bytes; the blocks' size, or their number when sizes are listed.
+_HEAD = struct.Struct("<BBHI")
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Signs and the scale of each block."""
+
+    packed: U8
+    scales: Vector
+    offsets: Offsets
+
+    def add_to(self, out: Vector, weight: float) -> None:
+        """Do ``out += weight * scale * sign``."""
+        terms = weighted(self.scales, weight, out.dtype)
+        kernels().sign_add(self.packed, terms, self.offsets, out)
+
+
+def _block(text: str) -> int | str:
+    return text if text == "tensor" else whole(text)
+
+
+@dataclass(frozen=True)
+class Sign(Compressor):
+    """Send the sign of each coordinate and one scale for each block; the sign of zero is +.
+
+    Parameters
+    ----------
+    scale : {"l1", "l2"}, default "l1"
+        l1: ``|x|_1 / n``, the best scale, with error ``|x|^2 - |x|_1^2 / n`` and so
+        ``alpha = 1 / n`` (Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019).
+        l2: ``|x|_2 / sqrt(n)``, which keeps the norm (Tang et al., "1-bit Adam", ICML 2021), with
+        error ``2 |x|^2 - 2 |x|_2 |x|_1 / sqrt(n)``: contractive only for blocks of n < 4.
+    block : int or "tensor", default 0
+        Coordinates that share a scale: 0 for all, a size, or one block for each tensor; the last
+        needs the tensors' sizes from :meth:`bind`.
+    sizes : tuple of int
+        The tensors' sizes, set by :meth:`bind`; not part of the spec.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not one of these.
+
+    Examples
+    --------
+    >>> packet = Sign().compress(np.array([1.0, -3.0], dtype=np.float32))
+    >>> packet.payload.hex(" ", -4)
+    '00000000 00000000 00000040 01'
+    """
+
+    scale: str = "l1"
+    block: int | str = 0
+    sizes: tuple[int, ...] = ()
+
+    name: ClassVar[str] = "sign"
+    codec: ClassVar[int] = 4
+    parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"scale": str, "block": _block}
+
+    def __post_init__(self) -> None:
+        require_one_of("scale", self.scale, SCALES)
+        if self.block != "tensor":
+            if isinstance(self.block, str):
+                raise ValueError(f"block must be 0, a size or 'tensor', got {self.block!r}")
+            require_whole("block", self.block, 0, (1 << 32) - 1)
+        for size in self.sizes:
+            require_whole("a tensor's size", size, 1)
+
+    def bind(self, sizes: Sequence[int]) -> Compressor:
+        """Return the compressor with the tensors' sizes, if blocks are tensors; empty ones go."""
+        if self.block != "tensor":
+            return self
+        return Sign(self.scale, self.block, tuple(int(size) for size in sizes if size))
+
+    def _offsets(self, dim: int) -> Offsets:
+        if isinstance(self.block, int):
+            return blocks.equal_blocks(dim, self.block)
+        if not self.sizes:
+            raise ValueError("sign:block=tensor needs the tensors' sizes: call bind(sizes) first")
+        if sum(self.sizes) != dim:
+            raise ValueError(f"bound to tensors of {sum(self.sizes)} coordinates, got {dim}")
+        return np.cumsum((0, *self.sizes), dtype=np.int64)
+
+    def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
+        """Return the blocks, their scales and the signs."""
+        del draw
+        offsets = self._offsets(x.size)
+        measure = blocks.mean_magnitudes if self.scale == "l1" else blocks.root_mean_squares
+        scale = SCALES.index(self.scale)
+        if isinstance(self.block, int):
+            head = [_HEAD.pack(scale, _EQUAL, 0, self.block)]
+        else:
+            listed = np.diff(offsets).astype("<u4").tobytes()
+            head = [_HEAD.pack(scale, _LISTED, 0, len(self.sizes)), listed]
+        return [*head, measure(x, offsets), kernels().sign_pack(x)]
+
+    @classmethod
+    def decode(cls, packet: Packet) -> Decoded:
+        """Check the blocks, the scales and the length of the signs."""
+        reader = Reader(packet, cls.name)
+        _, kind, size = _read_head(reader)
+        # Blocks of one coordinate are the most there can be; more would take unsent memory.
+        if kind == _EQUAL:
+            count = -(-packet.dim // size) if size else 1
+            if count * packet.dtype.itemsize > reader.left:
+                raise reader.error(f"{count} scales do not fit {reader.left} bytes")
+            offsets = blocks.equal_blocks(packet.dim, size)
+        else:
+            count = size
+            sizes = reader.array(count, np.dtype("<u4"), "sizes").astype(np.int64)
+            if not count or sizes.min() < 1 or sizes.sum() != packet.dim:
+                raise reader.error(f"the blocks' sizes do not make up {packet.dim} coordinates")
+            offsets = np.append(0, np.cumsum(sizes))
+        scales = reader.scales(count, packet.dtype, "scale")
+        packed = reader.codes(packet.dim, 1)
+        reader.done()
+        return Signs(packed, scales, offsets)
+
+    @classmethod
+    def spec_of(cls, packet: Packet) -> str:
+        """Return the spec; sizes that are listed read ``block=tensor``."""
+        scale, kind, size = _read_head(Reader(packet, cls.name))
+        return cls(scale, size if kind == _EQUAL else "tensor").spec
+
+    def traits(self, dim: int, cohort: int = 1) -> Traits:
+        """Return the constants, those of the largest block."""
+        del cohort
+        offsets = self._offsets(dim)
+        n = int(np.diff(offsets).max())
+        # The worst case is a one-hot block, for both scales.
+        alpha = 1 / n if self.scale == "l1" else 2 / math.sqrt(n) - 1
+        count = offsets.size - 1
+        listed = 0 if isinstance(self.block, int) else 32 * count
+        bits = 8.0 * (_HEAD.size + packed_bytes(dim, 1)) + 32 * count + listed
+        return Traits(False, None, alpha if alpha > 0 else None, None, bits)
+
+
+def _read_head(reader: Reader) -> tuple[str, int, int]:
+    scale, kind, spare, size = reader.unpack(_HEAD)
+    if scale >= len(SCALES):
+        raise reader.error(f"scale {scale} is not known; known are 0 (l1) and 1 (l2)")
+    if kind not in (_EQUAL, _LISTED):
+        raise reader.error(f"blocks of kind {kind} are not known; known are 0 and 1")
+    if spare:
+        raise reader.error("bytes 2 and 3 must be zero")
+    return SCALES[scale], kind, size
