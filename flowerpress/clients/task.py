@@ -171,6 +171,25 @@ class FunctionTask(Task):
         return {}
 
 
+def draw_indices(
+    rng: np.random.Generator, num_examples: int, batch_size: int | None
+) -> npt.NDArray[np.int64] | None:
+    """Draw `batch_size` example indices without replacement; None when that is all the data.
+
+    Tasks that draw by this function see the same examples whatever computes their gradients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sorted(draw_indices(np.random.default_rng(0), 4, 3).tolist())
+    [0, 2, 3]
+    >>> draw_indices(np.random.default_rng(0), 4, None)
+    """
+    if batch_size is None or batch_size >= num_examples:
+        return None
+    return rng.choice(num_examples, size=batch_size, replace=False)
+
+
 def _check_callable(name: str, function: object, *, optional: bool = False) -> None:
     if not (callable(function) or (optional and function is None)):
         raise TypeError(f"{name} must be a function, not {type(function).__name__}")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
-from flowerpress.clients.task import Batch, FlatVector, Task
+from flowerpress.clients.task import Batch, FlatVector, Task, draw_indices
 from flowerpress.clients.torch_data import Examples, as_examples, checked_device, require_torch
 
 if TYPE_CHECKING:
@@ -108,9 +108,7 @@ class TorchTask(Task):
             else as_examples(test_data, "test_data", self._real).to(self._device)
         )
         self.num_examples = len(self._train)
-        self._batch_size = (
-            None if batch_size is None or batch_size >= len(self._train) else batch_size
-        )
+        self._batch_size = batch_size
 
     def to(self, device: str) -> TorchTask:
         """Move the model and the data to `device`; return this task.
@@ -160,11 +158,11 @@ class TorchTask(Task):
 
     def draw(self, rng: np.random.Generator) -> TorchBatch | None:
         """Draw a minibatch without replacement; None when a batch is all the data."""
-        if self._batch_size is None and not self._draws:
-            return None
-        size = self._batch_size or self.num_examples
-        indices = rng.choice(self.num_examples, size=size, replace=False)
-        return TorchBatch(indices, int(rng.integers(2**63)) if self._draws else 0)
+        indices = draw_indices(rng, self.num_examples, self._batch_size)
+        if not self._draws:
+            return None if indices is None else TorchBatch(indices, 0)
+        everything = np.arange(self.num_examples)
+        return TorchBatch(everything if indices is None else indices, int(rng.integers(2**63)))
 
     def gradient(self, x: FlatVector, batch: Batch) -> tuple[float, FlatVector]:
         """Return the mean loss on `batch` and its gradient at `x`, in training mode."""

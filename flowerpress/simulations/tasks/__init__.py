@@ -1,0 +1,80 @@
+"""Shipped tasks, by name: problems on real data that need no download.
+
+A task function is called with `(partition_id, num_partitions)` for each client's task. It also has
+`initial_arrays()`, the model all clients start from, and `evaluate_fn(server_round, arrays)`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from flowerpress.simulations.tasks.base import ShippedTaskFn
+from flowerpress.simulations.tasks.options import read_options
+
+__all__ = ["ShippedTaskFn", "describe", "make_task_fn", "task_names"]
+
+# Imported on demand: the modules need packages (torch, scikit-learn) the others do without.
+_TASKS = {"digits": "DigitsTaskFn", "libsvm": "LibsvmTaskFn", "mnist": "MnistTaskFn"}
+
+
+def task_names() -> list[str]:
+    """Return the names of the shipped tasks.
+
+    Examples
+    --------
+    >>> task_names()
+    ['digits', 'libsvm', 'mnist']
+    """
+    return sorted(_TASKS)
+
+
+def make_task_fn(
+    name: str, *, partition: str = "iid", seed: int = 0, **options: Any
+) -> ShippedTaskFn:
+    """Make the task function of a shipped task.
+
+    Parameters
+    ----------
+    name : str
+        One of `task_names()`.
+    partition : str, default "iid"
+        `iid`, `contiguous`, `dirichlet:ALPHA` or `pathological:CLASSES`.
+    seed : int, default 0
+        Fixes the shards and the initial model.
+    **options
+        The task's own options: `batch_size` (0 or None: all the data) for each; `backend` (`numpy`,
+        `torch`) for `digits`; `model` (`cnn`, `mlp`) for `mnist`; `path`, `test_path`, `lam`, `x0`,
+        `dim`, `equal_shards` for `libsvm`. Values may be text.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, option or value; says which are valid.
+    FileNotFoundError
+        If a data file is not there.
+    ImportError
+        If a package the task needs is not installed; says how to install it.
+    """
+    task = _task_class(name)
+    return task(partition=partition, seed=seed, **read_options(name, task.options, options))
+
+
+def describe(name: str) -> tuple[str, str]:
+    """Return the one-line summary and the citation of a shipped task.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; says which are valid.
+    """
+    task = _task_class(name)
+    return task.summary_line, task.citation
+
+
+def _task_class(name: str) -> type[ShippedTaskFn]:
+    if name not in _TASKS:
+        raise ValueError(f"unknown task {name!r}; tasks: {', '.join(task_names())}")
+    module = import_module(f"flowerpress.simulations.tasks.{name}")
+    task: type[ShippedTaskFn] = getattr(module, _TASKS[name])
+    return task
