@@ -173,11 +173,9 @@ class LibsvmTaskFn(ShippedTaskFn):
         self._labels = _signs(path, labels, classes)[:kept]
         self._lam, self._batch_size = lam, batch_size
         width = features.shape[1]
-        self._x0 = (
-            np.random.default_rng(seed).standard_normal(width)
-            if x0 == "normal"
-            else np.zeros(width)
-        )
+        self._x0 = np.zeros(width)
+        if x0 == "normal":
+            self._x0 += np.random.default_rng(seed).standard_normal(width)
         self._test: LogisticTask | None = None
         if test_path is not None:
             test, signs = read_libsvm(test_path, width)

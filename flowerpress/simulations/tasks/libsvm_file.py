@@ -23,7 +23,7 @@ _MOST_BYTES = 4 * 2**30
 def read_libsvm(
     path: str | Path, dim: int | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Read a LIBSVM file into a dense matrix.
+    r"""Read a LIBSVM file into a dense matrix.
 
     Dense suits the classical binary sets (up to 50,000 rows of 300 features: 120 MB); a matrix of
     more than 4 GiB is refused.
@@ -54,7 +54,7 @@ def read_libsvm(
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = pathlib.Path(folder, "two.libsvm")
-    ...     _ = file.write_text("+1 1:0.5 3:2\\n-1 2:1\\n")
+    ...     _ = file.write_text("+1 1:0.5 3:2\n-1 2:1\n")
     ...     features, labels = read_libsvm(file)
     >>> features
     array([[0.5, 0. , 2. ],

@@ -4,8 +4,11 @@
 |---|---|
 | `iid` | an equal share of the shuffled examples |
 | `contiguous` | an equal share of the examples in their own order |
-| `dirichlet:ALPHA` | of each class a share drawn from a symmetric Dirichlet law (Yurochkin et al., arXiv:1905.12022) |
-| `pathological:K` | examples of K classes (Li et al., arXiv:2102.02079; `first-deterministic`) |
+| `dirichlet:ALPHA` | of each class a share drawn from a symmetric Dirichlet law [1] |
+| `pathological:K` | examples of K classes, the first by turns, the others drawn [2] |
+
+[1] Yurochkin et al., arXiv:1905.12022. [2] Li et al., arXiv:2102.02079 (flwr-datasets'
+`first-deterministic` mode).
 
 The first two need numpy alone: `iid` is what flwr-datasets' `IidPartitioner` gives on a dataset
 shuffled by the seed, index for index.
@@ -118,14 +121,23 @@ def shards(
     try:
         parts = _by_flwr_datasets(labels, partition, num_partitions, seed)
     except ValueError as error:
-        reason = " ".join(str(error).split())
         raise ValueError(
-            f"partition {partition.spec!r} over {num_partitions} clients: {reason}"
+            f"partition {partition.spec!r} over {num_partitions} clients is not possible; take "
+            f"fewer clients, or a larger alpha or fewer classes ({' '.join(str(error).split())})"
         ) from error
     if empty := [index for index, part in enumerate(parts) if len(part) == 0]:
         raise ValueError(
             f"partition {partition.spec!r} leaves {len(empty)} of {num_partitions} clients, the "
             f"first being client {empty[0]}, without examples; take fewer clients"
+        )
+    if unused := count - sum(map(len, parts)):
+        _log.warning(
+            "partition %r over %d clients leaves out %d of %d examples: those of classes that no "
+            "client was given",
+            partition.spec,
+            num_partitions,
+            unused,
+            count,
         )
     return parts
 
@@ -157,9 +169,8 @@ def _by_flwr_datasets(
     partitioner.dataset = Dataset.from_dict(
         {"label": labels.tolist(), "index": list(range(len(labels)))}
     )
-    with warnings.catch_warnings(record=True) as caught:  # retries and unused classes: to the log
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        # flwr-datasets warns of every retry, and of unused classes, which `shards` does better.
+        warnings.simplefilter("ignore")
         parts = [partitioner.load_partition(index) for index in range(num_partitions)]
-    for warning in caught:
-        _log.warning("partition %s: %s", partition.spec, warning.message)
     return [np.asarray(part.with_format("numpy")["index"][:], dtype=np.int64) for part in parts]
