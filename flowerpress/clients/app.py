@@ -1,0 +1,167 @@
+"""`client_app`: one Flower ClientApp that serves every algorithm, on every engine."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from flowerpress.clients.registry import make_worker
+from flowerpress.clients.stores import WorkerState, open_store
+from flowerpress.clients.task import Task
+from flowerpress.clients.worker import Job
+from flowerpress.compressors import PacketError, decompress
+from flowerpress.protocol import Hello, Instruction, Layout, ProtocolError, Replica, Reply
+
+log = logging.getLogger("flowerpress")
+TaskFn = Callable[[int, int], Task]
+
+
+def client_app(task_fn: TaskFn) -> ClientApp:
+    """Return the ClientApp of a task.
+
+    The algorithm and its hyperparameters come with each instruction, so the same ClientApp serves
+    every strategy. From the node config it reads ``partition-id`` and ``num-partitions`` (which
+    shard this client holds; ``client-id`` if its stable id is another), and optionally
+    ``compressor`` (this client's own choice), ``device``, ``state-store`` and ``state-dir``.
+
+    Parameters
+    ----------
+    task_fn : callable
+        ``task_fn(partition_id, num_partitions)`` returns this client's `Task`. Called once per
+        process and client.
+
+    Returns
+    -------
+    ClientApp
+        With train, evaluate and query registered. A worker that raises answers with the reason,
+        in one line; the traceback goes to its own log.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowerpress.clients import FunctionTask, client_app
+    >>> app = client_app(lambda i, n: FunctionTask(np.zeros(2), lambda x, _: (0.0, x - i)))
+    """
+    client = _Client(task_fn)
+    app = ClientApp()
+    app.train()(client.train)
+    app.evaluate()(client.evaluate)
+    app.query()(client.hello)
+    return app
+
+
+class _Client:
+    """The functions of a ClientApp, with what a long-lived process keeps between messages."""
+
+    def __init__(self, task_fn: TaskFn) -> None:
+        self._task_fn = task_fn
+        self._tasks: dict[Any, tuple[Task, Layout]] = {}
+        self._states: dict[Any, WorkerState] = {}
+        self._lock = threading.Lock()
+
+    def hello(self, message: Message, context: Context) -> Message:
+        """Say who this client is."""
+        try:
+            client = client_id(context)
+            task, layout = self._task(context)
+            state = open_store(context, client, self._states).load()
+            held = int(state.numbers.get("held", -1))
+            content = Hello(client, task.num_examples, layout, held).encode()
+        except Exception as error:  # one line to the server, the traceback here
+            content = self._failed(0, 0, error).encode()
+        return Message(content, reply_to=message)
+
+    def train(self, message: Message, context: Context) -> Message:
+        """Take part in one round."""
+        client, version = 0, 0
+        try:
+            client = client_id(context)
+            order = Instruction.decode(message.content)
+            version = order.version
+            task, layout = self._task(context)
+            _check_layout(order, layout)
+            store = open_store(context, client, self._states)
+            state = store.load()
+            own = str(context.node_config.get("compressor", ""))
+            try:
+                job = Job(order, client, task, layout, state, own)
+                reply = make_worker(order.algorithm).answer(job)
+            finally:
+                store.save(state)
+        except Exception as error:  # one line to the server, the traceback here
+            reply = self._failed(client, version, error)
+        return Message(reply.encode(), reply_to=message)
+
+    def evaluate(self, message: Message, context: Context) -> Message:
+        """Evaluate the model sent on this client's data; raises if it cannot."""
+        order = Instruction.decode(message.content)
+        task, layout = self._task(context)
+        _check_layout(order, layout)
+        replica = Replica()
+        replica.follow(order.model, layout.dim, 0.0)
+        if order.buffers:
+            task.load_buffers(layout.split_buffers(decompress(order.buffers)))
+        assert replica.x is not None
+        metrics = {"num-examples": task.num_examples, **task.evaluate(replica.x)}
+        return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+    def _task(self, context: Context) -> tuple[Task, Layout]:
+        """Return this client's task and its layout, made at the first message."""
+        config = context.node_config
+        partition, partitions = partition_of(context)
+        key = (partition, partitions, str(config.get("device", "")))
+        with self._lock:
+            if key not in self._tasks:
+                task = self._task_fn(partition, partitions)
+                if (device := config.get("device")) and hasattr(task, "to"):
+                    task.to(str(device))
+                self._tasks[key] = task, Layout.of(task.initial_arrays(), task.buffer_names())
+            return self._tasks[key]
+
+    def _failed(self, client: int, version: int, error: Exception) -> Reply:
+        if isinstance(error, ValueError | PacketError | ProtocolError):
+            log.warning("client %d: %s", client, error)
+        else:
+            log.exception("client %d failed", client)
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+        return Reply(client, version, status="failed", reason=reason)
+
+
+def partition_of(context: Context) -> tuple[int, int]:
+    """Return (partition-id, num-partitions) of the node config.
+
+    Raises
+    ------
+    ValueError
+        One is missing or out of range: says how to give it.
+    """
+    config = context.node_config
+    try:
+        partition, partitions = int(config["partition-id"]), int(config["num-partitions"])
+    except (KeyError, ValueError):
+        raise ValueError(
+            "the node config lacks partition-id and num-partitions: start the client with "
+            "--node-config 'partition-id=0 num-partitions=3'"
+        ) from None
+    if not 0 <= partition < partitions:
+        raise ValueError(f"partition-id {partition} is not in 0 ... {partitions - 1}")
+    return partition, partitions
+
+
+def client_id(context: Context) -> int:
+    """Return the client's stable id: ``client-id`` of the node config, else its partition."""
+    own = context.node_config.get("client-id")
+    return partition_of(context)[0] if own is None else int(own)
+
+
+def _check_layout(order: Instruction, layout: Layout) -> None:
+    if order.layout != layout.digest:
+        raise ValueError(
+            f"this client's model has layout {layout.digest}, the server's {order.layout}: "
+            "give both the same task and model options"
+        )

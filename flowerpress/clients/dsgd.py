@@ -1,0 +1,24 @@
+"""Distributed SGD with compressed gradients, and dense federated averaging: worker half.
+
+    1. receive x
+    2. g_i = gradient of f_i at x on one batch (K local steps: their pseudo-gradient)
+    3. send C(g_i)
+
+QSGD (Alistarh et al. 2017, arXiv:1610.02132) with ``qsgd``; FedPAQ (Reisizadeh et al. 2020,
+arXiv:1909.13014) with K local steps; FedAvg (McMahan et al. 2017, arXiv:1602.05629) with the
+identity. No memory: a lost update is gone. The server half is in ``strategies/dsgd.py``.
+"""
+
+from __future__ import annotations
+
+from flowerpress.clients.worker import Job, Worker
+from flowerpress.compressors.feedback import PlainSender
+
+
+class DSGDWorker(Worker):
+    """Sends C(gradient) and remembers nothing."""
+
+    sender = PlainSender
+
+    def first(self, job: Job) -> bool:  # noqa: D102
+        return False

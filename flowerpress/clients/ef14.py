@@ -1,0 +1,34 @@
+"""Error feedback (EF14), one-way and two-way: worker half.
+
+Seide et al. 2014; Stich, Cordonnier, Jaggi 2018 (arXiv:1809.07599); Karimireddy et al. 2019
+(arXiv:1901.09847). Two-way: Zheng, Huang, Kwok 2019 (dist-EF-SGD, arXiv:1905.10936), Tang et al. 2019
+(DoubleSqueeze, arXiv:1905.05957).
+
+    1. receive x (two-way: x -= delta)
+    2. p_i = e_i + lr * g_i
+    3. send w_i = C(p_i)
+    4. e_i = p_i - w_i                        (once the server says it applied w_i)
+
+The step size is inside the compressor, so the error is in units of x and needs no rescaling when lr
+changes. The server half is in ``strategies/ef14.py``.
+"""
+
+from __future__ import annotations
+
+from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.compressors.feedback import EF14Sender
+
+
+class EF14Worker(Worker):
+    """Sends C(e + lr * gradient) and keeps the error e."""
+
+    sender = EF14Sender
+    rule = "step"
+
+    def first(self, job: Job) -> bool:  # noqa: D102
+        return False
+
+    def message(  # noqa: D102
+        self, gradient: FloatVector, job: Job
+    ) -> tuple[FloatVector, dict[str, FloatVector]]:
+        return gradient.dtype.type(job.number("lr")) * gradient, {}

@@ -1,0 +1,63 @@
+"""EF21, EF21-SGDM and EF21-SGD2M: worker half.
+
+EF21: Richtarik, Sokolov, Fatkhullin 2021 (arXiv:2106.05203), Algorithm 2. Partial participation and a
+compressed downlink (EF21-PP, EF21-BC): Fatkhullin et al. 2021 (arXiv:2110.03294). Momentum:
+Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155), Algorithms 1 and 3.
+
+    1. receive x
+    2. d_i = gradient of f_i at x
+       SGDM:   v_i = (1 - momentum) v_i + momentum d_i                    and d_i = v_i
+       SGD2M:  also u_i = (1 - momentum) u_i + momentum v_i, the new v_i, and d_i = u_i
+    3. send c_i = C(d_i - g_i)
+    4. g_i += c_i                             (once the server says it applied c_i)
+
+``momentum`` is the paper's eta, the weight on the NEW gradient. The first message is dense (the
+authors' code), or C(d_i) with ``init="compressed"`` (the paper's text). v_i and u_i are the worker's
+own: a lost message rolls back g_i, but v_i and u_i keep the gradient they have seen. The server half is
+in ``strategies/ef21.py``.
+"""
+
+from __future__ import annotations
+
+from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.compressors.feedback import EF21Sender
+
+
+class EF21Worker(Worker):
+    """Sends C(gradient - g) and keeps g, which the server's mean contains."""
+
+    sender = EF21Sender
+    rule = "ef21"
+
+    def first(self, job: Job) -> bool:  # noqa: D102
+        return job.hyper.get("init", "dense") == "dense"
+
+
+class EF21SGDMWorker(EF21Worker):
+    """Sends C(v - g), v the momentum of the gradients."""
+
+    def message(  # noqa: D102
+        self, gradient: FloatVector, job: Job
+    ) -> tuple[FloatVector, dict[str, FloatVector]]:
+        v = average(job, "v", gradient)
+        return v, {"v": v}
+
+
+class EF21SGD2MWorker(EF21Worker):
+    """Sends C(u - g), u the momentum of v, v the momentum of the gradients."""
+
+    def message(  # noqa: D102
+        self, gradient: FloatVector, job: Job
+    ) -> tuple[FloatVector, dict[str, FloatVector]]:
+        v = average(job, "v", gradient)
+        u = average(job, "u", v)
+        return u, {"v": v, "u": u}
+
+
+def average(job: Job, name: str, new: FloatVector) -> FloatVector:
+    """Return (1 - momentum) * old + momentum * new, `old` the state's vector; `new` at first."""
+    old = job.state.vectors.get(name)
+    if old is None:
+        return new.copy()
+    momentum = new.dtype.type(job.number("momentum"))
+    return (1 - momentum) * old + momentum * new

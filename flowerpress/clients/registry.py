@@ -1,0 +1,37 @@
+"""The algorithms a ClientApp serves, by the name the instruction carries."""
+
+from __future__ import annotations
+
+from flowerpress.clients.dsgd import DSGDWorker
+from flowerpress.clients.ef14 import EF14Worker
+from flowerpress.clients.ef21 import EF21SGD2MWorker, EF21SGDMWorker, EF21Worker
+from flowerpress.clients.worker import Worker
+
+_WORKERS: dict[str, type[Worker]] = {
+    "dsgd": DSGDWorker,
+    "ef14": EF14Worker,
+    "ef21": EF21Worker,
+    "ef21-sgd2m": EF21SGD2MWorker,
+    "ef21-sgdm": EF21SGDMWorker,
+    "fedavg": DSGDWorker,
+}
+
+
+def worker_names() -> list[str]:
+    """Names of the algorithms with a worker, sorted."""
+    return sorted(_WORKERS)
+
+
+def make_worker(name: str) -> Worker:
+    """Return the worker half of algorithm `name`.
+
+    Raises
+    ------
+    ValueError
+        Unknown name: lists the known ones. The server may run a newer flowerpress.
+    """
+    try:
+        return _WORKERS[name]()
+    except KeyError:
+        known = ", ".join(worker_names())
+        raise ValueError(f"unknown algorithm {name!r}: this client knows {known}") from None

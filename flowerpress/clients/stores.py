@@ -1,0 +1,187 @@
+"""Where a worker's memory lives between rounds: a live process, a directory, or Flower's context.
+
+Flower carries `Context.state` after the reply, within a few seconds, and drops what does not fit:
+error buffers as large as the model do not belong there in a deployment. All stores have the same
+transitions: `load` gives the state as last saved (an empty one at first), `save` replaces it whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+
+FloatVector = npt.NDArray[np.floating[Any]]
+Numbers = dict[str, int | float]
+
+STORES = ("live", "disk", "context")
+CONTEXT_LIMIT = 20 * 2**20  # bytes; beyond it Flower's deployment engine loses or delays the state
+_KEY = "flowerpress"
+_PACKET = "packet"
+log = logging.getLogger("flowerpress")
+
+
+class StateError(ValueError):
+    """A stored state cannot be read, or a store cannot be opened."""
+
+
+@dataclass
+class WorkerState:
+    """A worker's memory: vectors by name, numbers by name, and the packet in flight."""
+
+    vectors: dict[str, FloatVector] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
+    packet: bytes = b""
+
+
+class StateStore(ABC):
+    """One worker's memory in one run."""
+
+    @abstractmethod
+    def load(self) -> WorkerState:
+        """Return the state last saved, or an empty one."""
+
+    @abstractmethod
+    def save(self, state: WorkerState) -> None:
+        """Replace the stored state by `state`, whole or not at all."""
+
+
+class LiveStore(StateStore):
+    """Memory of a long-lived process; `table` outlives the messages."""
+
+    def __init__(self, table: dict[Any, WorkerState], key: Any) -> None:
+        self._table, self._key = table, key
+
+    def load(self) -> WorkerState:  # noqa: D102
+        return self._table.setdefault(self._key, WorkerState())
+
+    def save(self, state: WorkerState) -> None:  # noqa: D102
+        self._table[self._key] = state
+
+
+class DiskStore(StateStore):
+    """One safetensors file, replaced atomically and flushed to the disk before `save` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> WorkerState:  # noqa: D102
+        from safetensors import SafetensorError, safe_open
+
+        if not self._path.exists():
+            return WorkerState()
+        try:
+            with safe_open(self._path, framework="numpy") as file:
+                numbers = json.loads((file.metadata() or {}).get("numbers", "{}"))
+                vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise StateError(
+                f"worker state {self._path} cannot be read ({error}): "
+                "delete it to let this worker start over"
+            ) from None
+        packet = vectors.pop(_PACKET, np.empty(0, np.uint8)).tobytes()
+        return WorkerState(vectors, numbers, packet)
+
+    def save(self, state: WorkerState) -> None:  # noqa: D102
+        from safetensors.numpy import save
+
+        arrays: dict[str, npt.NDArray[Any]] = {**state.vectors}
+        if state.packet:
+            arrays[_PACKET] = np.frombuffer(state.packet, np.uint8)
+        data = save(arrays, metadata={"numbers": json.dumps(state.numbers)})
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, data)
+
+
+class ContextStore(StateStore):
+    """Flower's own client state: right for its simulation engine, and for small states."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def load(self) -> WorkerState:  # noqa: D102
+        arrays = self._context.state.array_records.get(_KEY)
+        config = self._context.state.config_records.get(f"{_KEY}-numbers")
+        if arrays is None or config is None:
+            return WorkerState()
+        # Arrays unpickled from Flower's record are read-only views: the worker settles in place.
+        vectors = {str(name): array.numpy().copy() for name, array in arrays.items()}
+        packet = vectors.pop(_PACKET, np.empty(0, np.uint8)).tobytes()
+        return WorkerState(vectors, json.loads(str(config["numbers"])), packet)
+
+    def save(self, state: WorkerState) -> None:  # noqa: D102
+        size = sum(vector.nbytes for vector in state.vectors.values())
+        if size > CONTEXT_LIMIT and "ray" not in sys.modules:
+            log.warning(
+                "worker state of %.0f MB in Flower's context: its deployment engine loses states "
+                "of this size; use --node-config 'state-store=\"disk\"'",
+                size / 1e6,
+            )
+        arrays = {name: Array(vector) for name, vector in state.vectors.items()}
+        if state.packet:
+            arrays[_PACKET] = Array(np.frombuffer(state.packet, np.uint8))
+        self._context.state[_KEY] = ArrayRecord(arrays)
+        self._context.state[f"{_KEY}-numbers"] = ConfigRecord(
+            {"numbers": json.dumps(state.numbers)}
+        )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> StateStore:
+    """Open the store for `client`: as configured, else the one that is safe where this runs.
+
+    ``state-store`` in the node config (or the run config) names it: "live", "disk" or "context".
+    Unset, it is "context" inside Flower's Ray simulation and "disk" elsewhere, in the directory
+    ``state-dir`` of the node config, else ``$FLOWERPRESS_STATE_DIR``, else
+    ``~/.local/state/flowerpress``.
+
+    Raises
+    ------
+    StateError
+        Another name.
+    """
+    name = context.node_config.get("state-store") or context.run_config.get("state-store") or ""
+    if not name:
+        name = "context" if _in_ray() else "disk"
+    if name == "live":
+        return LiveStore(table, (context.run_id, client))
+    if name == "context":
+        return ContextStore(context)
+    if name == "disk":
+        folder = context.node_config.get("state-dir") or os.environ.get("FLOWERPRESS_STATE_DIR")
+        root = Path(str(folder)) if folder else Path.home() / ".local/state/flowerpress"
+        return DiskStore(root / f"run-{context.run_id}" / f"client-{client}.safetensors")
+    raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
+
+
+def _in_ray() -> bool:
+    ray = sys.modules.get("ray")
+    return bool(ray is not None and ray.is_initialized())

@@ -1,0 +1,208 @@
+"""The client half of an algorithm: what it remembers, and what it sends in a round."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.clients.stores import WorkerState
+from flowerpress.clients.task import Task
+from flowerpress.compressors import Compressor, Draw, decompress, make_compressor
+from flowerpress.compressors.feedback import Sender, Settlement, contraction_scale
+from flowerpress.protocol import Hyper, Instruction, Layout, Replica, ReplicaError, Reply
+
+FloatVector = npt.NDArray[np.floating[Any]]
+UPLINK, DOWNLINK = 0, 1  # streams of `Draw`
+
+
+@dataclass
+class Job:
+    """One question to one worker, with what it needs to answer."""
+
+    instruction: Instruction
+    client: int
+    task: Task
+    layout: Layout
+    state: WorkerState
+    compressor: str = ""  # this worker's own choice; empty: the strategy's
+
+    @property
+    def hyper(self) -> Hyper:
+        """The strategy's hyperparameters."""
+        return self.instruction.hyper
+
+    def number(self, name: str) -> float:
+        """Hyperparameter `name` as a float."""
+        return float(self.hyper[name])
+
+    def uplink(self) -> Compressor:
+        """The compressor of this worker's updates, bound to the model's layout."""
+        own = self.compressor if self.hyper.get("client_compressors", True) else ""
+        return make_compressor(own or str(self.hyper["compressor"])).bind(self.layout.sizes)
+
+    def draw(self) -> Draw:
+        """The randomness of this worker's packet in this round."""
+        order = self.instruction
+        return Draw(order.seed, order.round, order.rank, order.cohort, UPLINK)
+
+    def gradient(self, x: FloatVector) -> tuple[float, FloatVector]:
+        """Return the mean loss and the gradient at `x`, or K local steps' pseudo-gradient.
+
+        With ``local_steps`` K > 1 it is (x - x_K) / local_lr after K steps of SGD from x: the sum of
+        the K gradients met on the way (FedPAQ, Reisizadeh et al. 2020; FedAvg with a server step).
+
+        Raises
+        ------
+        ValueError
+            The task gave a NaN or an infinity, or a vector of another length.
+        """
+        seeds = [self.instruction.seed, self.client, self.instruction.round]
+        rng = np.random.default_rng(seeds)
+        steps, local_lr = int(self.hyper.get("local_steps", 1)), self.hyper.get("local_lr", 0.0)
+        if steps == 1:
+            return self._one_gradient(x, rng)
+        rate = x.dtype.type(float(local_lr) or self.number("lr"))
+        y, losses = x.copy(), []
+        for _ in range(steps):
+            loss, gradient = self._one_gradient(y, rng)
+            losses.append(loss)
+            y -= rate * gradient
+        return float(np.mean(losses)), (x - y) / rate
+
+    def _one_gradient(self, x: FloatVector, rng: np.random.Generator) -> tuple[float, FloatVector]:
+        loss, gradient = self.task.gradient(x, self.task.draw(rng))
+        vector = np.asarray(gradient, dtype=x.dtype)
+        if vector.shape != x.shape:
+            raise ValueError(f"gradient has shape {vector.shape}, the model has {x.shape}")
+        if not np.isfinite(vector).all():
+            position = int(np.flatnonzero(~np.isfinite(vector))[0])
+            raise ValueError(
+                f"gradient of client {self.client} is {vector[position]} at position {position} "
+                f"in round {self.instruction.round}: lower lr, or check this client's data"
+            )
+        return float(loss), vector
+
+
+class Worker(ABC):
+    """The client half of one algorithm; stateless itself, its memory is `Job.state`.
+
+    Subclasses say which memory is kept around the compressor (`sender`), how a compressed downlink
+    moves the model (`rule`), and what a gradient becomes before it is sent (`message`).
+    """
+
+    sender: ClassVar[type[Sender]]
+    rule: ClassVar[str] = "dense"
+
+    def message(
+        self, gradient: FloatVector, job: Job
+    ) -> tuple[FloatVector, dict[str, FloatVector]]:
+        """Return what is to be sent, and the worker's new vectors, kept once it is sent."""
+        return gradient, {}
+
+    @abstractmethod
+    def first(self, job: Job) -> bool:
+        """Whether a worker of which the server holds nothing sends its first update dense."""
+
+    def answer(self, job: Job) -> Reply:
+        """Take part in one round: settle, follow the model, compute, compress, remember.
+
+        The state is consistent at every moment, so it may be saved whatever this raises.
+        """
+        order = job.instruction
+        sender = restore_sender(self.sender, job.state)
+        outcome = sender.settle(order.applied, order.version)
+        if outcome is Settlement.REPEAT and sender.pending == order.version:
+            return _reply(job, sender)
+        if outcome in (Settlement.STALE, Settlement.REPEAT):
+            return Reply(job.client, order.version, status="failed", reason=outcome.value)
+        keep_sender(sender, job.state)
+        if outcome is Settlement.MISMATCH:
+            reason = f"the server applied version {order.applied}, settled here is {sender.settled}"
+            return Reply(job.client, order.version, status="resync", reason=reason)
+        try:
+            x = self._model(job)
+        except ReplicaError as error:
+            return Reply(job.client, order.version, status="snapshot", reason=str(error))
+        if order.buffers:
+            job.task.load_buffers(job.layout.split_buffers(decompress(order.buffers)))
+        loss, gradient = job.gradient(x)
+        vector, memory = self.message(gradient, job)
+        dense = sender.settled == 0 and self.first(job)
+        compressor = make_compressor("identity") if dense else job.uplink()
+        sender.send(vector, compressor, order.version, job.draw())
+        job.state.vectors.update(memory)
+        job.state.numbers["loss"] = loss
+        keep_sender(sender, job.state)
+        return _reply(job, sender)
+
+    def _model(self, job: Job) -> FloatVector:
+        """Return the model to work on, taking the replica along where the downlink is compressed."""
+        part, dim = job.instruction.model, job.layout.dim
+        downlink = str(job.hyper.get("downlink", ""))
+        if not downlink:
+            replica = Replica()
+        else:
+            scale = contraction_scale(make_compressor(downlink).traits(dim))
+            vectors, held = job.state.vectors, int(job.state.numbers.get("held", -1))
+            x, g = vectors.get("replica.x"), vectors.get("replica.g")
+            replica = Replica(self.rule, held, x, g, scale)
+        replica.follow(part, dim, job.number("lr"))
+        assert replica.x is not None
+        if downlink:
+            job.state.vectors["replica.x"] = replica.x
+            job.state.vectors.pop("replica.g", None)
+            if replica.g is not None:
+                job.state.vectors["replica.g"] = replica.g
+            job.state.numbers["held"] = replica.version
+        return replica.x
+
+
+def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:
+    """Return the sender whose memory is in `state`."""
+    numbers = state.numbers
+    return kind(
+        memory=state.vectors.get("memory"),
+        settled=int(numbers.get("settled", 0)),
+        pending=int(numbers.get("pending", 0)),
+        heard=int(numbers.get("heard", 0)),
+        packet=state.packet,
+        scale=float(numbers.get("scale", 1.0)),
+    )
+
+
+def keep_sender(sender: Sender, state: WorkerState) -> None:
+    """Put `sender`'s memory into `state`."""
+    state.vectors.pop("memory", None)
+    if sender.memory is not None:
+        state.vectors["memory"] = sender.memory
+    state.numbers |= {
+        "settled": sender.settled,
+        "pending": sender.pending,
+        "heard": sender.heard,
+        "scale": sender.scale,
+    }
+    state.packet = sender.packet
+
+
+def _reply(job: Job, sender: Sender) -> Reply:
+    buffers = b""
+    if job.layout.buffer_dim:
+        joined = job.layout.join_buffers(job.task.buffers())
+        buffers = make_compressor("identity").compress(joined).data
+    return Reply(
+        client=job.client,
+        version=job.instruction.version,
+        base=sender.settled,
+        held=int(job.state.numbers.get("held", -1)),
+        scale=sender.scale,
+        packets=[sender.packet],
+        buffers=buffers,
+        metrics={
+            "loss": float(job.state.numbers.get("loss", float("nan"))),
+            "num-examples": job.task.num_examples,
+        },
+    )

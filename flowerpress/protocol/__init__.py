@@ -1,0 +1,34 @@
+"""What crosses the network between a strategy and a worker, and how it is counted."""
+
+from flowerpress.protocol.blob import STYPE, ProtocolError
+from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
+from flowerpress.protocol.layout import Layout
+from flowerpress.protocol.messages import (
+    Hello,
+    Hyper,
+    Instruction,
+    ModelPart,
+    Reply,
+    content_bytes,
+    question,
+)
+from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
+
+__all__ = [
+    "STYPE",
+    "DeltaLog",
+    "Hello",
+    "Hyper",
+    "Instruction",
+    "Layout",
+    "Ledger",
+    "LedgerRow",
+    "ModelPart",
+    "ProtocolError",
+    "Replica",
+    "ReplicaError",
+    "Reply",
+    "RoundBytes",
+    "content_bytes",
+    "question",
+]

@@ -1,0 +1,126 @@
+"""One message as one run of bytes: a small JSON header, then packets.
+
+Flower charges about 2.5 KB of framing for every array of a message, so everything that travels one
+way in a round travels as one `Array` with its own serialization type, ``flowerpress.v1``. A strategy
+that does not know it (plain FedAvg) fails loudly instead of averaging bytes.
+
+======  =====================================================================================
+offset  content (little-endian)
+======  =====================================================================================
+0       magic ``FPM1``
+4       u32: length H of the header, at most 16 MiB
+8       header: one JSON object in UTF-8, keys sorted, no spaces; its key ``"sizes"`` lists the
+        packets' lengths in bytes
+8+H     the packets, one after the other, nothing between or after them
+======  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import Array
+
+STYPE = "flowerpress.v1"
+_MAGIC = b"FPM1"
+_PREFIX = struct.Struct("<4sI")
+_MAX_HEADER = 16 * 2**20
+_MAX_PACKETS = 65_536
+
+
+class ProtocolError(ValueError):
+    """A message from a peer is not what it must be: says what is wrong and where."""
+
+
+def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
+    """Join a header and packets into one run of bytes.
+
+    Examples
+    --------
+    >>> encode_blob({"round": 1}, [b"abc"])
+    b'FPM1\\x19\\x00\\x00\\x00{"round":1,"sizes":[3]}abc'
+    """
+    fields = {**header, "sizes": [len(packet) for packet in packets]}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *packets])
+
+
+def decode_blob(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """Split what `encode_blob` joined; every length is checked before it is used.
+
+    Raises
+    ------
+    ProtocolError
+        Wrong magic, a length that does not fit, a header that is not a JSON object, bytes left over.
+    """
+    if len(data) < _PREFIX.size:
+        raise ProtocolError(f"message of {len(data)} bytes: shorter than its {_PREFIX.size} byte prefix")
+    magic, length = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise ProtocolError(f"message starts with {magic!r}, not {_MAGIC!r}: not a flowerpress message")
+    end = _PREFIX.size + length
+    if length > _MAX_HEADER or end > len(data):
+        raise ProtocolError(f"header of {length} bytes does not fit a message of {len(data)} bytes")
+    header = _parse_json(data[_PREFIX.size : end])
+    sizes = header.pop("sizes", None)
+    if not isinstance(sizes, list) or len(sizes) > _MAX_PACKETS:
+        raise ProtocolError("header field 'sizes' must list the packets' lengths")
+    if not all(type(size) is int and size >= 0 for size in sizes):
+        raise ProtocolError("header field 'sizes' must hold whole numbers >= 0")
+    if end + sum(sizes) != len(data):
+        raise ProtocolError(f"packets of {sum(sizes)} bytes announced, {len(data) - end} present")
+    packets = []
+    for size in sizes:
+        packets.append(data[end : end + size])
+        end += size
+    return header, packets
+
+
+def _parse_json(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"message header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise ProtocolError(f"message header is a JSON {type(header).__name__}, not an object")
+    return header
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def to_array(blob: bytes) -> Array:
+    """Wrap a blob as the one `Array` of a Flower message."""
+    return Array(dtype="uint8", shape=(len(blob),), stype=STYPE, data=blob)
+
+
+def from_array(array: Array) -> bytes:
+    """Take the blob out of an `Array`; raises `ProtocolError` for any other serialization type."""
+    if array.stype != STYPE:
+        raise ProtocolError(f"array has serialization type {array.stype!r}, expected {STYPE!r}")
+    return bytes(array.data)
+
+
+def field(header: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """Read header field `name`, checked to be a `kind` (a whole number may stand for a float).
+
+    Raises
+    ------
+    ProtocolError
+        The field is missing without a default, of another type, negative, or not finite.
+    """
+    value = header.get(name, default)
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        value = float(value)
+    if type(value) is not kind:
+        raise ProtocolError(f"message field {name!r} is {value!r:.80}, expected {kind.__name__}")
+    if kind is int and not 0 <= value < 2**63:
+        raise ProtocolError(f"message field {name!r} is {value}, expected 0 <= value < 2**63")
+    if kind is float and not np.isfinite(value):
+        raise ProtocolError(f"message field {name!r} is {value}, expected a finite number")
+    return value

@@ -1,0 +1,304 @@
+"""What a strategy sends a worker in a round, and what comes back.
+
+An `Instruction` names the algorithm and its hyperparameters, so that one ClientApp serves every
+algorithm; it carries the model (dense, or as the deltas a worker missed) and the version of the
+worker's state that the server applied last. A `Reply` carries the worker's update and the version
+it was built on. A `Hello` is what a worker says of itself before its first round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+
+from flowerpress.protocol import blob
+from flowerpress.protocol.blob import ProtocolError
+from flowerpress.protocol.layout import Layout
+
+ARRAYS_KEY = "arrays"
+STATUSES = ("update", "resync", "snapshot", "failed")
+_MESSAGE, _MODEL = "message", "model"
+METRICS_KEY = "metrics"
+Hyper = dict[str, int | float | str | bool]
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """The model in an instruction: a snapshot, or the deltas from one version to another.
+
+    Parameters
+    ----------
+    version : int
+        The version the worker holds afterwards.
+    base : int
+        The version the deltas start from; -1 for a snapshot.
+    packets : list of bytes
+        A snapshot's vectors, or one delta per version base+1 ... version.
+    array : Array, optional
+        The snapshot's packets already wrapped, the same object in every worker's message: the
+        server holds one copy however many workers it serves, and Flower stores equal objects once.
+    """
+
+    version: int
+    base: int = -1
+    packets: list[bytes] = field(default_factory=list)
+    array: Array | None = None
+
+    @classmethod
+    def snapshot(cls, version: int, packets: list[bytes]) -> ModelPart:
+        """Return a snapshot to be shared by many instructions."""
+        return cls(version, -1, packets, blob.to_array(blob.encode_blob({}, packets)))
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One round's order to one worker.
+
+    Parameters
+    ----------
+    algorithm : str
+        Registered name, for example "ef21-sgdm"; "" for an evaluation.
+    round : int
+        Flower's server round, from 1.
+    version : int
+        The number of this question (see `flowerpress.compressors.feedback`).
+    applied : int
+        The version of this worker's packets that the server applied last; 0 for none.
+    seed, rank, cohort : int
+        The run's seed, the worker's place among the sampled workers, and their number.
+    layout : str
+        Digest of the model's layout.
+    hyper : dict
+        Hyperparameters: compressor, lr, momentum, local_steps, ...
+    model : ModelPart
+    buffers : bytes
+        Packet of the buffers that are not trained; empty for none.
+    """
+
+    algorithm: str
+    round: int
+    version: int
+    applied: int
+    seed: int
+    rank: int
+    cohort: int
+    layout: str
+    hyper: Hyper
+    model: ModelPart
+    buffers: bytes = b""
+
+    def encode(self) -> RecordDict:
+        """Return the Flower message content: one record with one array."""
+        header = {
+            "algorithm": self.algorithm,
+            "round": self.round,
+            "version": self.version,
+            "applied": self.applied,
+            "seed": self.seed,
+            "rank": self.rank,
+            "cohort": self.cohort,
+            "layout": self.layout,
+            "hyper": self.hyper,
+            "model": [self.model.version, self.model.base],
+            "buffers": bool(self.buffers),
+        }
+        inline = [] if self.model.array else self.model.packets
+        tail = [self.buffers] if self.buffers else []
+        content = _content(blob.encode_blob(header, [*inline, *tail]))
+        if self.model.array:
+            content.array_records[ARRAYS_KEY][_MODEL] = self.model.array
+        return content
+
+    @classmethod
+    def decode(cls, content: RecordDict) -> Instruction:
+        """Read an instruction; raises `ProtocolError` naming the field that is wrong."""
+        header, packets = blob.decode_blob(_blob_of(content))
+        buffers = packets.pop() if _flag(header, "buffers") and packets else b""
+        if (array := content.array_records[ARRAYS_KEY].get(_MODEL)) is not None:
+            packets = blob.decode_blob(blob.from_array(array))[1]
+        model = header.get("model")
+        if (
+            not isinstance(model, list)
+            or [type(n) for n in model] != [int, int]
+            or not -1 <= model[1] <= model[0] < 2**63
+        ):
+            raise ProtocolError(f"message field 'model' is {model!r:.80}, expected [version, base]")
+        hyper = blob.field(header, "hyper", dict)
+        if not all(isinstance(v, int | float | str | bool) for v in hyper.values()):
+            raise ProtocolError("message field 'hyper' must hold numbers, strings and booleans")
+        numbers = {
+            name: blob.field(header, name, int)
+            for name in ("round", "version", "applied", "seed", "rank", "cohort")
+        }
+        return cls(
+            algorithm=blob.field(header, "algorithm", str),
+            layout=blob.field(header, "layout", str),
+            hyper=hyper,
+            model=ModelPart(model[0], model[1], packets),
+            buffers=buffers,
+            **numbers,
+        )
+
+    @property
+    def payload(self) -> int:
+        """Bytes of packets that `encode` sends."""
+        return sum(map(len, self.model.packets)) + len(self.buffers)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A worker's answer.
+
+    Parameters
+    ----------
+    client : int
+        The worker's stable id (its partition, not Flower's node id).
+    version : int
+        The question answered.
+    base : int
+        The worker's settled version, which the update builds on.
+    status : {"update", "resync", "snapshot", "failed"}
+        "resync": the worker's memory is not at the version the server applied last. "snapshot": it
+        does not hold the model the deltas start from. "failed": it raised; `reason` says what.
+    held : int
+        The model version the worker holds; -1 for none.
+    scale : float
+        The update stands for ``scale * decompress(packets[0])``; in (0, 1].
+    packets : list of bytes
+        The update.
+    buffers : bytes
+        Packet of the worker's buffers; empty for none.
+    metrics : mapping
+        Numbers about the round (loss, num-examples), as a Flower MetricRecord.
+    """
+
+    client: int
+    version: int
+    base: int = 0
+    status: str = "update"
+    reason: str = ""
+    held: int = -1
+    scale: float = 1.0
+    packets: list[bytes] = field(default_factory=list)
+    buffers: bytes = b""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def encode(self) -> RecordDict:
+        """Return the Flower message content: one array, and the metrics."""
+        header = {
+            "client": self.client,
+            "version": self.version,
+            "base": self.base,
+            "status": self.status,
+            "reason": self.reason,
+            "held": self.held + 1,
+            "scale": self.scale,
+            "buffers": bool(self.buffers),
+        }
+        tail = [self.buffers] if self.buffers else []
+        return _content(blob.encode_blob(header, [*self.packets, *tail]), self.metrics)
+
+    @classmethod
+    def decode(cls, content: RecordDict) -> Reply:
+        """Read a reply; raises `ProtocolError` naming the field that is wrong."""
+        header, packets = blob.decode_blob(_blob_of(content))
+        buffers = packets.pop() if _flag(header, "buffers") and packets else b""
+        status = blob.field(header, "status", str)
+        if status not in STATUSES:
+            raise ProtocolError(f"message field 'status' is {status!r:.80}, not one of {STATUSES}")
+        scale = blob.field(header, "scale", float)
+        if not 0.0 < scale <= 1.0:
+            raise ProtocolError(f"message field 'scale' is {scale}, expected 0 < scale <= 1")
+        return cls(
+            client=blob.field(header, "client", int),
+            version=blob.field(header, "version", int),
+            base=blob.field(header, "base", int),
+            status=status,
+            reason=blob.field(header, "reason", str)[:300],
+            held=blob.field(header, "held", int) - 1,
+            scale=scale,
+            packets=packets,
+            buffers=buffers,
+            metrics=_metrics_of(content),
+        )
+
+    @property
+    def payload(self) -> int:
+        """Bytes of packets that `encode` sends."""
+        return sum(map(len, self.packets)) + len(self.buffers)
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a worker says of itself: id, number of examples, layout, and the model it holds."""
+
+    client: int
+    examples: int
+    layout: Layout
+    held: int = -1
+
+    def encode(self) -> RecordDict:
+        """Return the Flower message content."""
+        header = {
+            "client": self.client,
+            "examples": self.examples,
+            "layout": self.layout.to_json(),
+            "held": self.held + 1,
+        }
+        return _content(blob.encode_blob(header))
+
+    @classmethod
+    def decode(cls, content: RecordDict) -> Hello:
+        """Read a hello; raises `ProtocolError` naming the field that is wrong."""
+        header, _ = blob.decode_blob(_blob_of(content))
+        examples = blob.field(header, "examples", int)
+        if not 1 <= examples < 2**53:
+            raise ProtocolError(f"message field 'examples' is {examples}, expected at least 1")
+        return cls(
+            client=blob.field(header, "client", int),
+            examples=examples,
+            layout=Layout.from_json(header.get("layout")),
+            held=blob.field(header, "held", int) - 1,
+        )
+
+
+def question() -> RecordDict:
+    """Return the content of the message that asks for a `Hello`."""
+    return _content(blob.encode_blob({}))
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Bytes of a message's content as handed to the engine: data, keys and numbers."""
+    return sum(
+        len(key) + record.count_bytes() for key, record in content.items()
+    )
+
+
+def _content(data: bytes, metrics: Mapping[str, float] | None = None) -> RecordDict:
+    content = RecordDict({ARRAYS_KEY: ArrayRecord({_MESSAGE: blob.to_array(data)})})
+    if metrics is not None:
+        content[METRICS_KEY] = MetricRecord(dict(metrics))
+    return content
+
+
+def _blob_of(content: RecordDict) -> bytes:
+    record = content.array_records.get(ARRAYS_KEY)
+    if record is None or _MESSAGE not in record or set(record) - {_MESSAGE, _MODEL}:
+        raise ProtocolError(f"message must carry array {_MESSAGE!r} in record {ARRAYS_KEY!r}")
+    return blob.from_array(record[_MESSAGE])
+
+
+def _metrics_of(content: RecordDict) -> dict[str, float]:
+    record = content.metric_records.get(METRICS_KEY)
+    return {
+        str(name): float(value)
+        for name, value in (record or {}).items()
+        if isinstance(value, int | float)
+    }
+
+
+def _flag(header: dict[str, Any], name: str) -> bool:
+    return bool(blob.field(header, name, bool))

@@ -1,0 +1,7 @@
+"""Whole runs: in this process, and as a Flower App; the shipped tasks; experiments and reports."""
+
+from flowerpress.simulations.engine import InProcessGrid
+from flowerpress.simulations.faults import Faults
+from flowerpress.simulations.simulate import RoundRecord, SimulationResult, simulate
+
+__all__ = ["Faults", "InProcessGrid", "RoundRecord", "SimulationResult", "simulate"]

@@ -1,0 +1,182 @@
+"""The in-process engine: a Flower Grid that calls the ClientApp in a thread pool.
+
+No daemon, no ports, starts at once. Every message crosses as bytes in both directions, so clients
+share no memory with the server, and what the ledger counts is what was sent. The result does not
+depend on the number of threads: strategies take replies in the order of the clients' ids.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from flowerpress.protocol.codec import decode_content, encode_content
+from flowerpress.simulations._task_identity import ensure_task_identity
+from flowerpress.simulations.faults import Faults
+
+if TYPE_CHECKING:
+    from flwr.supercore.run import Run  # Grid's own signature; never needed at run time
+
+NodeConfig = Mapping[str, int | float | str | bool]
+_RAISED = 2  # Flower's error code for a ClientApp that raised
+_FIRST_NODE = 2  # node 1 is the server
+
+
+@dataclass
+class _Node:
+    """One simulated client: its context, and the process it lives in."""
+
+    context: Context
+    app: ClientApp
+    heard: int = 0
+    said: int = 0
+
+
+class InProcessGrid(Grid):
+    """A Grid whose nodes are contexts in this process.
+
+    Parameters
+    ----------
+    app : callable
+        Returns a ClientApp. Called once for all nodes, and once more for each node that is killed.
+    num_nodes : int
+        At least 1. Node ``2 + i`` has ``partition-id`` i.
+    threads : int, optional
+        Clients computed at the same time; by default the number of CPUs, at most `num_nodes`.
+    node_config : mapping, optional
+        Node config entries of every node; ``state-store`` is "live" unless given.
+    node_configs : mapping of int to mapping, optional
+        More entries for single nodes, by partition id.
+    run_config : mapping, optional
+        The run config of every context.
+    faults : Faults, optional
+        Messages to lose and clients to kill.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        app: Callable[[], ClientApp],
+        num_nodes: int,
+        *,
+        threads: int | None = None,
+        node_config: NodeConfig | None = None,
+        node_configs: Mapping[int, NodeConfig] | None = None,
+        run_config: NodeConfig | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        if num_nodes < 1:
+            raise ValueError(f"a simulation needs at least 1 client, got {num_nodes}")
+        self.run_id = secrets.randbits(62)
+        ensure_task_identity(self.run_id)
+        self._new_app, shared = app, app()
+        self._faults = faults or Faults()
+        self._nodes: dict[int, _Node] = {}
+        for i in range(num_nodes):
+            config: dict[str, Any] = {"state-store": "live", **(node_config or {})}
+            config |= {"partition-id": i, "num-partitions": num_nodes}
+            config |= (node_configs or {}).get(i, {})
+            node = _FIRST_NODE + i
+            context = Context(self.run_id, node, config, RecordDict(), dict(run_config or {}))
+            self._nodes[node] = _Node(context, shared)
+        count = min(num_nodes, os.cpu_count() or 1) if threads is None else threads
+        self._pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="client")
+        self._futures: dict[str, Future[Message | None]] = {}
+
+    def close(self) -> None:
+        """End the threads; messages under way are finished first."""
+        self._pool.shutdown()
+
+    def __enter__(self) -> InProcessGrid:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # Flower's Grid interface -------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        """Not used: a simulation's run is known to this process alone."""
+
+    @property
+    def run(self) -> Run:
+        """Not available in process."""
+        raise RuntimeError("an in-process simulation has no Flower run: use run_id")
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message (deprecated by Flower in favour of `Message`)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Return all nodes."""
+        return list(self._nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Start computing the replies to `messages`; returns their ids."""
+        ids = []
+        for message in messages:
+            key = secrets.token_hex(8)
+            self._futures[key] = self._pool.submit(self._deliver, message)
+            ids.append(key)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that are there; one that was lost never is."""
+        replies = []
+        for key in list(message_ids):
+            if key in self._futures and self._futures[key].done():
+                reply = self._futures.pop(key).result()
+                if reply is not None:
+                    replies.append(reply)
+        return replies
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Send `messages` and return the replies that come within `timeout` seconds."""
+        ids = self.push_messages(messages)
+        wait([self._futures[key] for key in ids], timeout=timeout)
+        replies = self.pull_messages(ids)
+        for key in ids:  # late replies are never read, as with Flower's own strategies
+            self._futures.pop(key, None)
+        return replies
+
+    # One message -------------------------------------------------------------------------------
+
+    def _deliver(self, message: Message) -> Message | None:
+        """Take one message to its node and the reply back; None where one of them is lost."""
+        node = self._nodes[message.metadata.dst_node_id]
+        client = int(node.context.node_config["partition-id"])
+        node.heard += 1
+        if self._faults.loses("down", client, node.heard):
+            return None
+        reply = self._call(node, message)
+        node.said += 1
+        if self._faults.kills(client, node.said):
+            node.app = self._new_app()
+        if self._faults.loses("up", client, node.said):
+            return None
+        return reply
+
+    def _call(self, node: _Node, message: Message) -> Message:
+        content = decode_content(encode_content(message.content))
+        copy = Message(content, message.metadata.dst_node_id, message.metadata.message_type)
+        try:
+            answer = node.app(copy, node.context)
+        except Exception as error:  # as Flower does: the server sees an error reply
+            return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
+        return Message(decode_content(encode_content(answer.content)), reply_to=message)

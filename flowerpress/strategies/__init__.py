@@ -1,0 +1,18 @@
+"""The server side: one strategy per published algorithm, by name."""
+
+from flowerpress.strategies.base import CompressedStrategy, RoundError
+from flowerpress.strategies.registry import (
+    make_strategy,
+    strategy_class,
+    strategy_names,
+    strategy_options,
+)
+
+__all__ = [
+    "CompressedStrategy",
+    "RoundError",
+    "make_strategy",
+    "strategy_class",
+    "strategy_names",
+    "strategy_options",
+]

@@ -1,0 +1,85 @@
+"""Distributed SGD with compressed gradients, and dense federated averaging: server half.
+
+    1. broadcast x
+    2. receive C(g_i) from the workers S that answer
+    3. x -= lr * (mean over S of C(g_i))                  (weights renormalised over S)
+
+QSGD (Alistarh et al. 2017, arXiv:1610.02132) with ``qsgd``; FedPAQ (Reisizadeh et al. 2020,
+arXiv:1909.13014) with K local steps; FedAvg (McMahan et al. 2017, arXiv:1602.05629) with the
+identity: the mean of the workers' models is x minus lr times the mean of their pseudo-gradients when
+``lr`` is also the local step size. The worker half is in ``clients/dsgd.py``.
+
+An absent, late or failed worker is left out of that round's mean. A new worker takes part at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import add_to, make_compressor
+from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.population import Client
+
+log = logging.getLogger("flowerpress")
+
+
+class DSGD(CompressedStrategy):
+    """Distributed SGD with compressed gradients and no error feedback.
+
+    Parameters
+    ----------
+    compressor : str (default: "qsgd:7")
+        Unbiased compressors converge to a neighbourhood; with a biased one (topk, sign) the method
+        may diverge however small ``lr`` is: use ef14 or ef21.
+    **options
+        As in `CompressedStrategy`.
+    """
+
+    name = "dsgd"
+    summary_line = "distributed SGD, compressed gradients without memory"
+    citation = "Alistarh et al. 2017, arXiv:1610.02132; Reisizadeh et al. 2020, arXiv:1909.13014"
+
+    def __init__(self, *, compressor: str = "qsgd:7", **options: Any) -> None:
+        super().__init__(compressor=compressor, **options)
+
+    def begin(self) -> None:  # noqa: D102
+        traits = make_compressor(self.compressor).traits(self.layout.dim)
+        if not traits.unbiased:
+            log.warning(
+                "%s with %s, which is biased: it may diverge; ef14 and ef21 correct the bias",
+                self.name,
+                self.compressor,
+            )
+        self._sum = np.zeros_like(self.model.x)
+
+    def receive(self, packet: bytes, weight: float) -> None:  # noqa: D102
+        add_to(packet, self._sum, weight)
+
+    def step(self, answered: list[Client], server_round: int) -> None:  # noqa: D102
+        mass = sum(map(self.population.mass, answered))
+        self.model.move(self._sum.dtype.type(self.lr / mass) * self._sum, server_round)
+        self._sum[:] = 0
+
+
+class FedAvg(DSGD):
+    """Dense federated averaging: `DSGD` with the identity, for every worker.
+
+    Parameters
+    ----------
+    **options
+        As in `CompressedStrategy`, without ``compressor``.
+    """
+
+    name = "fedavg"
+    summary_line = "dense federated averaging, the uncompressed baseline"
+    citation = "McMahan et al. 2017, arXiv:1602.05629"
+
+    def __init__(self, **options: Any) -> None:
+        if options.pop("compressor", "identity") != "identity":
+            raise ValueError("fedavg is dense and takes no compressor: use dsgd, ef14 or ef21")
+        options["client_compressors"] = False
+        super().__init__(compressor="identity", **options)
+

@@ -1,0 +1,70 @@
+"""Error feedback (EF14), one-way and two-way: server half.
+
+Seide et al. 2014; Stich, Cordonnier, Jaggi 2018 (arXiv:1809.07599); Karimireddy et al. 2019
+(arXiv:1901.09847). Two-way: Zheng, Huang, Kwok 2019 (dist-EF-SGD, arXiv:1905.10936), Tang et al. 2019
+(DoubleSqueeze, arXiv:1905.05957).
+
+    1. broadcast x
+    2. receive w_i = C(e_i + lr * g_i) from the workers S that answer
+    3. q = mean over S of w_i                             (weights renormalised over S: a heuristic
+                                                           under partial participation)
+    4. x -= q                                             (lr is inside w_i)
+
+With ``downlink`` Q, instead of 1 and 4:
+
+    4. p = q + e;  broadcast delta = Q(p);  e = p - delta;  everyone: x -= delta
+
+At constant lr, x - (mean of e_i) - e follows uncompressed SGD exactly. The worker half is in
+``clients/ef14.py``.
+
+An absent, late or failed worker keeps what it owes (a lost packet is owed whole). A worker that loses
+its memory loses what it owed, nothing else. A new worker takes part at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import add_to, make_compressor
+from flowerpress.compressors.feedback import contraction_scale
+from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.population import Client
+
+
+class EF14(CompressedStrategy):
+    """Error feedback.
+
+    Parameters
+    ----------
+    compressor : str (default: "topk:0.01")
+        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
+    downlink : str (default: "")
+        Compressor of the server's step, with error feedback of its own; empty: the model is sent
+        dense.
+    **options
+        As in `CompressedStrategy`.
+    """
+
+    name = "ef14"
+    summary_line = "error feedback: what a compressor drops is sent later; two-way with downlink"
+    citation = "Seide et al. 2014; Stich et al. 2018, arXiv:1809.07599; arXiv:1901.09847"
+
+    def __init__(
+        self, *, compressor: str = "topk:0.01", downlink: str = "", **options: Any
+    ) -> None:
+        super().__init__(compressor=compressor, **options)
+        self.downlink = make_compressor(downlink).spec if downlink else ""
+
+    def begin(self) -> None:  # noqa: D102
+        contraction_scale(make_compressor(self.compressor).traits(self.layout.dim))
+        self._sum = np.zeros_like(self.model.x)
+
+    def receive(self, packet: bytes, weight: float) -> None:  # noqa: D102
+        add_to(packet, self._sum, weight)
+
+    def step(self, answered: list[Client], server_round: int) -> None:  # noqa: D102
+        mass = sum(map(self.population.mass, answered))
+        self.model.move(self._sum / self._sum.dtype.type(mass), server_round)
+        self._sum[:] = 0

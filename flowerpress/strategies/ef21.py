@@ -1,0 +1,131 @@
+"""EF21, EF21-SGDM and EF21-SGD2M: server half.
+
+EF21: Richtarik, Sokolov, Fatkhullin 2021 (arXiv:2106.05203), Algorithm 2. Partial participation and a
+compressed downlink (EF21-PP, EF21-BC): Fatkhullin et al. 2021 (arXiv:2110.03294). Momentum:
+Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155), Algorithms 1 and 3.
+
+    1. broadcast x
+    2. receive c_i = C(d_i - g_i) from the workers S that answer; g_i += c_i
+    3. g += sum over S of w_i c_i              (w_i of the WHOLE population: divide by n, not |S|)
+    4. x -= lr * g
+
+With ``downlink`` Q (EF21-BC), instead of 1 and 4, where h is what everyone knows of g:
+
+    4. broadcast b = Q(g - h);  everyone: h += b;  x -= lr * h
+
+g is the weighted mean of the workers' g_i at every moment. It is kept as a sum, so that a worker who
+joins changes the divisor alone. The worker half is in ``clients/ef21.py``.
+
+An absent, late or failed worker keeps g_i, and so does g. A new worker starts from g_i = 0 with a
+dense message. If a worker's g_i is lost, g cannot be corrected without it: all workers start over
+from a dense message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import add_to, make_compressor
+from flowerpress.compressors.feedback import contraction_scale
+from flowerpress.protocol import Hyper
+from flowerpress.strategies.base import CompressedStrategy, FloatVector
+from flowerpress.strategies.options import require
+from flowerpress.strategies.population import Client
+
+
+class EF21(CompressedStrategy):
+    """EF21: workers send compressed differences to what the server already has of them.
+
+    Parameters
+    ----------
+    compressor : str (default: "topk:0.01")
+        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
+    downlink : str (default: "")
+        Compressor of the server's gradient estimate (EF21-BC); empty: the model is sent dense.
+    init : {"dense", "compressed"} (default: "dense")
+        A worker's first message: its gradient (the authors' code), or C of it (the paper).
+    **options
+        As in `CompressedStrategy`. With ``fraction_train`` below 1 this is EF21-PP.
+    """
+
+    name = "ef21"
+    summary_line = "differences to a shared state (EF21); EF21-PP by sampling, EF21-BC with downlink"
+    citation = "Richtarik et al. 2021, arXiv:2106.05203; Fatkhullin et al. 2021, arXiv:2110.03294"
+    rule = "ef21"
+    shared = True
+
+    def __init__(
+        self,
+        *,
+        compressor: str = "topk:0.01",
+        downlink: str = "",
+        init: str = "dense",
+        **options: Any,
+    ) -> None:
+        super().__init__(compressor=compressor, **options)
+        require(init in ("dense", "compressed"), "init", init, "dense or compressed")
+        self.downlink = make_compressor(downlink).spec if downlink else ""
+        self.init = init
+
+    def begin(self) -> None:  # noqa: D102
+        contraction_scale(make_compressor(self.compressor).traits(self.layout.dim))
+        self._sum = np.zeros_like(self.model.x)
+
+    def forget(self) -> None:  # noqa: D102
+        self._sum[:] = 0
+
+    def receive(self, packet: bytes, weight: float) -> None:  # noqa: D102
+        add_to(packet, self._sum, weight)
+
+    @property
+    def g(self) -> FloatVector:
+        """The server's estimate of the gradient: the weighted mean of the workers' g_i."""
+        return self._sum / self._sum.dtype.type(self.population.total)
+
+    def step(self, answered: list[Client], server_round: int) -> None:  # noqa: D102
+        self.model.move(self.g, server_round)
+
+    def hyper(self) -> Hyper:  # noqa: D102
+        return {**super().hyper(), "init": self.init}
+
+
+class EF21SGDM(EF21):
+    """EF21 with momentum on the worker, for stochastic gradients of any batch size.
+
+    Parameters
+    ----------
+    momentum : float (default: 0.1)
+        The paper's eta in (0, 1]: the weight on the NEW gradient; 1 is EF21 without momentum.
+    **options
+        As in `EF21`.
+    """
+
+    name = "ef21-sgdm"
+    summary_line = "EF21 on the momentum of the gradients: converges with small batches"
+    citation = "Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155"
+
+    def __init__(self, *, momentum: float = 0.1, **options: Any) -> None:
+        super().__init__(**options)
+        require(0 < momentum <= 1, "momentum", momentum, "a number in (0, 1]")
+        self.momentum = momentum
+
+    def hyper(self) -> Hyper:  # noqa: D102
+        return {**super().hyper(), "momentum": self.momentum}
+
+
+class EF21SGD2M(EF21SGDM):
+    """EF21 with two momenta on the worker: averages the noise over the workers too.
+
+    Parameters
+    ----------
+    momentum : float (default: 0.1)
+        The paper's eta in (0, 1], the same for both momenta.
+    **options
+        As in `EF21`.
+    """
+
+    name = "ef21-sgd2m"
+    summary_line = "EF21 on the momentum of the momentum: noise averages out over the workers"
+    citation = "Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155, Appendix"

@@ -1,0 +1,170 @@
+"""One question to each worker of a cohort, and what may be believed of the answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import Message, RecordDict
+
+from flowerpress.compressors import Packet, PacketError
+from flowerpress.compressors.feedback import Acceptance
+from flowerpress.protocol import (
+    Instruction,
+    Layout,
+    Ledger,
+    LedgerRow,
+    ProtocolError,
+    Reply,
+    content_bytes,
+)
+from flowerpress.strategies.population import Client, Population
+
+log = logging.getLogger("flowerpress")
+
+
+@dataclass
+class Exchange:
+    """The server's end of the wire: numbers the questions, enters the ledger, checks the answers.
+
+    Attributes
+    ----------
+    question : int
+        Number of the last question asked; all workers of a cohort are asked the same one.
+    refused : int
+        Answers that were damaged or wrong.
+    resyncs : int
+        Workers that could not continue from what the server believed they had.
+    """
+
+    population: Population
+    ledger: Ledger = field(default_factory=Ledger)
+    question: int = 0
+    refused: int = 0
+    resyncs: int = 0
+
+    def message(self, order: Instruction, client: Client, purpose: str) -> Message:
+        """Return the Flower message of `order`, entered in the ledger."""
+        content = order.encode()
+        self._enter(order.round, client.id, "down", content, order.payload, purpose)
+        return Message(content, client.node, purpose)
+
+    def answers(
+        self, server_round: int, cohort: Sequence[Client], messages: Iterable[Message]
+    ) -> list[tuple[Client, Reply]]:
+        """Return the cohort's readable answers, in order of the workers' ids."""
+        expected = {client.node: client for client in cohort}
+        found: dict[int, tuple[Client, Reply]] = {}
+        for message in messages:
+            client = expected.get(message.metadata.src_node_id)
+            if message.has_error():
+                # Errors the SuperLink makes itself come from node 1: nobody's in particular.
+                who = f"client {client.id}" if client else "a client"
+                log.warning("round %d: %s: %s", server_round, who, message.error.reason)
+                continue
+            if client is None or client.id in found:
+                self.refuse(server_round, "an answer of a node that was not asked")
+                continue
+            reply = self._decode(server_round, client, message.content)
+            if reply is not None:
+                found[client.id] = client, reply
+        return [found[key] for key in sorted(found)]
+
+    def _decode(self, server_round: int, client: Client, content: RecordDict) -> Reply | None:
+        try:
+            reply = Reply.decode(content)
+        except ProtocolError as error:
+            self._enter(server_round, client.id, "up", content, 0, "train")
+            self.refuse(server_round, f"client {client.id}: {error}")
+            return None
+        self._enter(server_round, client.id, "up", content, reply.payload, "train")
+        if reply.client != client.id:
+            self.refuse(server_round, f"client {client.id} answers as client {reply.client}")
+            return None
+        return reply
+
+    def judge(
+        self, server_round: int, client: Client, reply: Reply, layout: Layout, *, shared: bool
+    ) -> Acceptance:
+        """Decide about an answer; what cannot be applied is counted and logged.
+
+        `Acceptance.MISMATCH` says that worker and server no longer agree on what came before;
+        `Acceptance.STALE` stands for every other answer that is not applied.
+        """
+        where = f"round {server_round}: client {client.id}"
+        if reply.status == "resync":
+            self.resyncs += 1
+            log.warning("%s has lost its state: %s", where, reply.reason)
+            return Acceptance.MISMATCH
+        if reply.status != "update":
+            level = logging.WARNING if reply.status == "failed" else logging.INFO
+            log.log(level, "%s (%s): %s", where, reply.status, reply.reason)
+            return Acceptance.STALE
+        verdict = client.receiver.judge(reply.base, reply.version, shared=shared)
+        if verdict is Acceptance.STALE:
+            self.refuse(server_round, f"client {client.id}: {verdict.value}")
+        elif verdict is Acceptance.MISMATCH:
+            self.resyncs += 1
+            log.warning(
+                "%s builds on version %d, applied is %d", where, reply.base, client.receiver.applied
+            )
+        else:
+            try:
+                check_packets(reply, layout)
+            except (PacketError, ProtocolError) as error:
+                self.refuse(server_round, f"client {client.id}: {error}")
+                return Acceptance.STALE
+        return verdict
+
+    def evaluations(self, server_round: int, messages: Iterable[Message]) -> list[RecordDict]:
+        """Return the contents of the evaluation replies, in order of the workers' ids."""
+        found: dict[int, RecordDict] = {}
+        for message in messages:
+            client = self.population.id_of(message.metadata.src_node_id)
+            if message.has_error():
+                log.warning("round %d: evaluation: %s", server_round, message.error.reason)
+            elif client is not None:
+                self._enter(server_round, client, "up", message.content, 0, "evaluate")
+                found[client] = message.content
+        return [found[client] for client in sorted(found)]
+
+    def refuse(self, server_round: int, reason: str) -> None:
+        """Count and log an answer that is damaged or wrong."""
+        self.refused += 1
+        log.warning("round %d: refused %s", server_round, reason)
+
+    def _enter(  # noqa: PLR0913
+        self,
+        server_round: int,
+        client: int,
+        direction: str,
+        content: RecordDict,
+        payload: int,
+        purpose: str,
+    ) -> None:
+        framing = content_bytes(content) - payload
+        self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
+
+
+def check_packets(reply: Reply, layout: Layout) -> None:
+    """Check that the packets of an update are of this model.
+
+    Raises
+    ------
+    PacketError, ProtocolError
+        Another number of packets, or one of another length or dtype.
+    """
+    if len(reply.packets) != 1:
+        raise ProtocolError(f"an update has one packet, this has {len(reply.packets)}")
+    wanted = [(reply.packets[0], layout.dim)]
+    if layout.buffer_dim:
+        wanted.append((reply.buffers, layout.buffer_dim))
+    elif reply.buffers:
+        raise ProtocolError("buffers of a model that has none")
+    for data, dim in wanted:
+        packet = Packet.parse(data)
+        if packet.dim != dim or packet.dtype != layout.dtype:
+            raise PacketError(
+                f"packet of {packet.dim} x {packet.dtype}, the model has {dim} x {layout.dtype}"
+            )

@@ -1,0 +1,74 @@
+"""Strategies by name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.dsgd import DSGD, FedAvg
+from flowerpress.strategies.ef14 import EF14
+from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
+
+_STRATEGIES: dict[str, type[CompressedStrategy]] = {
+    cls.name: cls for cls in (DSGD, EF14, EF21, EF21SGD2M, EF21SGDM, FedAvg)
+}
+
+
+def strategy_names() -> list[str]:
+    """Names of the strategies, sorted."""
+    return sorted(_STRATEGIES)
+
+
+def strategy_class(name: str) -> type[CompressedStrategy]:
+    """Return the class registered as `name`; raises `ValueError` listing the names."""
+    try:
+        return _STRATEGIES[name]
+    except KeyError:
+        raise ValueError(
+            f"unknown strategy {name!r}: choose one of {', '.join(strategy_names())}"
+        ) from None
+
+
+def strategy_options(name: str) -> dict[str, Any]:
+    """Return the options of strategy `name` with their defaults, most specific first."""
+    options: dict[str, Any] = {}
+    for cls in strategy_class(name).__mro__:
+        if not issubclass(cls, CompressedStrategy):
+            break
+        for option in inspect.signature(cls.__init__).parameters.values():
+            if option.kind is option.KEYWORD_ONLY:
+                options.setdefault(option.name, option.default)
+    if name == "fedavg":
+        del options["compressor"], options["client_compressors"]
+    return options
+
+
+def make_strategy(name: str, **options: Any) -> CompressedStrategy:
+    """Return the strategy `name`.
+
+    Parameters
+    ----------
+    name : str
+        One of `strategy_names()`.
+    **options
+        Its options; see `strategy_options` and the class.
+
+    Raises
+    ------
+    ValueError
+        Unknown name or option (lists the valid ones), or an option out of range.
+
+    Examples
+    --------
+    >>> make_strategy("ef21", compressor="topk:k=2", lr=0.1).compressor
+    'topk:k=2'
+    """
+    cls = strategy_class(name)
+    known = strategy_options(name)
+    for option in options:
+        if option not in known and not (name == "fedavg" and option == "compressor"):
+            raise ValueError(
+                f"strategy {name} has no option {option!r}: it has {', '.join(sorted(known))}"
+            )
+    return cls(**options)
