@@ -42,13 +42,7 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     >>> total
     array([1., 0.])
     """
-    if not (
-        isinstance(out, np.ndarray)
-        and out.dtype in (np.dtype(np.float32), np.dtype(np.float64))
-        and out.ndim == 1
-        and out.flags.c_contiguous
-        and out.flags.writeable
-    ):
+    if not _is_accumulator(out):
         raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
     if not math.isfinite(weight):
         raise ValueError(f"add_to: weight must be finite, got {weight}")
@@ -59,6 +53,15 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     # A sum of finite values may overflow to infinity; both kernels let it, without a warning.
     with np.errstate(over="ignore", under="ignore"):
         decoded.add_to(out, weight)
+
+
+def _is_accumulator(out: object) -> bool:
+    return (
+        isinstance(out, np.ndarray)
+        and out.dtype in (np.dtype(np.float32), np.dtype(np.float64))
+        and out.ndim == 1
+        and bool(out.flags.c_contiguous and out.flags.writeable)
+    )
 
 
 def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 30) -> Vector:

@@ -1,7 +1,7 @@
 """What a compressor is, and what it states about itself.
 
-The law of the wire: two compressors may share a codec number if and only if each decodes the other's
-packets. A class that changes its bytes takes a new number.
+The law of the wire: two compressors may share a codec number if and only if each decodes the
+other's packets. A class that changes its bytes takes a new number.
 """
 
 from __future__ import annotations

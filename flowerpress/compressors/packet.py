@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-Buffer: TypeAlias = "bytes | bytearray | memoryview | np.ndarray[Any, Any]"
+Buffer: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
 
 MAGIC = b"FPRS"
 VERSION = 1
-DTYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8")}
+DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f8")}
 _DTYPE_CODES = {np.dtype(np.float32): 1, np.dtype(np.float64): 2}
 
 # magic, version, codec, dtype, flags, payload length, dim; the CRC-32 follows.
@@ -54,6 +55,7 @@ class Packet:
     Examples
     --------
     >>> import numpy as np
+    import numpy.typing as npt
     >>> from flowerpress.compressors import make_compressor
     >>> packet = make_compressor("identity").compress(np.array([1.0], dtype=np.float32))
     >>> packet.data[:4], packet.data[24:].hex()
@@ -92,7 +94,7 @@ class Packet:
         parts : iterable of buffers
             The payload's pieces, in order; arrays are little-endian and C-contiguous.
         """
-        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        views = [_bytes_of(part) for part in parts if len(part)]
         length = sum(view.nbytes for view in views)
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
@@ -135,6 +137,11 @@ class Packet:
         from flowerpress.compressors.registry import codec
 
         return codec(self.header.codec).spec_of(self)
+
+
+def _bytes_of(part: Buffer) -> memoryview:
+    view = part.data if isinstance(part, np.ndarray) else memoryview(part)
+    return view.cast("B")
 
 
 def _parse_header(data: bytes) -> Header:

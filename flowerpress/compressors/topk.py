@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, whole
@@ -42,6 +40,7 @@ class TopK(Compressor):
 
     Examples
     --------
+    >>> import numpy as np
     >>> packet = TopK(k=1).compress(np.array([1.0, -2.0, 2.0], dtype=np.float32))
     >>> packet.payload.hex(" ", -4)
     '01000000 01000000 000000c0 02'

@@ -1,7 +1,7 @@
 """The numpy half of the kernels: the reference, and the fallback where numba is missing.
 
-Each function here has a twin of the same name and signature in ``numba_kernels`` that gives the same
-bytes. Work goes through pieces of 64 blocks, so temporaries stay small.
+Each function here has a twin of the same name and signature in ``numba_kernels`` that gives the
+same bytes. Work goes through pieces of 64 blocks, so temporaries stay small.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels import packing, subsets
+from flowerpress.compressors.kernels import id_codes, packing, subsets
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, pieces
 from flowerpress.compressors.kernels.philox import words
 from flowerpress.compressors.kernels.sums import Offsets, block_sums
@@ -24,16 +24,22 @@ __all__ = [
     "levels_add",
     "levels_pack",
     "nonfinite_position",
+    "rice_decode",
+    "rice_encode",
     "scatter_add",
     "sign_add",
     "sign_pack",
     "stratified_ids",
     "top_ids",
     "uniform_ids",
+    "varint_decode",
+    "varint_encode",
 ]
 
 uniform_ids = subsets.uniform_ids
 stratified_ids = subsets.stratified_ids
+rice_encode, rice_decode = id_codes.rice_encode, id_codes.rice_decode
+varint_encode, varint_decode = id_codes.varint_encode, id_codes.varint_decode
 
 
 def nonfinite_position(x: Floats) -> int:

@@ -1,10 +1,10 @@
 """Codes of b bits in 1024-blocks: numpy's half of the packing kernels.
 
-A block holds 1024 codes in 32 lanes: code ``32 r + w`` is the r-th of lane w. A lane is a stream of
-32 b bits in b words of 32 bits, filled from the lowest bit; word j of lane w is word ``32 j + w`` of
-the block. So 32 lanes are packed at once with the same shifts, by vector instructions on a CPU or by
-plain array operations. The codes left after the last whole block follow as one bit stream, lowest
-bit first, padded with zeros to a byte.
+A block holds 1024 codes in 32 lanes: code ``32 r + w`` is the r-th of lane w. A lane is a stream
+of 32 b bits in b words of 32 bits, filled from the lowest bit; word j of lane w is word
+``32 j + w`` of the block. So 32 lanes are packed at once with the same shifts, by vector
+instructions on a CPU or by plain array operations. The codes left after the last whole block follow
+as one bit stream, lowest bit first, padded with zeros to a byte.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def packed_bytes(count: int, width: int) -> int:
 
 
 def pieces(count: int) -> Iterator[tuple[int, int]]:
-    """Split `count` coordinates into ranges of at most `PIECE` blocks; all but the last are whole."""
+    """Split `count` coordinates into ranges of `PIECE` blocks; the last may be shorter."""
     for start in range(0, count, PIECE * BLOCK):
         yield start, min(start + PIECE * BLOCK, count)
 
@@ -65,7 +65,7 @@ def unpack(packed: U8, count: int, width: int) -> U32:
     mask = np.uint32((1 << width) - 1)
     for row in range(LANES):
         word, shift = divmod(row * width, 32)
-        code = lanes[:, word] >> np.uint32(shift)
+        code: U32 = lanes[:, word] >> np.uint32(shift)
         if shift + width > 32:
             code |= lanes[:, word + 1] << np.uint32(32 - shift)
         codes[:, row] = code & mask
@@ -85,5 +85,5 @@ def unpack_stream(packed: U8, count: int, width: int) -> U32:
     bits = np.unpackbits(packed, bitorder="little", count=count * width).astype(np.uint32)
     shifts = np.arange(width, dtype=np.uint32)
     # Summing distinct powers of two is a bitwise or; the dtype keeps the sum in 32 bits.
-    shifted: U32 = bits.reshape(count, width) << shifts
-    return shifted.sum(axis=1, dtype=np.uint32)
+    codes: U32 = (bits.reshape(count, width) << shifts).sum(axis=1, dtype=np.uint32)
+    return codes

@@ -1,6 +1,6 @@
 """Random subsets from a key: numpy's half.
 
-`uniform_ids` walks a keyed permutation of [0, d): a Feistel network over the next even power of two,
+`uniform_ids` walks a keyed permutation of [0, d): a Feistel network over the next power of two,
 followed around its cycle until it lands inside. Source: Black and Rogaway, "Ciphers with arbitrary
 finite domains", CT-RSA 2002.
 """

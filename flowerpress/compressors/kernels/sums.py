@@ -1,8 +1,8 @@
 """Sums in one fixed order, so that every kernel rounds alike: numpy's half.
 
-A block of coordinates is cut into chunks of 1024 from its start. In a chunk, lane w adds coordinates
-w, w + 32, w + 64, ... in order; the 32 lanes are folded in halves (16, 8, 4, 2, 1). The chunks' sums
-are added in order. All in float64.
+A block of coordinates is cut into chunks of 1024 from its start. In a chunk, lane w adds
+coordinates w, w + 32, w + 64, ... in order; the 32 lanes are folded in halves (16, 8, 4, 2, 1).
+The chunks' sums are added in order. All in float64.
 """
 
 from __future__ import annotations

@@ -1,0 +1,52 @@
+"""How kernels are compiled, and the random words inside them.
+
+Rules of these modules: constants and intermediates are wrapped in 32-bit types, because numba
+widens integers to 64 bits and so halves the vector width; no fast-math, because each sum and product
+must round as numpy's does. The disk cache of a kernel does not notice a change in another file that
+it calls into: whoever edits a shared function here removes the caches (``*.nbi``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def jit(function: Function) -> Function:
+    """Compile `function` on first call, without the GIL, cached on disk where that is possible."""
+    # error_model: division by zero is IEEE's, not an exception that would keep loops scalar.
+    try:
+        compiled: Any = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:  # no writable directory for the cache
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast(Function, compiled)
+
+
+@jit
+def block_keys(k0: np.uint32, k1: np.uint32, block: int) -> tuple[np.uint32, np.uint32]:
+    """Return the first two words of Philox4x32-10 of the counter (block, 0, 0, 0)."""
+    c0, c1, c2, c3 = np.uint32(block), np.uint32(0), np.uint32(0), np.uint32(0)
+    half = np.uint64(32)
+    for _ in range(10):
+        p0 = np.uint64(0xD2511F53) * np.uint64(c0)
+        p1 = np.uint64(0xCD9E8D57) * np.uint64(c2)
+        c0 = np.uint32(np.uint32(p1 >> half) ^ c1 ^ k0)
+        c2 = np.uint32(np.uint32(p0 >> half) ^ c3 ^ k1)
+        c1, c3 = np.uint32(p1), np.uint32(p0)
+        k0, k1 = np.uint32(k0 + np.uint32(0x9E3779B9)), np.uint32(k1 + np.uint32(0xBB67AE85))
+    return c0, c1
+
+
+@jit
+def mix(index: np.uint32, k0: np.uint32, k1: np.uint32) -> np.uint32:
+    """Return one pseudo-random word."""
+    x = np.uint32(np.uint32(index * np.uint32(0x9E3779B9)) + k0)
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(17))) * np.uint32(0xED5AD4BB))
+    x = np.uint32(np.uint32(np.uint32(x ^ (x >> np.uint32(11))) + k1) * np.uint32(0xAC4C1B51))
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x31848BAB))
+    return np.uint32(x ^ (x >> np.uint32(14)))

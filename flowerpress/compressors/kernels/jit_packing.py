@@ -1,0 +1,80 @@
+"""Packing of codes inside compiled kernels; the layout is that of `kernels.packing`."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels.jit import jit
+
+U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
+
+LANES = 32
+
+
+@jit
+def pack_block(codes: U32, packed: U32, width: int) -> None:
+    """Pack 1024 codes into ``32 * width`` words."""
+    packed[:] = np.uint32(0)
+    for row in range(LANES):
+        word, shift = row * width // 32, np.uint32(row * width % 32)
+        source = codes[row * LANES : (row + 1) * LANES]
+        target = packed[word * LANES : (word + 1) * LANES]
+        for lane in range(LANES):
+            target[lane] |= np.uint32(source[lane] << shift)
+        if shift + width > 32:
+            target = packed[(word + 1) * LANES : (word + 2) * LANES]
+            spill = np.uint32(np.uint32(32) - shift)
+            for lane in range(LANES):
+                target[lane] |= np.uint32(source[lane] >> spill)
+
+
+@jit
+def unpack_block(packed: U32, width: int, codes: U32) -> None:
+    """Unpack ``32 * width`` words into 1024 codes."""
+    mask = np.uint32((1 << width) - 1)
+    for row in range(LANES):
+        word, shift = row * width // 32, np.uint32(row * width % 32)
+        source = packed[word * LANES : (word + 1) * LANES]
+        target = codes[row * LANES : (row + 1) * LANES]
+        if shift + width > 32:
+            beyond = packed[(word + 1) * LANES : (word + 2) * LANES]
+            spill = np.uint32(np.uint32(32) - shift)
+            for lane in range(LANES):
+                code = np.uint32(source[lane] >> shift) | np.uint32(beyond[lane] << spill)
+                target[lane] = np.uint32(code & mask)
+        else:
+            for lane in range(LANES):
+                target[lane] = np.uint32(np.uint32(source[lane] >> shift) & mask)
+
+
+@jit
+def pack_rest(codes: U32, count: int, width: int, packed: U8) -> None:
+    """Pack `count` codes as one bit stream, lowest bit first."""
+    held, bits, at = np.uint64(0), 0, 0
+    for i in range(count):
+        held |= np.uint64(codes[i]) << np.uint64(bits)
+        bits += width
+        while bits >= 8:
+            packed[at] = np.uint8(held & np.uint64(0xFF))
+            held >>= np.uint64(8)
+            bits -= 8
+            at += 1
+    if bits:
+        packed[at] = np.uint8(held & np.uint64(0xFF))
+
+
+@jit
+def unpack_rest(packed: U8, count: int, width: int, codes: U32) -> None:
+    """Unpack `count` codes of a bit stream."""
+    mask = np.uint64((1 << width) - 1)
+    held, bits, at = np.uint64(0), 0, 0
+    for i in range(count):
+        while bits < width:
+            held |= np.uint64(packed[at]) << np.uint64(bits)
+            bits += 8
+            at += 1
+        codes[i] = np.uint32(held & mask)
+        held >>= np.uint64(width)
+        bits -= width

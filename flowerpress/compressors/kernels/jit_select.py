@@ -1,0 +1,118 @@
+"""Kernels that choose coordinates: top-k, random subsets, and adding at places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+
+Floats = npt.NDArray[np.floating[Any]]
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+Bits = npt.NDArray[np.unsignedinteger[Any]]
+
+BLOCK = 1024
+BINS = 2048
+
+
+@jit
+def magnitude_histogram(bits: Bits, magnitude: Any, shift: Any) -> I64:
+    """Count magnitudes by their top eleven bits."""
+    # Four histograms in turn: neighbours often share a bin, and would wait for each other's store.
+    counts = np.zeros((4, BINS), dtype=np.int64)
+    fours = bits.size // 4 * 4
+    for i in range(0, fours, 4):
+        for j in range(4):
+            counts[j, (bits[i + j] & magnitude) >> shift] += 1
+    for i in range(fours, bits.size):
+        counts[0, (bits[i] & magnitude) >> shift] += 1
+    total: I64 = counts.sum(axis=0)
+    return total
+
+
+@jit
+def candidates(bits: Bits, magnitude: Any, floor: Any, ids: U32, keys: Bits) -> None:
+    """List the places and magnitudes of all coordinates from `floor` on; their number is known."""
+    found = 0
+    for start in range(0, bits.size, 32):
+        piece = bits[start : start + 32]
+        largest = piece[0] & magnitude
+        for i in range(piece.size):
+            value = piece[i] & magnitude
+            largest = value if value > largest else largest
+        if largest >= floor:
+            for i in range(piece.size):
+                value = piece[i] & magnitude
+                if value >= floor:
+                    ids[found] = np.uint32(start + i)
+                    keys[found] = value
+                    found += 1
+
+
+@jit
+def choose(ids: U32, keys: Bits, threshold: Any, k: int) -> U32:
+    """Return the k places with keys above `threshold`, then equal to it, ascending."""
+    above = 0
+    for i in range(keys.size):
+        above += keys[i] > threshold
+    equal = k - above
+    chosen = np.empty(k, dtype=np.uint32)
+    found = 0
+    for i in range(keys.size):
+        take = keys[i] > threshold
+        if keys[i] == threshold and equal > 0:
+            equal -= 1
+            take = True
+        if take:
+            chosen[found] = ids[i]
+            found += 1
+    return chosen
+
+
+@jit
+def scatter_add(ids: U32, values: Floats, out: Floats) -> None:
+    """Add values at places."""
+    for i in range(ids.size):
+        out[ids[i]] += values[i]
+
+
+@jit
+def uniform_ids(
+    ids: U32, dim: int, low_bits: int, high_bits: int, rounds: int, k0: np.uint32, k1: np.uint32
+) -> None:
+    """Walk each of 0, ..., k - 1 along its cycle of the Feistel network until it is below `dim`."""
+    keys = np.empty((rounds, 2), dtype=np.uint32)
+    for r in range(rounds):
+        keys[r, 0], keys[r, 1] = block_keys(k0, k1, r)
+    low_shift, high_shift = np.uint32(32 - low_bits), np.uint32(32 - high_bits)
+    split, mask = np.uint32(low_bits), np.uint32((1 << low_bits) - 1)
+    for i in range(ids.size):
+        x = np.uint32(i)
+        while True:
+            low, high = np.uint32(x & mask), np.uint32(x >> split)
+            for r in range(0, rounds, 2):
+                low = np.uint32(low ^ (mix(high, keys[r, 0], keys[r, 1]) >> low_shift))
+                word = mix(low, keys[r + 1, 0], keys[r + 1, 1])
+                high = np.uint32(high ^ (word >> high_shift))
+            x = np.uint32(np.uint32(high << split) | low)
+            if x < dim:
+                break
+        ids[i] = x
+
+
+@jit
+def stratified_ids(ids: U32, dim: int, k0: np.uint32, k1: np.uint32) -> None:
+    """Draw one place from each of k groups of neighbours."""
+    k = np.uint64(ids.size)
+    b0, b1 = np.uint32(0), np.uint32(0)
+    start = np.uint64(0)
+    for j in range(ids.size):
+        if j % BLOCK == 0:
+            b0, b1 = block_keys(k0, k1, j // BLOCK)
+        stop = np.uint64(np.uint64(j + 1) * np.uint64(dim)) // k
+        word = np.uint64(mix(np.uint32(j % BLOCK), b0, b1))
+        ids[j] = np.uint32(start + ((word * (stop - start)) >> np.uint64(32)))
+        start = stop

@@ -1,0 +1,165 @@
+"""The compiled half of the kernels; see ``numpy_kernels`` for what each function does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels import id_codes, jit_blocks, jit_ids, jit_select
+from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
+from flowerpress.compressors.kernels.subsets import ROUNDS, feistel_halves
+from flowerpress.compressors.kernels.sums import F64, Offsets
+
+Floats = npt.NDArray[np.floating[Any]]
+Bits = npt.NDArray[np.unsignedinteger[Any]]
+
+__all__ = [
+    "block_sums",
+    "code_above",
+    "levels_add",
+    "levels_pack",
+    "nonfinite_position",
+    "rice_decode",
+    "rice_encode",
+    "scatter_add",
+    "sign_add",
+    "sign_pack",
+    "stratified_ids",
+    "top_ids",
+    "uniform_ids",
+    "varint_decode",
+    "varint_encode",
+]
+
+
+def nonfinite_position(x: Floats) -> int:
+    """Return the position of the first NaN or infinity, or -1."""
+    bits, magnitude = _magnitudes(x)
+    infinity = np.array(np.inf, dtype=x.dtype).view(bits.dtype)[()]
+    return jit_blocks.first_nonfinite(bits, magnitude, infinity)
+
+
+def block_sums(x: Floats, offsets: Offsets, square: bool) -> F64:
+    """Return the sum of magnitudes or of squares over each block."""
+    return jit_blocks.block_sums(x, offsets, square)
+
+
+def top_ids(x: Floats, k: int) -> U32:
+    """Return the places of the k largest magnitudes, ascending; ties go to the lowest place."""
+    if k >= x.size:
+        return np.arange(x.size, dtype=np.uint32)
+    bits, magnitude = _magnitudes(x)
+    shift = bits.dtype.type(8 * bits.dtype.itemsize - 12)
+    counts = jit_select.magnitude_histogram(bits, magnitude, shift)
+    reached = np.cumsum(counts[::-1])
+    depth = int(np.searchsorted(reached, k))
+    floor = bits.dtype.type(jit_select.BINS - 1 - depth) << shift
+    ids = np.empty(int(reached[depth]), dtype=np.uint32)
+    keys = np.empty(ids.size, dtype=bits.dtype)
+    jit_select.candidates(bits, magnitude, floor, ids, keys)
+    threshold = np.partition(keys, ids.size - k)[ids.size - k]
+    return jit_select.choose(ids, keys, threshold, k)
+
+
+def scatter_add(ids: U32, values: Floats, out: Floats) -> None:
+    """Add values to ``out[ids]``; the ids are distinct and below ``out.size``."""
+    jit_select.scatter_add(ids, values, out)
+
+
+def uniform_ids(k: int, dim: int, key: tuple[int, int]) -> U32:
+    """Return k distinct places below `dim`, all subsets equally likely."""
+    ids = np.empty(k, dtype=np.uint32)
+    low, high = feistel_halves(dim)
+    jit_select.uniform_ids(ids, dim, low, high, ROUNDS, np.uint32(key[0]), np.uint32(key[1]))
+    return ids
+
+
+def stratified_ids(k: int, dim: int, key: tuple[int, int]) -> U32:
+    """Return one place from each of k groups of neighbours."""
+    ids = np.empty(k, dtype=np.uint32)
+    jit_select.stratified_ids(ids, dim, np.uint32(key[0]), np.uint32(key[1]))
+    return ids
+
+
+def varint_encode(gaps: U32) -> U8:
+    """Return the gaps in groups of seven bits."""
+    code = np.empty(5 * gaps.size, dtype=np.uint8)
+    return code[: jit_ids.varint_encode(gaps, code)]
+
+
+def varint_decode(code: U8, count: int) -> U32:
+    """Return the gaps; ValueError unless there are `count`, each in its shortest form."""
+    gaps = np.empty(count, dtype=np.uint32)
+    if jit_ids.varint_decode(code, gaps):
+        return gaps
+    return id_codes.varint_decode(code, count)  # says what is wrong
+
+
+def rice_encode(gaps: U32, p: int) -> U8:
+    """Return the low p bits of each gap, then the high parts in unary."""
+    cut = (gaps.size * p + 7) // 8
+    unary = int((gaps >> np.uint32(p)).sum(dtype=np.uint64)) + gaps.size
+    code = np.zeros(cut + (unary + 7) // 8, dtype=np.uint8)
+    jit_ids.rice_encode(gaps, p, code[:cut], code[cut:])
+    return code
+
+
+def rice_decode(code: U8, count: int, p: int) -> U32:
+    """Return the gaps; ValueError unless `code` holds exactly `count`."""
+    cut = (count * p + 7) // 8
+    # Each id takes a bit at least: a larger count cannot be right and gets no memory.
+    if cut <= code.size and count <= 8 * code.size:
+        gaps = np.empty(count, dtype=np.uint32)
+        if jit_ids.rice_decode(code[:cut], code[cut:], p, gaps):
+            return gaps
+    return id_codes.rice_decode(code, count, p)  # says what is wrong
+
+
+def sign_pack(x: Floats) -> U8:
+    """Pack one bit for each coordinate: 1 where ``x >= 0``."""
+    packed = np.empty(packed_bytes(x.size, 1), dtype=np.uint8)
+    jit_blocks.sign_pack(x, *_split(packed, x.size, 1))
+    return packed
+
+
+def sign_add(packed: U8, terms: Floats, offsets: Offsets, out: Floats) -> None:
+    """Add ``terms[b]`` or ``-terms[b]`` to each coordinate of block b, by its bit."""
+    jit_blocks.sign_add(*_split(packed, out.size, 1), terms, offsets, out)
+
+
+def levels_pack(
+    x: Floats, norms: Floats, offsets: Offsets, levels: int, width: int, key: tuple[int, int]
+) -> U8:
+    """Round each coordinate to a level of its block's norm and pack the codes."""
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    k0, k1 = np.uint32(key[0]), np.uint32(key[1])
+    whole, rest = _split(packed, x.size, width)
+    jit_blocks.levels_pack(x, norms, offsets, levels, width, k0, k1, whole, rest)
+    return packed
+
+
+def code_above(packed: U8, count: int, width: int, top: int) -> int:
+    """Return the position of the first code above `top`, or -1."""
+    return jit_blocks.code_above(*_split(packed, count, width), count, width, np.uint32(top))
+
+
+def levels_add(
+    packed: U8, steps: Floats, offsets: Offsets, levels: int, width: int, out: Floats
+) -> None:
+    """Add ``steps[b] * (code - levels)`` to each coordinate of block b."""
+    whole, rest = _split(packed, out.size, width)
+    jit_blocks.levels_add(whole, rest, steps, offsets, levels, width, out)
+
+
+def _magnitudes(x: Floats) -> tuple[Bits, np.unsignedinteger[Any]]:
+    """Return the bits of `x` and the mask of all but the sign."""
+    unsigned: Any = np.uint32 if x.dtype.itemsize == 4 else np.uint64
+    return x.view(unsigned), unsigned((1 << (8 * x.dtype.itemsize - 1)) - 1)
+
+
+def _split(packed: U8, count: int, width: int) -> tuple[U32, U8]:
+    """Return the words of the whole blocks, aligned, and the bytes of the rest."""
+    cut = packed_bytes(count // BLOCK * BLOCK, width)
+    return np.require(packed[:cut].view(np.uint32), requirements="A"), packed[cut:]
