@@ -182,7 +182,7 @@ def draw_indices(
     --------
     >>> import numpy as np
     >>> sorted(draw_indices(np.random.default_rng(0), 4, 3).tolist())
-    [0, 2, 3]
+    [1, 2, 3]
     >>> draw_indices(np.random.default_rng(0), 4, None)
     """
     if batch_size is None or batch_size >= num_examples:
