@@ -50,7 +50,8 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     if packet.dim != out.size:
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
     decoded = codec(packet.header.codec).decode(packet)
-    # A sum of finite values may overflow to infinity; both kernels let it, without a warning.
+    # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
+    # kernels alike and without a warning.
     with np.errstate(over="ignore", under="ignore"):
         decoded.add_to(out, weight)
 
@@ -64,14 +65,14 @@ def _is_accumulator(out: object) -> bool:
     )
 
 
-def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 30) -> Vector:
+def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
     """Return the vector that a packet holds, in the dtype that was compressed.
 
     Parameters
     ----------
     packet : Packet or bytes
         The packet or the bytes of its frame.
-    max_dim : int, default 2**30
+    max_dim : int, default 2**28
         The longest vector to make: a sparse packet of a few bytes may claim 2**32 - 1 coordinates.
 
     Raises
@@ -81,8 +82,11 @@ def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 30) -> Vector:
     """
     packet = Packet.parse(packet)
     if packet.dim > max_dim:
-        raise PacketError(f"frame: dim is {packet.dim}, above max_dim={max_dim}")
+        raise PacketError(
+            f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
+        )
     decoded = codec(packet.header.codec).decode(packet)
     out: Vector = np.zeros(packet.dim, dtype=packet.dtype)
-    decoded.add_to(out, 1.0)
+    with np.errstate(over="ignore", under="ignore"):
+        decoded.add_to(out, 1.0)
     return out

@@ -61,10 +61,13 @@ class Traits:
 
 
 class Decoded(Protocol):
-    """A payload that was checked as a whole and can no longer fail."""
+    """A payload that was checked as a whole."""
 
     def add_to(self, out: Vector, weight: float) -> None:
-        """Do ``out += weight * decoded``; `out` has the packet's dim."""
+        """Do ``out += weight * decoded``; `out` has the packet's dim.
+
+        What overflows the dtype of `out` is a `PacketError`, before `out` is changed.
+        """
 
 
 @dataclass(frozen=True)

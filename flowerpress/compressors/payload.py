@@ -100,10 +100,23 @@ class Sparse:
 
 
 def weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Vector:
-    """Return ``weight * values``, computed in the wider dtype and rounded once to `dtype`."""
+    """Return ``weight * values``, computed in the wider dtype and rounded once to `dtype`.
+
+    Raises
+    ------
+    PacketError
+        If a product overflows: an infinity would spoil the sum for every sender.
+    """
     wide = np.promote_types(values.dtype, dtype)
     product: Vector = values.astype(wide, copy=False) * wide.type(weight)
-    return product.astype(dtype, copy=False)
+    product = product.astype(dtype, copy=False)
+    if values.dtype != dtype or abs(weight) > 1:
+        position = kernels().nonfinite_position(product)
+        if position >= 0:
+            raise PacketError(
+                f"number {position} is {values[position]}: times {weight} it overflows {dtype}"
+            )
+    return product
 
 
 def require_finite(values: Vector, what: str) -> None:

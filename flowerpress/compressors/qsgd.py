@@ -17,7 +17,7 @@ from flowerpress.compressors.fields import require_whole, whole
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import U8, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
-from flowerpress.compressors.packet import Buffer, Packet
+from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Reader, require_finite, weighted
 
 MAX_LEVELS = (1 << 15) - 1
@@ -38,9 +38,17 @@ class Levels:
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * norm * level / levels``."""
-        steps = weighted(self.norms / self.norms.dtype.type(self.levels), weight, out.dtype)
+        steps = weighted(_steps(self.norms, self.levels), weight, out.dtype)
+        if kernels().nonfinite_position(steps * out.dtype.type(self.levels)) >= 0:
+            raise PacketError(f"qsgd: a norm times {weight} overflows {out.dtype}")
         width = _width(self.levels)
         kernels().levels_add(self.packed, steps, self.offsets, self.levels, width, out)
+
+
+def _steps(norms: Vector, levels: int) -> Vector:
+    """Return the distance between two levels of each bucket."""
+    steps: Vector = norms / norms.dtype.type(levels)
+    return steps
 
 
 def _width(levels: int) -> int:
@@ -90,7 +98,9 @@ class QSGD(Compressor):
         """Return the norms and the codes ``s + sign * level``."""
         offsets = blocks.equal_blocks(x.size, self.bucket)
         norms = blocks.norms(x, offsets)
-        require_finite(norms, "the norm of bucket")
+        # The top level is rebuilt as step * levels, which may round up past the largest number.
+        with np.errstate(over="ignore"):
+            require_finite(_steps(norms, self.levels) * x.dtype.type(self.levels), "bucket")
         width = _width(self.levels)
         packed = kernels().levels_pack(x, norms, offsets, self.levels, width, draw.key(_DITHER))
         return [_HEAD.pack(self.levels, 0, self.bucket), norms, packed]
@@ -116,8 +126,7 @@ class QSGD(Compressor):
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``qsgd`` with its levels and bucket."""
-        levels, bucket = _read_head(Reader(packet, cls.name))
-        return f"{cls.name}:levels={levels},bucket={bucket}"
+        return cls(*_read_head(Reader(packet, cls.name))).spec
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants; roundings of different ranks are independent."""

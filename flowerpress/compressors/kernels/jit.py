@@ -1,9 +1,9 @@
 """How kernels are compiled, and the random words inside them.
 
 Rules of these modules: constants and intermediates are wrapped in 32-bit types, because numba
-widens integers to 64 bits and so halves the vector width; no fast-math, because each sum and product
-must round as numpy's does. The disk cache of a kernel does not notice a change in another file that
-it calls into: whoever edits a shared function here removes the caches (``*.nbi``).
+widens integers to 64 bits and so halves the vector width; no fast-math, because each sum and
+product must round as numpy's does. The disk cache of a kernel does not notice a change in another
+file that it calls into: whoever edits a shared function here removes the caches (``*.nbi``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,22 @@
+"""The compressors under test: a new one joins every check by one row here."""
+
+from __future__ import annotations
+
+COMPRESSORS = (
+    "identity",
+    "topk:0.1",
+    "topk:k=3",
+    "topk:1.0",
+    "randk:0.2",
+    "randk:k=2,law=stratified",
+    "sign",
+    "sign:block=100",
+    "sign:block=tensor",
+    "sign:l2",
+    "sign:l2,block=2",
+    "qsgd",
+    "qsgd:1,bucket=0",
+    "qsgd:2,bucket=64",
+    "qsgd:1000,bucket=3000",
+)
+RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd")

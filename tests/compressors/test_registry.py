@@ -1,0 +1,117 @@
+"""Names, spec strings, and compressors of other packages."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowerpress.compressors import compressor_names, decompress, make_compressor, registry
+from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.qsgd import QSGD
+from flowerpress.compressors.randk import RandK
+from flowerpress.compressors.sign import Sign
+from flowerpress.compressors.topk import TopK
+
+
+def test_names():
+    assert {"identity", "topk", "randk", "sign", "qsgd"} <= set(compressor_names())
+    assert compressor_names() == sorted(compressor_names())
+
+
+@pytest.mark.parametrize(
+    ("spec", "compressor"),
+    [
+        ("identity", Identity()),
+        ("topk:0.01", TopK(ratio=0.01)),
+        ("topk:k=200", TopK(k=200)),
+        ("topk: ratio=1e-3", TopK(ratio=0.001)),
+        ("randk:0.5,law=stratified", RandK(ratio=0.5, law="stratified")),
+        ("sign", Sign()),
+        ("sign:scale=l2,block=tensor", Sign("l2", "tensor")),
+        ("sign:block=4096", Sign(block=4096)),
+        ("qsgd:levels=7,bucket=512", QSGD()),
+        ("qsgd:3", QSGD(levels=3)),
+    ],
+)
+def test_spec_round_trips(spec, compressor):
+    assert make_compressor(spec) == compressor
+    assert make_compressor(compressor.spec) == compressor
+    assert make_compressor(compressor) is compressor
+
+
+@given(st.floats(min_value=1e-12, max_value=1))
+def test_any_ratio_round_trips(ratio):
+    assert make_compressor(TopK(ratio=ratio).spec).ratio == ratio
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("", "unknown compressor ''; known are identity, qsgd, randk, sign, topk"),
+        ("zip:9", "unknown compressor 'zip'"),
+        ("identity:1", "'1' is not a field; fields: none"),
+        ("topk", "either ratio or k"),
+        ("topk:0.1,k=3", "either ratio or k"),
+        ("topk:k=0", "k must be an integer >= 1, got 0"),
+        ("topk:2", r"ratio must be in \(0, 1\], got 2.0"),
+        ("topk:nan", r"ratio must be in \(0, 1\], got nan"),
+        ("topk:many", "must be a number, got 'many'"),
+        ("topk:k=2.5", "must be an integer, got '2.5'"),
+        ("topk:0.1,size=3", "'size=3' is not a field; fields: ratio, k"),
+        ("topk:0.1,0.2", "'0.2' is not a field"),
+        ("topk:k=1,k=2", "k is given twice"),
+        ("randk:0.1,law=fair", "law must be one of uniform, stratified, got 'fair'"),
+        ("sign:l3", "scale must be one of l1, l2"),
+        ("sign:block=-1", "block must be an integer in"),
+        ("sign:block=layer", "must be an integer, got 'layer'"),
+        ("qsgd:0", r"levels must be an integer in \[1, 32767\], got 0"),
+        ("qsgd:32768", "levels must be"),
+        ("qsgd:7,bucket=-1", "bucket must be"),
+    ],
+)
+def test_a_wrong_spec_says_what_is_right(spec, says):
+    with pytest.raises(ValueError, match=says):
+        make_compressor(spec)
+
+
+class Half(Identity):
+    """A compressor of another package."""
+
+    name = "half"
+    codec = 200
+
+
+class Thief(Identity):
+    name = "thief"
+
+
+@pytest.fixture
+def _fresh_registry():
+    registry._classes.cache_clear()
+    yield
+    registry._classes.cache_clear()
+
+
+def _install(monkeypatch, cls):
+    point = EntryPoint(name=cls.name, value=f"{__name__}:{cls.__name__}", group=registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+
+
+@pytest.mark.usefixtures("_fresh_registry")
+def test_entry_points_add_compressors(monkeypatch):
+    _install(monkeypatch, Half)
+    assert "half" in compressor_names()
+    packet = make_compressor("half").compress(np.arange(3.0))
+    assert packet.compressor == "half"
+    assert decompress(packet.data).tolist() == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("_fresh_registry")
+def test_a_codec_number_has_one_owner(monkeypatch):
+    _install(monkeypatch, Thief)
+    with pytest.raises(ValueError, match="'identity' and 'thief' both claim codec 1"):
+        compressor_names()
