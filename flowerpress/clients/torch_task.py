@@ -124,7 +124,8 @@ class TorchTask(Task):
         state = self._model.state_dict(keep_vars=True)
         self._buffers = {name: state[name] for name in self._buffers}
         self._train = self._train.to(self._device)
-        self._test = self._test and self._test.to(self._device)
+        if self._test is not None:
+            self._test = self._test.to(self._device)
         return self
 
     def initial_arrays(self) -> ArrayRecord:
