@@ -98,7 +98,7 @@ def _fresh_registry():
 
 def _install(monkeypatch, cls):
     point = EntryPoint(name=cls.name, value=f"{__name__}:{cls.__name__}", group=registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
 
 
 @pytest.mark.usefixtures("_fresh_registry")
