@@ -1,0 +1,167 @@
+"""flowerpress as a Flower App: `flwr run .` in Ray simulation, or on SuperLink and SuperNodes.
+
+The run config names strategy, compressor, task and all their options (see `run_config`), so
+
+    flwr run . --run-config 'strategy="ef14" compressor="sign"'
+
+swaps the algorithm and nothing else. A node's own config says which shard it holds
+(``partition-id``, ``num-partitions``), and may say how it computes: ``compressor``, ``backend``,
+``device``, ``path``, ``state-dir``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import ArrayRecord, Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from flowerpress.clients import client_app as make_client_app
+from flowerpress.simulations.run_config import (
+    Config,
+    TaskChoice,
+    schedule,
+    strategy_choice,
+    task_choice,
+)
+from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
+
+if TYPE_CHECKING:
+    from flowerpress.clients import Task
+    from flowerpress.simulations.simulate import SimulationResult
+
+log = logging.getLogger("flowerpress")
+server_app = ServerApp()
+client_app = ClientApp()
+
+
+# --- the client -----------------------------------------------------------------------------------
+
+
+@client_app.train()
+@client_app.evaluate()
+@client_app.query()
+def answer(message: Message, context: Context) -> Message:
+    """Answer any message, with the task that run config and node config name."""
+    _log_with_flower()
+    return _client(task_choice(context.run_config, context.node_config))(message, context)
+
+
+@lru_cache(maxsize=8)
+def _client(choice: TaskChoice) -> ClientApp:
+    """Return the ClientApp of a task; kept, for Ray's processes answer many messages."""
+
+    def task_fn(partition: int, partitions: int) -> Task:
+        return _task_fn(choice)(partition, partitions)  # made here: what fails is then reported
+
+    return make_client_app(task_fn)
+
+
+@lru_cache(maxsize=8)
+def _task_fn(choice: TaskChoice) -> ShippedTaskFn:
+    options: dict[str, Any] = dict(choice.options)
+    return make_task_fn(choice.name, seed=choice.seed, **options)
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run config describes.
+
+    Raises
+    ------
+    ValueError
+        A name, an option or a value in the run config is not valid: says which are.
+    """
+    # Clients import this module for every message in a deployment: what only a server needs is
+    # imported here.
+    from flowerpress.simulations.simulate import Recorder, SimulationResult
+    from flowerpress.strategies import make_strategy
+
+    _log_with_flower()
+    plan = schedule(context.run_config)
+    name, options = strategy_choice(context.run_config)
+    strategy = make_strategy(name, **options)
+    task_fn = _task_fn(task_choice(context.run_config))
+    recorder = Recorder(strategy, task_fn.evaluate_fn, None)
+    initial = task_fn.initial_arrays()
+    start = time.perf_counter()
+    result = strategy.start(
+        grid, initial, num_rounds=plan.rounds, timeout=plan.timeout, evaluate_fn=recorder
+    )
+    arrays = result.arrays if len(result.arrays) else initial
+    seconds = time.perf_counter() - start
+    finished = SimulationResult(arrays, strategy.ledger, recorder.history, seconds)
+    ledger = strategy.ledger
+    log.info("uplink %d bytes, downlink %d bytes", ledger.up_bytes, ledger.down_bytes)
+    log.info("final model sha256 %s", digest(arrays))
+    if plan.out:
+        clients = len(strategy.population.clients)
+        folder = _save(Path(plan.out), context.run_config, finished, clients)
+        log.info("results in %s", folder.resolve())
+
+
+def digest(arrays: ArrayRecord) -> str:
+    """Return the SHA-256 of a model: of its arrays' names and bytes, in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flwr.app import Array
+    >>> digest(ArrayRecord({"x": Array(np.zeros(2))}))[:16]
+    '425a5f792e88a1a4'
+    """
+    total = hashlib.sha256()
+    for name, array in arrays.items():
+        total.update(name.encode() + b"\0" + array.numpy().tobytes())
+    return total.hexdigest()
+
+
+def _save(out: Path, run_config: Config, result: SimulationResult, clients: int) -> Path:
+    """Write results.json and plot as other runs do, and the final model and the ledger's rows."""
+    from safetensors.numpy import save_file
+
+    from flowerpress.simulations.experiment import Experiment, Outcome
+    from flowerpress.simulations.report import save
+
+    choice, (strategy, options) = task_choice(run_config), strategy_choice(run_config)
+    seed, compressor = options.pop("seed"), options.pop("compressor", None)
+    experiment = Experiment(
+        task=choice.name,
+        strategy=strategy,
+        compressor=None if compressor is None else str(compressor),
+        clients=clients,
+        rounds=len(result.history) - 1,
+        seed=int(seed),
+        task_options=dict(choice.options),
+        strategy_options=options,
+    )
+    folder, hints = save(out, [Outcome.of(experiment, result)])
+    for hint in hints:
+        log.info("%s", hint)
+    save_file(
+        {str(name): array.numpy() for name, array in result.arrays.items()},
+        folder / "model.safetensors",
+    )
+    rows = [asdict(row) for row in result.ledger.rows]
+    (folder / "ledger.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+    return folder
+
+
+def _log_with_flower() -> None:
+    """Let flowerpress's log go where Flower's goes: to the console, and to `flwr run --stream`."""
+    if not log.handlers:
+        for handler in logging.getLogger("flwr").handlers:
+            log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False

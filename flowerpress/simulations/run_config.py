@@ -1,0 +1,142 @@
+"""A Flower run config, read as an experiment.
+
+Every key of ``[tool.flwr.app.config]`` is one of three: the run's own (`RUN_KEYS`), the task's
+(`TASK_KEYS`), or else the strategy's. An empty text means "not given": the strategy or the task
+then takes its own default, so a key that an algorithm does not have does harm only when given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flowerpress.simulations.options import Option
+
+RUN_KEYS = ("strategy", "task", "num-server-rounds", "round-timeout", "seed", "out")
+TASK_KEYS = (
+    "partition",
+    "backend",
+    "batch-size",
+    "dim",
+    "equal-shards",
+    "lam",
+    "model",
+    "path",
+    "test-path",
+    "x0",
+)
+HOST_KEYS = ("backend", "batch-size", "path", "test-path")
+"""What a node may say of its own in its node config: how it computes, and where its data lie."""
+
+Config = Mapping[str, bool | int | float | str]
+
+
+class TaskChoice(NamedTuple):
+    """A shipped task by name, with the options that were given."""
+
+    name: str
+    seed: int
+    options: tuple[tuple[str, Option], ...]
+
+
+def task_choice(run_config: Config, node_config: Config | None = None) -> TaskChoice:
+    """Return the task of a run, as one node is to compute it.
+
+    Parameters
+    ----------
+    run_config : mapping
+        The run's config.
+    node_config : mapping, optional
+        The node's config; its `HOST_KEYS` go before the run's. None: the server.
+
+    Raises
+    ------
+    ValueError
+        The run config lacks a key, or a value has the wrong type.
+
+    Examples
+    --------
+    >>> config = {"task": "digits", "seed": 7, "backend": "torch", "batch-size": "", "lr": 0.1}
+    >>> task_choice(config, {"backend": "numpy", "partition-id": 0})
+    TaskChoice(name='digits', seed=7, options=(('backend', 'numpy'),))
+    """
+    own = {key: value for key, value in (node_config or {}).items() if key in HOST_KEYS}
+    given = _given({**run_config, **own}, TASK_KEYS)
+    name, seed = _text(run_config, "task"), _whole(run_config, "seed")
+    return TaskChoice(name, seed, tuple(sorted(given.items())))
+
+
+def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
+    """Return the strategy's name, and the options that were given, by their Python names.
+
+    Raises
+    ------
+    ValueError
+        The run config lacks a key, or a value has the wrong type.
+
+    Examples
+    --------
+    >>> config = {"strategy": "ef21", "task": "digits", "seed": 7, "local-steps": 2, "momentum": ""}
+    >>> strategy_choice(config)
+    ('ef21', {'local_steps': 2, 'seed': 7})
+    """
+    keys = sorted(set(run_config) - {*RUN_KEYS, *TASK_KEYS})
+    options = _given(run_config, keys)
+    return _text(run_config, "strategy"), {**options, "seed": _whole(run_config, "seed")}
+
+
+class Schedule(NamedTuple):
+    """How long a run is, how long it waits, and where its result goes."""
+
+    rounds: int
+    timeout: float
+    out: str
+
+
+def schedule(run_config: Config) -> Schedule:
+    """Return the run's rounds, its deadline for replies in seconds, and where the result goes.
+
+    Raises
+    ------
+    ValueError
+        A key is missing, or its value has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> schedule({"num-server-rounds": 3, "round-timeout": 60, "out": ""})
+    Schedule(rounds=3, timeout=60.0, out='')
+    """
+    rounds, timeout = _whole(run_config, "num-server-rounds"), _value(run_config, "round-timeout")
+    if rounds < 1:
+        raise ValueError(f"num-server-rounds is {rounds}: expected at least 1")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ValueError(f"round-timeout is {timeout!r}: expected a number of seconds above 0")
+    return Schedule(rounds, float(timeout), _text(run_config, "out"))
+
+
+def _given(config: Config, keys: tuple[str, ...] | list[str]) -> dict[str, Option]:
+    """Return what `config` says under `keys`, by Python names; empty texts say nothing."""
+    return {key.replace("-", "_"): config[key] for key in keys if config.get(key, "") != ""}
+
+
+def _value(config: Config, key: str) -> Option:
+    if key not in config:
+        raise ValueError(
+            f"the run config has no {key!r}: run flowerpress's own Flower App, or give your app's "
+            "[tool.flwr.app.config] the same keys"
+        )
+    return config[key]
+
+
+def _text(config: Config, key: str) -> str:
+    value = _value(config, key)
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is {value!r}: expected a text in quotes")
+    return value
+
+
+def _whole(config: Config, key: str) -> int:
+    value = _value(config, key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}: expected a whole number")
+    return value
