@@ -106,8 +106,8 @@ class _Client:
         replica.follow(order.model, layout.dim, 0.0)
         if order.buffers:
             task.load_buffers(layout.split_buffers(decompress(order.buffers)))
-        assert replica.x is not None
-        metrics = {"num-examples": task.num_examples, **task.evaluate(replica.x)}
+        metrics: dict[str, Any] = {"num-examples": task.num_examples}
+        metrics |= task.evaluate(replica.model)
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
     def _task(self, context: Context) -> tuple[Task, Layout]:

@@ -20,5 +20,5 @@ class DSGDWorker(Worker):
 
     sender = PlainSender
 
-    def first(self, job: Job) -> bool:  # noqa: D102
+    def first(self, job: Job) -> bool:
         return False

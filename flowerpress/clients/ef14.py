@@ -1,8 +1,8 @@
 """Error feedback (EF14), one-way and two-way: worker half.
 
 Seide et al. 2014; Stich, Cordonnier, Jaggi 2018 (arXiv:1809.07599); Karimireddy et al. 2019
-(arXiv:1901.09847). Two-way: Zheng, Huang, Kwok 2019 (dist-EF-SGD, arXiv:1905.10936), Tang et al. 2019
-(DoubleSqueeze, arXiv:1905.05957).
+(arXiv:1901.09847). Two-way: Zheng, Huang, Kwok 2019 (dist-EF-SGD, arXiv:1905.10936), Tang et al.
+2019 (DoubleSqueeze, arXiv:1905.05957).
 
     1. receive x (two-way: x -= delta)
     2. p_i = e_i + lr * g_i
@@ -25,10 +25,10 @@ class EF14Worker(Worker):
     sender = EF14Sender
     rule = "step"
 
-    def first(self, job: Job) -> bool:  # noqa: D102
+    def first(self, job: Job) -> bool:
         return False
 
-    def message(  # noqa: D102
+    def message(
         self, gradient: FloatVector, job: Job
     ) -> tuple[FloatVector, dict[str, FloatVector]]:
         return gradient.dtype.type(job.number("lr")) * gradient, {}

@@ -1,8 +1,8 @@
 """EF21, EF21-SGDM and EF21-SGD2M: worker half.
 
-EF21: Richtarik, Sokolov, Fatkhullin 2021 (arXiv:2106.05203), Algorithm 2. Partial participation and a
-compressed downlink (EF21-PP, EF21-BC): Fatkhullin et al. 2021 (arXiv:2110.03294). Momentum:
-Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155), Algorithms 1 and 3.
+EF21: Richtarik, Sokolov, Fatkhullin 2021 (arXiv:2106.05203). Partial participation and a compressed
+downlink (EF21-PP, EF21-BC): Fatkhullin et al. 2021 (arXiv:2110.03294). Momentum (EF21-SGDM,
+EF21-SGD2M): Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155).
 
     1. receive x
     2. d_i = gradient of f_i at x
@@ -12,9 +12,9 @@ Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155), Algorithms 1 and 3.
     4. g_i += c_i                             (once the server says it applied c_i)
 
 ``momentum`` is the paper's eta, the weight on the NEW gradient. The first message is dense (the
-authors' code), or C(d_i) with ``init="compressed"`` (the paper's text). v_i and u_i are the worker's
-own: a lost message rolls back g_i, but v_i and u_i keep the gradient they have seen. The server half is
-in ``strategies/ef21.py``.
+authors' code), or C(d_i) with ``init="compressed"`` (the paper's text). v_i and u_i are the
+worker's own: a lost message rolls back g_i, but v_i and u_i keep the gradient they have seen. The
+server half is in ``strategies/ef21.py``.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class EF21Worker(Worker):
     sender = EF21Sender
     rule = "ef21"
 
-    def first(self, job: Job) -> bool:  # noqa: D102
+    def first(self, job: Job) -> bool:
         return job.hyper.get("init", "dense") == "dense"
 
 
 class EF21SGDMWorker(EF21Worker):
     """Sends C(v - g), v the momentum of the gradients."""
 
-    def message(  # noqa: D102
+    def message(
         self, gradient: FloatVector, job: Job
     ) -> tuple[FloatVector, dict[str, FloatVector]]:
         v = average(job, "v", gradient)
@@ -46,7 +46,7 @@ class EF21SGDMWorker(EF21Worker):
 class EF21SGD2MWorker(EF21Worker):
     """Sends C(u - g), u the momentum of v, v the momentum of the gradients."""
 
-    def message(  # noqa: D102
+    def message(
         self, gradient: FloatVector, job: Job
     ) -> tuple[FloatVector, dict[str, FloatVector]]:
         v = average(job, "v", gradient)

@@ -62,10 +62,10 @@ class LiveStore(StateStore):
     def __init__(self, table: dict[Any, WorkerState], key: Any) -> None:
         self._table, self._key = table, key
 
-    def load(self) -> WorkerState:  # noqa: D102
+    def load(self) -> WorkerState:
         return self._table.setdefault(self._key, WorkerState())
 
-    def save(self, state: WorkerState) -> None:  # noqa: D102
+    def save(self, state: WorkerState) -> None:
         self._table[self._key] = state
 
 
@@ -75,7 +75,7 @@ class DiskStore(StateStore):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def load(self) -> WorkerState:  # noqa: D102
+    def load(self) -> WorkerState:
         from safetensors import SafetensorError, safe_open
 
         if not self._path.exists():
@@ -83,7 +83,8 @@ class DiskStore(StateStore):
         try:
             with safe_open(self._path, framework="numpy") as file:
                 numbers = json.loads((file.metadata() or {}).get("numbers", "{}"))
-                vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = list(file.keys())  # the file itself cannot be iterated
+                vectors = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError) as error:
             raise StateError(
                 f"worker state {self._path} cannot be read ({error}): "
@@ -92,7 +93,7 @@ class DiskStore(StateStore):
         packet = vectors.pop(_PACKET, np.empty(0, np.uint8)).tobytes()
         return WorkerState(vectors, numbers, packet)
 
-    def save(self, state: WorkerState) -> None:  # noqa: D102
+    def save(self, state: WorkerState) -> None:
         from safetensors.numpy import save
 
         arrays: dict[str, npt.NDArray[Any]] = {**state.vectors}
@@ -109,7 +110,7 @@ class ContextStore(StateStore):
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def load(self) -> WorkerState:  # noqa: D102
+    def load(self) -> WorkerState:
         arrays = self._context.state.array_records.get(_KEY)
         config = self._context.state.config_records.get(f"{_KEY}-numbers")
         if arrays is None or config is None:
@@ -119,7 +120,7 @@ class ContextStore(StateStore):
         packet = vectors.pop(_PACKET, np.empty(0, np.uint8)).tobytes()
         return WorkerState(vectors, json.loads(str(config["numbers"])), packet)
 
-    def save(self, state: WorkerState) -> None:  # noqa: D102
+    def save(self, state: WorkerState) -> None:
         size = sum(vector.nbytes for vector in state.vectors.values())
         if size > CONTEXT_LIMIT and "ray" not in sys.modules:
             log.warning(
@@ -144,7 +145,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -40,20 +40,20 @@ class Job:
         return float(self.hyper[name])
 
     def uplink(self) -> Compressor:
-        """The compressor of this worker's updates, bound to the model's layout."""
+        """Return the compressor of this worker's updates, bound to the model's layout."""
         own = self.compressor if self.hyper.get("client_compressors", True) else ""
         return make_compressor(own or str(self.hyper["compressor"])).bind(self.layout.sizes)
 
     def draw(self) -> Draw:
-        """The randomness of this worker's packet in this round."""
+        """Return the randomness of this worker's packet in this round."""
         order = self.instruction
         return Draw(order.seed, order.round, order.rank, order.cohort, UPLINK)
 
     def gradient(self, x: FloatVector) -> tuple[float, FloatVector]:
         """Return the mean loss and the gradient at `x`, or K local steps' pseudo-gradient.
 
-        With ``local_steps`` K > 1 it is (x - x_K) / local_lr after K steps of SGD from x: the sum of
-        the K gradients met on the way (FedPAQ, Reisizadeh et al. 2020; FedAvg with a server step).
+        With ``local_steps`` K > 1 it is (x - x_K) / local_lr after K steps of SGD from x: the sum
+        of the K gradients met on the way (FedPAQ, Reisizadeh et al. 2020).
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Worker(ABC):
             return Reply(job.client, order.version, status="failed", reason=outcome.value)
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
-            reason = f"the server applied version {order.applied}, settled here is {sender.settled}"
+            reason = f"server applied version {order.applied}, settled here is {sender.settled}"
             return Reply(job.client, order.version, status="resync", reason=reason)
         try:
             x = self._model(job)
@@ -140,7 +140,7 @@ class Worker(ABC):
         return _reply(job, sender)
 
     def _model(self, job: Job) -> FloatVector:
-        """Return the model to work on, taking the replica along where the downlink is compressed."""
+        """Return the model to work on, and keep it where the downlink is compressed."""
         part, dim = job.instruction.model, job.layout.dim
         downlink = str(job.hyper.get("downlink", ""))
         if not downlink:
@@ -151,14 +151,13 @@ class Worker(ABC):
             x, g = vectors.get("replica.x"), vectors.get("replica.g")
             replica = Replica(self.rule, held, x, g, scale)
         replica.follow(part, dim, job.number("lr"))
-        assert replica.x is not None
         if downlink:
-            job.state.vectors["replica.x"] = replica.x
+            job.state.vectors["replica.x"] = replica.model
             job.state.vectors.pop("replica.g", None)
             if replica.g is not None:
                 job.state.vectors["replica.g"] = replica.g
             job.state.numbers["held"] = replica.version
-        return replica.x
+        return replica.model
 
 
 def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:

@@ -1,15 +1,15 @@
 """What crosses the network between a strategy and a worker, and how it is counted."""
 
 from flowerpress.protocol.blob import STYPE, ProtocolError
-from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
+from flowerpress.protocol.content import content_bytes
 from flowerpress.protocol.layout import Layout
+from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
 from flowerpress.protocol.messages import (
     Hello,
     Hyper,
     Instruction,
     ModelPart,
     Reply,
-    content_bytes,
     question,
 )
 from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError

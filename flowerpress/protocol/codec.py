@@ -99,5 +99,9 @@ def _from_json(value: Any) -> Any:
     if isinstance(value, list):
         return [_from_json(item) for item in value]
     if isinstance(value, dict):
-        return base64.b64decode(value["bytes"], validate=True) if "bytes" in value else float(value["float"])
+        return (
+            base64.b64decode(value["bytes"], validate=True)
+            if "bytes" in value
+            else float(value["float"])
+        )
     return value

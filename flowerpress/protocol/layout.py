@@ -68,7 +68,9 @@ class Layout:
                 for name, shape, dtype, trained in rows
             )
         except (TypeError, ValueError) as error:
-            raise ProtocolError(f"layout is not [[name, shape, dtype, trained], ...]: {error}") from None
+            raise ProtocolError(
+                f"layout is not [[name, shape, dtype, trained], ...]: {error}"
+            ) from None
         if any(n < 0 for entry in entries for n in entry.shape):
             raise ProtocolError("layout has a negative dimension")
         return cls(entries)
@@ -158,6 +160,6 @@ class Layout:
         if len(self.entries) != len(other.entries):
             mine, theirs = ([e.name for e in x.entries] for x in (self, other))
             raise ValueError(f"layouts differ: {len(mine)} arrays {mine} against {theirs}")
-        for mine, theirs in zip(self.entries, other.entries, strict=True):
-            if mine != theirs:
-                raise ValueError(f"layouts differ at array {mine.name!r}: {mine} against {theirs}")
+        for entry, its in zip(self.entries, other.entries, strict=True):
+            if entry != its:
+                raise ValueError(f"layouts differ at array {entry.name!r}: {entry} against {its}")

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Array, RecordDict
 
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
+from flowerpress.protocol.content import ARRAYS, MODEL, metrics_of, unwrap, wrap
 from flowerpress.protocol.layout import Layout
 
-ARRAYS_KEY = "arrays"
 STATUSES = ("update", "resync", "snapshot", "failed")
-_MESSAGE, _MODEL = "message", "model"
-METRICS_KEY = "metrics"
 Hyper = dict[str, int | float | str | bool]
 
 
@@ -81,13 +78,13 @@ class Instruction:
     algorithm: str
     round: int
     version: int
-    applied: int
     seed: int
-    rank: int
-    cohort: int
     layout: str
     hyper: Hyper
     model: ModelPart
+    applied: int = 0
+    rank: int = 0
+    cohort: int = 1
     buffers: bytes = b""
 
     def encode(self) -> RecordDict:
@@ -107,17 +104,17 @@ class Instruction:
         }
         inline = [] if self.model.array else self.model.packets
         tail = [self.buffers] if self.buffers else []
-        content = _content(blob.encode_blob(header, [*inline, *tail]))
+        content = wrap(blob.encode_blob(header, [*inline, *tail]))
         if self.model.array:
-            content.array_records[ARRAYS_KEY][_MODEL] = self.model.array
+            content.array_records[ARRAYS][MODEL] = self.model.array
         return content
 
     @classmethod
     def decode(cls, content: RecordDict) -> Instruction:
         """Read an instruction; raises `ProtocolError` naming the field that is wrong."""
-        header, packets = blob.decode_blob(_blob_of(content))
-        buffers = packets.pop() if _flag(header, "buffers") and packets else b""
-        if (array := content.array_records[ARRAYS_KEY].get(_MODEL)) is not None:
+        header, packets = blob.decode_blob(unwrap(content))
+        buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
+        if (array := content.array_records[ARRAYS].get(MODEL)) is not None:
             packets = blob.decode_blob(blob.from_array(array))[1]
         model = header.get("model")
         if (
@@ -199,13 +196,13 @@ class Reply:
             "buffers": bool(self.buffers),
         }
         tail = [self.buffers] if self.buffers else []
-        return _content(blob.encode_blob(header, [*self.packets, *tail]), self.metrics)
+        return wrap(blob.encode_blob(header, [*self.packets, *tail]), self.metrics)
 
     @classmethod
     def decode(cls, content: RecordDict) -> Reply:
         """Read a reply; raises `ProtocolError` naming the field that is wrong."""
-        header, packets = blob.decode_blob(_blob_of(content))
-        buffers = packets.pop() if _flag(header, "buffers") and packets else b""
+        header, packets = blob.decode_blob(unwrap(content))
+        buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         status = blob.field(header, "status", str)
         if status not in STATUSES:
             raise ProtocolError(f"message field 'status' is {status!r:.80}, not one of {STATUSES}")
@@ -222,7 +219,7 @@ class Reply:
             scale=scale,
             packets=packets,
             buffers=buffers,
-            metrics=_metrics_of(content),
+            metrics=metrics_of(content),
         )
 
     @property
@@ -248,12 +245,12 @@ class Hello:
             "layout": self.layout.to_json(),
             "held": self.held + 1,
         }
-        return _content(blob.encode_blob(header))
+        return wrap(blob.encode_blob(header))
 
     @classmethod
     def decode(cls, content: RecordDict) -> Hello:
         """Read a hello; raises `ProtocolError` naming the field that is wrong."""
-        header, _ = blob.decode_blob(_blob_of(content))
+        header, _ = blob.decode_blob(unwrap(content))
         examples = blob.field(header, "examples", int)
         if not 1 <= examples < 2**53:
             raise ProtocolError(f"message field 'examples' is {examples}, expected at least 1")
@@ -267,38 +264,4 @@ class Hello:
 
 def question() -> RecordDict:
     """Return the content of the message that asks for a `Hello`."""
-    return _content(blob.encode_blob({}))
-
-
-def content_bytes(content: RecordDict) -> int:
-    """Bytes of a message's content as handed to the engine: data, keys and numbers."""
-    return sum(
-        len(key) + record.count_bytes() for key, record in content.items()
-    )
-
-
-def _content(data: bytes, metrics: Mapping[str, float] | None = None) -> RecordDict:
-    content = RecordDict({ARRAYS_KEY: ArrayRecord({_MESSAGE: blob.to_array(data)})})
-    if metrics is not None:
-        content[METRICS_KEY] = MetricRecord(dict(metrics))
-    return content
-
-
-def _blob_of(content: RecordDict) -> bytes:
-    record = content.array_records.get(ARRAYS_KEY)
-    if record is None or _MESSAGE not in record or set(record) - {_MESSAGE, _MODEL}:
-        raise ProtocolError(f"message must carry array {_MESSAGE!r} in record {ARRAYS_KEY!r}")
-    return blob.from_array(record[_MESSAGE])
-
-
-def _metrics_of(content: RecordDict) -> dict[str, float]:
-    record = content.metric_records.get(METRICS_KEY)
-    return {
-        str(name): float(value)
-        for name, value in (record or {}).items()
-        if isinstance(value, int | float)
-    }
-
-
-def _flag(header: dict[str, Any], name: str) -> bool:
-    return bool(blob.field(header, name, bool))
+    return wrap(blob.encode_blob({}))

@@ -1,15 +1,15 @@
 """The model on both sides of the network: versions, missed deltas, snapshots.
 
-Version r is the model after round r. A server either sends the model dense in every round, or, where
-the algorithm compresses the downlink, one delta a round. It knows which version each worker holds,
-and sends the deltas that worker missed or a snapshot, whichever is smaller. Server and workers apply
-deltas by the same function below, so their replicas are equal to the bit.
+A version is the number of steps the model has taken. A server either sends the model dense in
+every round, or, where the algorithm compresses the downlink, one delta a step. It knows which
+version each worker holds, and sends the deltas that worker missed or a snapshot, whichever is
+smaller. Server and workers apply deltas by the same function below, so their replicas are equal to
+the bit.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,16 +51,23 @@ class Replica:
     g: FloatVector | None = None
     scale: float = 1.0
 
+    @property
+    def model(self) -> FloatVector:
+        """Return x; raises `ReplicaError` while the replica is empty."""
+        if self.x is None:
+            raise ReplicaError("this replica holds no model yet")
+        return self.x
+
     def advance(self, packet: bytes, lr: float) -> None:
         """Apply the delta that takes this version to the next."""
-        assert self.x is not None
+        x = self.model
         if self.rule == "step":
-            add_to(packet, self.x, -self.scale)
+            add_to(packet, x, -self.scale)
         else:
             if self.g is None:
-                self.g = np.zeros_like(self.x)
+                self.g = np.zeros_like(x)
             add_to(packet, self.g, self.scale)
-            self.x -= self.x.dtype.type(lr) * self.g
+            x -= x.dtype.type(lr) * self.g
         self.version += 1
 
     def follow(self, part: ModelPart, dim: int, lr: float) -> None:
@@ -77,7 +84,9 @@ class Replica:
             self._load(part, dim)
             return
         if self.x is None or not part.base <= self.version <= part.version:
-            raise ReplicaError(f"deltas start at version {part.base}, this worker holds {self.version}")
+            raise ReplicaError(
+                f"deltas start at version {part.base}, this worker holds {self.version}"
+            )
         if len(part.packets) != part.version - part.base:
             raise ReplicaError(f"{len(part.packets)} deltas from {part.base} to {part.version}")
         for packet in part.packets[self.version - part.base :]:
@@ -123,5 +132,3 @@ class DeltaLog:
         if version < 0 or not 0 <= missed <= len(self.packets):
             return None
         return list(self.packets)[len(self.packets) - missed :]
-
-

@@ -17,6 +17,6 @@ def ensure_task_identity(run_id: int) -> None:
     if TaskIdentity is None:
         return
     try:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id  # noqa: B018
-    except RuntimeError:
+        _ = TaskIdentity.run_id
+    except RuntimeError:  # not set
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1

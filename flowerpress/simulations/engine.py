@@ -61,7 +61,7 @@ class InProcessGrid(Grid):
         Messages to lose and clients to kill.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         app: Callable[[], ClientApp],
         num_nodes: int,

@@ -57,7 +57,7 @@ class SimulationResult:
     seconds: float = 0.0
 
 
-def simulate(  # noqa: PLR0913
+def simulate(
     strategy: CompressedStrategy,
     task_fn: TaskFn,
     num_clients: int = 4,
@@ -135,7 +135,7 @@ def simulate(  # noqa: PLR0913
     common: dict[str, str] = {}
     if state_dir is not None:
         common = {"state-store": "disk", "state-dir": str(state_dir)}
-    recorder = _Recorder(strategy, evaluate_fn, on_round)
+    recorder = Recorder(strategy, evaluate_fn, on_round)
     start = time.perf_counter()
     with (
         InProcessGrid(
@@ -157,19 +157,18 @@ def simulate(  # noqa: PLR0913
             evaluate_fn=recorder,
         )
     arrays = result.arrays if len(result.arrays) else initial
-    return SimulationResult(
-        arrays, strategy.ledger, recorder.history, time.perf_counter() - start
-    )
+    return SimulationResult(arrays, strategy.ledger, recorder.history, time.perf_counter() - start)
 
 
 def _initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
     make = getattr(task_fn, "initial_arrays", None)
     arrays = make() if make is not None else task_fn(0, num_clients).initial_arrays()
-    assert isinstance(arrays, ArrayRecord)
+    if not isinstance(arrays, ArrayRecord):
+        raise TypeError(f"initial_arrays() gave a {type(arrays).__name__}, not an ArrayRecord")
     return arrays
 
 
-class _Recorder:
+class Recorder:
     """Flower's evaluate_fn: calls the user's, and notes bytes and time."""
 
     def __init__(
@@ -220,5 +219,3 @@ def _quiet_flower(*, quiet: bool) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,9 +24,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from flowerpress.compressors import PacketError, add_to, make_compressor
+from flowerpress.compressors import PacketError, make_compressor
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Hyper, Instruction, Layout, Ledger, Reply
+from flowerpress.strategies.averages import average_buffers, metric_contents, pack_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.options import check_options
@@ -35,10 +37,6 @@ FloatVector = npt.NDArray[np.floating[Any]]
 MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 log = logging.getLogger("flowerpress")
 _START_OVER_EVERY = 10  # rounds, at least: one worker must not make all send dense in every round
-
-
-class RoundError(RuntimeError):
-    """Every worker of a round failed: says what the first of them said."""
 
 
 class CompressedStrategy(FedAvg):
@@ -74,7 +72,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     Raises
     ------
     ValueError
-        An option is out of range, or the algorithm cannot use the compressor: says why.
+        An option is out of range, or the algorithm cannot use the compressor.
     """
 
     name: ClassVar[str]
@@ -83,7 +81,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     rule: ClassVar[str] = "step"  # how a step moves the model, see `Downlink`
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         *,
         compressor: str = "topk:0.01",
@@ -130,7 +128,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     # What an algorithm is made of -----------------------------------------------------------
 
     def begin(self) -> None:
-        """Make the algorithm's buffers; `model` and `layout` are there."""
+        """Make the algorithm's buffers; `model` is there."""
 
     @abstractmethod
     def receive(self, packet: bytes, weight: float) -> None:
@@ -138,7 +136,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
 
     @abstractmethod
     def step(self, answered: list[Client], server_round: int) -> None:
-        """Take the model from x^{r-1} to x^r; `answered`: whose updates were received, not empty."""
+        """Take the model from x^{r-1} to x^r; `answered`, not empty: whose updates came in."""
 
     def forget(self) -> None:
         """Forget what is shared with the workers (`shared` algorithms only)."""
@@ -160,9 +158,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         """Forget all of an earlier run."""
         self.population = Population(self.weights, self.hello_timeout)
         self.exchange = Exchange(self.population)
-        self._layout: Layout | None = None
         self._model: Downlink | None = None
-        self._buffers: FloatVector | None = None
         self._initial: ArrayRecord | None = None
         self._cohort: list[Client] = []
         self.train_metrics: MetricRecord | None = None
@@ -197,12 +193,16 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         applied = [answer for answer in answers if self._apply(server_round, *answer)]
         self.train_metrics = None
         if not applied:
-            self._explain(server_round, answers)
+            self.exchange.explain(server_round, answers, len(self._cohort))
             return None, None
         self.step([client for client, _ in applied], server_round)
-        self._average_buffers(applied)
-        self.train_metrics = self._train_metrics(applied)
-        return self.arrays(), self.train_metrics
+        masses = [self.population.mass(client) for client, _ in applied]
+        packets = [reply.buffers for _, reply in applied]
+        self.model.buffers = average_buffers(self.model.buffers, packets, masses)
+        self.train_metrics = self.train_metrics_aggr_fn(
+            metric_contents(applied, self.weighted_by_key), self.weighted_by_key
+        )
+        return self.model.arrays(), self.train_metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -224,7 +224,8 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     def summary(self) -> None:
         """Log the algorithm and its settings, then FedAvg's."""
         log.info("\t├──> %s: %s", self.name, self.summary_line)
-        log.info("\t│\t└── %s", ", ".join(f"{k}={v}" for k, v in self.hyper().items()))
+        options = ", ".join(f"{name}={value}" for name, value in self.hyper().items())
+        log.info("\t│\t└── %s", options)
         super().summary()
 
     # What users and algorithms see of a run ---------------------------------------------------
@@ -235,82 +236,65 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         return self.exchange.ledger
 
     @property
-    def layout(self) -> Layout:
-        """The model's layout, known once a worker was met."""
-        if self._layout is None:
-            raise RuntimeError("the strategy has not started: no worker was met yet")
-        return self._layout
-
-    @property
     def model(self) -> Downlink:
         """The server's model."""
         if self._model is None:
             raise RuntimeError("the strategy has not started: no worker was met yet")
         return self._model
 
-    def arrays(self) -> ArrayRecord:
-        """Return the model as it is now."""
-        return self.layout.unflatten(self.model.x, self._buffers)
-
     # The parts of a round ----------------------------------------------------------------------
 
     def _admit(self, hello: Hello) -> None:
         """Start with the first worker's layout; refuse a worker with another one."""
-        if self._layout is not None:
-            self._layout.check(hello.layout)
+        if self._model is not None:
+            self._model.layout.check(hello.layout)
             return
-        assert self._initial is not None
+        if self._initial is None:
+            raise ValueError("no round was started yet")
         untrained = [entry.name for entry in hello.layout.entries if not entry.trained]
         layout = Layout.of(self._initial, untrained)
         layout.check(hello.layout)
-        x, self._buffers = layout.flatten(self._initial)
-        self._model = Downlink(x, self.downlink, self.rule, self.lr, self.seed, layout.sizes)
-        self._layout = layout
+        self._model = Downlink(
+            layout, self._initial, self.downlink, rule=self.rule, lr=self.lr, seed=self.seed
+        )
         self.begin()
 
     def _sample(
         self, grid: Grid, server_round: int, fraction: float, at_least: int
     ) -> list[Client]:
         """Wait until enough workers are there, and draw the cohort."""
-
         needed = max(self.min_available_nodes, at_least, 1)
-
-        def ready() -> int:
-            return self.population.meet(
-                grid, server_round, self._admit, self.ledger, needed=needed
-            )
-
-        wait_for(ready, needed, self.available_timeout)
+        ask = partial(
+            self.population.meet, grid, server_round, self._admit, self.ledger, needed=needed
+        )
+        wait_for(ask, needed, self.available_timeout)
         online = self.population.online(grid)
         count = max(int(len(online) * fraction), at_least, 1)
         return self.population.sample(online, count, self.seed, server_round)
 
     def _orders(self, server_round: int, cohort: list[Client], purpose: str) -> list[Message]:
+        """Make the cohort's instructions for training, or for evaluation of the whole model."""
         train = purpose == "train"
-        buffers = self._packed_buffers()
-        messages = []
-        for rank, client in enumerate(cohort):
-            order = Instruction(
-                algorithm=self.name if train else "",
-                round=server_round,
-                version=self.exchange.question,
-                applied=client.receiver.ask(self.exchange.question) if train else 0,
-                seed=self.seed,
-                rank=rank,
-                cohort=len(cohort),
-                layout=self.layout.digest,
-                hyper=self.hyper(),
-                model=self.model.part_for(client.held) if train else self.model.snapshot(),
-                buffers=buffers,
-            )
-            messages.append(self.exchange.message(order, client, purpose))
-        return messages
+        order = Instruction(
+            algorithm=self.name if train else "",
+            round=server_round,
+            version=self.exchange.question,
+            seed=self.seed,
+            cohort=len(cohort),
+            layout=self.model.layout.digest,
+            hyper=self.hyper(),
+            model=self.model.snapshot(),
+            buffers=pack_buffers(self.model.buffers),
+        )
+        return self.exchange.orders(order, cohort, purpose, self.model.part_for)
 
     def _apply(self, server_round: int, client: Client, reply: Reply) -> bool:
         """Apply one answer; returns whether it was an update and went in."""
         if reply.status != "failed":
             client.held = reply.held
-        verdict = self.exchange.judge(server_round, client, reply, self.layout, shared=self.shared)
+        verdict = self.exchange.judge(
+            server_round, client, reply, self.model.layout, shared=self.shared
+        )
         if verdict is Acceptance.MISMATCH and self.shared:
             self._start_over = server_round >= self._started_over + _START_OVER_EVERY
         if verdict is not Acceptance.APPLY:
@@ -322,43 +306,3 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             return False
         client.receiver.apply(reply.version)
         return True
-
-    def _explain(self, server_round: int, answers: list[tuple[Client, Reply]]) -> None:
-        """Say why a round had no update; raise if all workers failed, for they would again."""
-        failed = [(c, r) for c, r in answers if r.status == "failed"]
-        if failed and len(failed) == len(self._cohort):
-            client, reply = failed[0]
-            raise RoundError(
-                f"round {server_round}: all {len(failed)} clients failed; "
-                f"client {client.id}: {reply.reason}"
-            )
-        log.warning(
-            "round %d: no update from %d clients; the model stays as it is",
-            server_round,
-            len(self._cohort),
-        )
-
-    def _packed_buffers(self) -> bytes:
-        if self._buffers is None or not self._buffers.size:
-            return b""
-        return make_compressor("identity").compress(self._buffers).data
-
-    def _average_buffers(self, applied: list[tuple[Client, Reply]]) -> None:
-        """Average what is not trained over those who answered."""
-        if self._buffers is None or not self._buffers.size:
-            return
-        masses = [self.population.mass(client) for client, _ in applied]
-        mean = np.zeros_like(self._buffers)
-        for (_, reply), mass in zip(applied, masses, strict=True):
-            add_to(reply.buffers, mean, mass / sum(masses))
-        self._buffers = mean
-
-    def _train_metrics(self, applied: list[tuple[Client, Reply]]) -> MetricRecord:
-        """Average the metrics all workers gave."""
-        names = set.intersection(*(set(reply.metrics) for _, reply in applied))
-        contents = []
-        for client, reply in applied:
-            values: dict[str, int | float] = {name: reply.metrics[name] for name in sorted(names)}
-            values[self.weighted_by_key] = client.examples
-            contents.append(RecordDict({"metrics": MetricRecord(dict(values))}))
-        return self.train_metrics_aggr_fn(contents, self.weighted_by_key)

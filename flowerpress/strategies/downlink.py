@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from flwr.app import ArrayRecord
 
 from flowerpress.compressors import Draw, add_to, make_compressor
 from flowerpress.compressors.feedback import contraction_scale
-from flowerpress.protocol import DeltaLog, ModelPart, Replica
+from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica
 
 FloatVector = npt.NDArray[np.floating[Any]]
 _STREAM = 1  # of `Draw`: the uplink is stream 0
@@ -20,8 +21,9 @@ class Downlink:
 
     Parameters
     ----------
-    x : vector
-        The initial model; copied.
+    layout : Layout
+    initial : ArrayRecord
+        The initial model, of that layout.
     spec : str
         Compressor of the deltas; empty: the model goes dense in every round.
     rule : {"step", "ef21"}
@@ -30,8 +32,6 @@ class Downlink:
         Step size of rule "ef21".
     seed : int
         The run's seed.
-    sizes : tuple of int
-        The layout's sizes, for compressors that work per tensor.
 
     Raises
     ------
@@ -40,12 +40,14 @@ class Downlink:
     """
 
     def __init__(
-        self, x: FloatVector, spec: str, rule: str, lr: float, seed: int, sizes: tuple[int, ...]
+        self, layout: Layout, initial: ArrayRecord, spec: str, *, rule: str, lr: float, seed: int
     ) -> None:
+        self.layout = layout
+        x, self.buffers = layout.flatten(initial)
         self._identity = make_compressor("identity")
-        self._compressor = make_compressor(spec).bind(sizes) if spec else None
+        self._compressor = make_compressor(spec).bind(layout.sizes) if spec else None
         scale = contraction_scale(self._compressor.traits(x.size)) if self._compressor else 1.0
-        self.replica = Replica(rule if spec else "dense", 0, x.copy(), None, scale)
+        self.replica = Replica(rule if spec else "dense", 0, x, None, scale)
         self.rule, self.lr, self.seed = rule, lr, seed
         self.log = DeltaLog(limit=x.nbytes)
         self.error: FloatVector | None = None  # what a compressed "step" still owes
@@ -54,8 +56,11 @@ class Downlink:
     @property
     def x(self) -> FloatVector:
         """The model."""
-        assert self.replica.x is not None
-        return self.replica.x
+        return self.replica.model
+
+    def arrays(self) -> ArrayRecord:
+        """Return the model and its buffers as they are now."""
+        return self.layout.unflatten(self.x, self.buffers)
 
     @property
     def version(self) -> int:

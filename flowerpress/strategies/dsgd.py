@@ -6,8 +6,8 @@
 
 QSGD (Alistarh et al. 2017, arXiv:1610.02132) with ``qsgd``; FedPAQ (Reisizadeh et al. 2020,
 arXiv:1909.13014) with K local steps; FedAvg (McMahan et al. 2017, arXiv:1602.05629) with the
-identity: the mean of the workers' models is x minus lr times the mean of their pseudo-gradients when
-``lr`` is also the local step size. The worker half is in ``clients/dsgd.py``.
+identity: the mean of the workers' models is x minus lr times the mean of their pseudo-gradients
+when ``lr`` is also the local step size. The worker half is in ``clients/dsgd.py``.
 
 An absent, late or failed worker is left out of that round's mean. A new worker takes part at once.
 """
@@ -45,8 +45,8 @@ class DSGD(CompressedStrategy):
     def __init__(self, *, compressor: str = "qsgd:7", **options: Any) -> None:
         super().__init__(compressor=compressor, **options)
 
-    def begin(self) -> None:  # noqa: D102
-        traits = make_compressor(self.compressor).traits(self.layout.dim)
+    def begin(self) -> None:
+        traits = make_compressor(self.compressor).traits(self.model.layout.dim)
         if not traits.unbiased:
             log.warning(
                 "%s with %s, which is biased: it may diverge; ef14 and ef21 correct the bias",
@@ -55,10 +55,10 @@ class DSGD(CompressedStrategy):
             )
         self._sum = np.zeros_like(self.model.x)
 
-    def receive(self, packet: bytes, weight: float) -> None:  # noqa: D102
+    def receive(self, packet: bytes, weight: float) -> None:
         add_to(packet, self._sum, weight)
 
-    def step(self, answered: list[Client], server_round: int) -> None:  # noqa: D102
+    def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))
         self.model.move(self._sum.dtype.type(self.lr / mass) * self._sum, server_round)
         self._sum[:] = 0
@@ -82,4 +82,3 @@ class FedAvg(DSGD):
             raise ValueError("fedavg is dense and takes no compressor: use dsgd, ef14 or ef21")
         options["client_compressors"] = False
         super().__init__(compressor="identity", **options)
-

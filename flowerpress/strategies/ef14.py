@@ -1,8 +1,8 @@
 """Error feedback (EF14), one-way and two-way: server half.
 
 Seide et al. 2014; Stich, Cordonnier, Jaggi 2018 (arXiv:1809.07599); Karimireddy et al. 2019
-(arXiv:1901.09847). Two-way: Zheng, Huang, Kwok 2019 (dist-EF-SGD, arXiv:1905.10936), Tang et al. 2019
-(DoubleSqueeze, arXiv:1905.05957).
+(arXiv:1901.09847). Two-way: Zheng, Huang, Kwok 2019 (dist-EF-SGD, arXiv:1905.10936), Tang et al.
+2019 (DoubleSqueeze, arXiv:1905.05957).
 
     1. broadcast x
     2. receive w_i = C(e_i + lr * g_i) from the workers S that answer
@@ -17,8 +17,8 @@ With ``downlink`` Q, instead of 1 and 4:
 At constant lr, x - (mean of e_i) - e follows uncompressed SGD exactly. The worker half is in
 ``clients/ef14.py``.
 
-An absent, late or failed worker keeps what it owes (a lost packet is owed whole). A worker that loses
-its memory loses what it owed, nothing else. A new worker takes part at once.
+An absent, late or failed worker keeps what it owes (a lost packet is owed whole). A worker that
+loses its memory loses what it owed, nothing else. A new worker takes part at once.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import add_to, make_compressor
-from flowerpress.compressors.feedback import contraction_scale
+from flowerpress.compressors import add_to
 from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.options import require_contraction
 from flowerpress.strategies.population import Client
 
 
@@ -55,16 +55,16 @@ class EF14(CompressedStrategy):
         self, *, compressor: str = "topk:0.01", downlink: str = "", **options: Any
     ) -> None:
         super().__init__(compressor=compressor, **options)
-        self.downlink = make_compressor(downlink).spec if downlink else ""
+        require_contraction(self.compressor)
+        self.downlink = require_contraction(downlink) if downlink else ""
 
-    def begin(self) -> None:  # noqa: D102
-        contraction_scale(make_compressor(self.compressor).traits(self.layout.dim))
+    def begin(self) -> None:
         self._sum = np.zeros_like(self.model.x)
 
-    def receive(self, packet: bytes, weight: float) -> None:  # noqa: D102
+    def receive(self, packet: bytes, weight: float) -> None:
         add_to(packet, self._sum, weight)
 
-    def step(self, answered: list[Client], server_round: int) -> None:  # noqa: D102
+    def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))
         self.model.move(self._sum / self._sum.dtype.type(mass), server_round)
         self._sum[:] = 0

@@ -1,20 +1,20 @@
 """EF21, EF21-SGDM and EF21-SGD2M: server half.
 
-EF21: Richtarik, Sokolov, Fatkhullin 2021 (arXiv:2106.05203), Algorithm 2. Partial participation and a
-compressed downlink (EF21-PP, EF21-BC): Fatkhullin et al. 2021 (arXiv:2110.03294). Momentum:
-Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155), Algorithms 1 and 3.
+EF21: Richtarik, Sokolov, Fatkhullin 2021 (arXiv:2106.05203). Partial participation and a compressed
+downlink (EF21-PP, EF21-BC): Fatkhullin et al. 2021 (arXiv:2110.03294). Momentum (EF21-SGDM,
+EF21-SGD2M): Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155).
 
     1. broadcast x
     2. receive c_i = C(d_i - g_i) from the workers S that answer; g_i += c_i
-    3. g += sum over S of w_i c_i              (w_i of the WHOLE population: divide by n, not |S|)
+    3. g += sum over S of w_i c_i              (w_i of the WHOLE population: / n, not / |S|)
     4. x -= lr * g
 
 With ``downlink`` Q (EF21-BC), instead of 1 and 4, where h is what everyone knows of g:
 
     4. broadcast b = Q(g - h);  everyone: h += b;  x -= lr * h
 
-g is the weighted mean of the workers' g_i at every moment. It is kept as a sum, so that a worker who
-joins changes the divisor alone. The worker half is in ``clients/ef21.py``.
+g is the weighted mean of the workers' g_i at every moment. It is kept as a sum, so that a worker
+who joins changes the divisor alone. The worker half is in ``clients/ef21.py``.
 
 An absent, late or failed worker keeps g_i, and so does g. A new worker starts from g_i = 0 with a
 dense message. If a worker's g_i is lost, g cannot be corrected without it: all workers start over
@@ -27,11 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import add_to, make_compressor
-from flowerpress.compressors.feedback import contraction_scale
+from flowerpress.compressors import add_to
 from flowerpress.protocol import Hyper
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
-from flowerpress.strategies.options import require
+from flowerpress.strategies.options import require, require_contraction
 from flowerpress.strategies.population import Client
 
 
@@ -51,7 +50,9 @@ class EF21(CompressedStrategy):
     """
 
     name = "ef21"
-    summary_line = "differences to a shared state (EF21); EF21-PP by sampling, EF21-BC with downlink"
+    summary_line = (
+        "differences to a shared state (EF21); EF21-PP by sampling, EF21-BC with downlink"
+    )
     citation = "Richtarik et al. 2021, arXiv:2106.05203; Fatkhullin et al. 2021, arXiv:2110.03294"
     rule = "ef21"
     shared = True
@@ -66,17 +67,17 @@ class EF21(CompressedStrategy):
     ) -> None:
         super().__init__(compressor=compressor, **options)
         require(init in ("dense", "compressed"), "init", init, "dense or compressed")
-        self.downlink = make_compressor(downlink).spec if downlink else ""
+        require_contraction(self.compressor)
+        self.downlink = require_contraction(downlink) if downlink else ""
         self.init = init
 
-    def begin(self) -> None:  # noqa: D102
-        contraction_scale(make_compressor(self.compressor).traits(self.layout.dim))
+    def begin(self) -> None:
         self._sum = np.zeros_like(self.model.x)
 
-    def forget(self) -> None:  # noqa: D102
+    def forget(self) -> None:
         self._sum[:] = 0
 
-    def receive(self, packet: bytes, weight: float) -> None:  # noqa: D102
+    def receive(self, packet: bytes, weight: float) -> None:
         add_to(packet, self._sum, weight)
 
     @property
@@ -84,10 +85,10 @@ class EF21(CompressedStrategy):
         """The server's estimate of the gradient: the weighted mean of the workers' g_i."""
         return self._sum / self._sum.dtype.type(self.population.total)
 
-    def step(self, answered: list[Client], server_round: int) -> None:  # noqa: D102
+    def step(self, answered: list[Client], server_round: int) -> None:
         self.model.move(self.g, server_round)
 
-    def hyper(self) -> Hyper:  # noqa: D102
+    def hyper(self) -> Hyper:
         return {**super().hyper(), "init": self.init}
 
 
@@ -111,7 +112,7 @@ class EF21SGDM(EF21):
         require(0 < momentum <= 1, "momentum", momentum, "a number in (0, 1]")
         self.momentum = momentum
 
-    def hyper(self) -> Hyper:  # noqa: D102
+    def hyper(self) -> Hyper:
         return {**super().hyper(), "momentum": self.momentum}
 
 
@@ -128,4 +129,4 @@ class EF21SGD2M(EF21SGDM):
 
     name = "ef21-sgd2m"
     summary_line = "EF21 on the momentum of the momentum: noise averages out over the workers"
-    citation = "Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155, Appendix"
+    citation = "Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155"

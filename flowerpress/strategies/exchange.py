@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, RecordDict
 
@@ -15,6 +15,7 @@ from flowerpress.protocol import (
     Layout,
     Ledger,
     LedgerRow,
+    ModelPart,
     ProtocolError,
     Reply,
     content_bytes,
@@ -22,6 +23,10 @@ from flowerpress.protocol import (
 from flowerpress.strategies.population import Client, Population
 
 log = logging.getLogger("flowerpress")
+
+
+class RoundError(RuntimeError):
+    """Every worker of a round failed: says what the first of them said."""
 
 
 @dataclass
@@ -44,11 +49,28 @@ class Exchange:
     refused: int = 0
     resyncs: int = 0
 
-    def message(self, order: Instruction, client: Client, purpose: str) -> Message:
-        """Return the Flower message of `order`, entered in the ledger."""
-        content = order.encode()
-        self._enter(order.round, client.id, "down", content, order.payload, purpose)
-        return Message(content, client.node, purpose)
+    def orders(
+        self,
+        order: Instruction,
+        cohort: Sequence[Client],
+        purpose: str,
+        part_for: Callable[[int], ModelPart],
+    ) -> list[Message]:
+        """Return `order` as one message to each of the cohort, entered in the ledger.
+
+        For training each gets its rank, the version applied last, and the model's part it lacks.
+        """
+        messages = []
+        for rank, client in enumerate(cohort):
+            own = order
+            if purpose == "train":
+                applied = client.receiver.ask(order.version)
+                part = part_for(client.held)
+                own = replace(order, rank=rank, applied=applied, model=part)
+            content = own.encode()
+            self._enter(order.round, client.id, "down", content, own.payload, purpose)
+            messages.append(Message(content, client.node, purpose))
+        return messages
 
     def answers(
         self, server_round: int, cohort: Sequence[Client], messages: Iterable[Message]
@@ -117,6 +139,17 @@ class Exchange:
                 return Acceptance.STALE
         return verdict
 
+    def explain(
+        self, server_round: int, answers: Sequence[tuple[Client, Reply]], asked: int
+    ) -> None:
+        """Say that a round had no update; raise if all workers failed, for they would again."""
+        failed = [(client, reply) for client, reply in answers if reply.status == "failed"]
+        if failed and len(failed) == asked:
+            client, reply = failed[0]
+            where = f"round {server_round}: all {asked} clients failed"
+            raise RoundError(f"{where}; client {client.id}: {reply.reason}")
+        log.warning("round %d: no update from %d clients: the model stays", server_round, asked)
+
     def evaluations(self, server_round: int, messages: Iterable[Message]) -> list[RecordDict]:
         """Return the contents of the evaluation replies, in order of the workers' ids."""
         found: dict[int, RecordDict] = {}
@@ -134,7 +167,7 @@ class Exchange:
         self.refused += 1
         log.warning("round %d: refused %s", server_round, reason)
 
-    def _enter(  # noqa: PLR0913
+    def _enter(
         self,
         server_round: int,
         client: int,

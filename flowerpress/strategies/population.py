@@ -73,7 +73,7 @@ class Population:
     _refusals: dict[int, str] = field(default_factory=dict)  # node -> why
 
     def mass(self, client: Client) -> float:
-        """What `client` counts for, before it is divided by the total."""
+        """Return what `client` counts for, before it is divided by the total."""
         return float(client.examples) if self.weights == "num-examples" else 1.0
 
     @property
