@@ -1,0 +1,75 @@
+"""Write the golden packets: ``python -m tests.golden.make``.
+
+A golden packet is a promise: bytes of a frame version decode for ever to what they held, and the
+compressor of today still writes them. So files are only added; one that exists is never written
+again. A change of the bytes takes a new codec number or a new frame version.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+
+from flowerpress.compressors import Draw, decompress, make_compressor
+
+FOLDER = Path(__file__).parent / "v1"
+DRAW = {"seed": 0x0123456789ABCDEF, "round": 5, "rank": 2, "cohort": 4, "stream": 1}
+
+# name: spec, dim, dtype. 1100 is one whole block of 1024 and a rest.
+CASES = {
+    "identity": ("identity", 5, "<f4"),
+    "identity-float64": ("identity", 5, "<f8"),
+    "topk-varint": ("topk:k=4", 1100, "<f4"),
+    "topk-rice": ("topk:k=40", 1100, "<f4"),
+    "topk-bitmap": ("topk:0.5", 1100, "<f4"),
+    "topk-tiny": ("topk:k=1", 5, "<f4"),
+    "topk-float64": ("topk:k=3", 50, "<f8"),
+    "randk-uniform": ("randk:k=20", 1100, "<f4"),
+    "randk-uniform-float64": ("randk:k=3", 300, "<f8"),
+    "randk-stratified": ("randk:0.01,law=stratified", 1100, "<f4"),
+    "sign": ("sign", 1100, "<f4"),
+    "sign-l2-blocks-float64": ("sign:l2,block=100", 1100, "<f8"),
+    "sign-tensors": ("sign:block=tensor", 1100, "<f4"),
+    "qsgd-1-one-norm": ("qsgd:1,bucket=0", 1100, "<f4"),
+    "qsgd-2-three-bits": ("qsgd:2,bucket=64", 1100, "<f4"),
+    "qsgd-7": ("qsgd", 1100, "<f4"),
+    "qsgd-7-float64": ("qsgd", 1100, "<f8"),
+}
+
+
+def vector(dim: int, dtype: str) -> np.ndarray:
+    """Return numbers that are exact in float32, of many magnitudes, with zeros and ties."""
+    i = np.arange(dim)
+    mantissas = (i * 7919 % 2003 - 1001) // 3 * 3
+    return np.ldexp(mantissas, -(i * 31 % 17)).astype(dtype)
+
+
+def case(spec: str, dim: int, dtype: str) -> dict[str, object]:
+    """Compress the vector and note everything that a reader needs."""
+    x = vector(dim, dtype)
+    packet = make_compressor(spec).bind((dim // 3, dim - dim // 3)).compress(x, Draw(**DRAW))
+    return {
+        "spec": spec,
+        "draw": DRAW,
+        "sizes": [dim // 3, dim - dim // 3],
+        "dtype": dtype,
+        "input": _text(x.tobytes()),
+        "packet": _text(packet.data),
+        "decoded": _text(decompress(packet).tobytes()),
+    }
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, (spec, dim, dtype) in CASES.items():
+        path = FOLDER / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(case(spec, dim, dtype), indent=1) + "\n")
+            print("wrote", path.name)
