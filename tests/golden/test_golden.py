@@ -11,6 +11,7 @@ import pytest
 from flowerpress.compressors import Draw, Packet, decompress, make_compressor
 from flowerpress.compressors.registry import _OWN
 from flowerpress.compressors.testing import forced_kernels
+from tests.golden import reader
 from tests.golden.make import CASES, FOLDER, vector
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -32,6 +33,13 @@ def test_golden(name, kernels):
     with forced_kernels(kernels):
         assert decompress(case["packet"]).tobytes() == case["decoded"]
         assert compressor.compress(x, Draw(**case["draw"])).data == case["packet"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_format_page_is_enough_to_read_a_packet(name):
+    case = load(name)
+    decoded = np.frombuffer(case["decoded"], dtype=case["dtype"])
+    assert np.array_equal(reader.read(case["packet"]), decoded)
 
 
 def test_every_case_has_its_file():
