@@ -55,7 +55,6 @@ class Packet:
     Examples
     --------
     >>> import numpy as np
-    import numpy.typing as npt
     >>> from flowerpress.compressors import make_compressor
     >>> packet = make_compressor("identity").compress(np.array([1.0], dtype=np.float32))
     >>> packet.data[:4], packet.data[24:].hex()
