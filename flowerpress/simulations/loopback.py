@@ -209,7 +209,7 @@ class Loopback:
 
     def _start(self, name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
         # Each in a process group of its own, so that what it starts can be ended with it.
-        with (self._logs / f"{name}.log").open("ab") as log:
+        with (self._logs / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(  # noqa: S603  (likewise)
                 [_program(program), *options],
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,161 @@
+"""The Flower App without Flower's processes: run config, ServerApp and ClientApp in this one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+from safetensors.numpy import load_file
+
+from flowerpress.simulations import InProcessGrid, simulate
+from flowerpress.simulations.flower_app import client_app, digest, server_app
+from flowerpress.simulations.run_config import (
+    RUN_KEYS,
+    TASK_KEYS,
+    schedule,
+    strategy_choice,
+    task_choice,
+)
+from flowerpress.simulations.tasks import _TASKS, make_task_fn, task_names
+from flowerpress.strategies import make_strategy, strategy_names, strategy_options
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+CONFIG: dict[str, Any] = APP["config"]
+IN_PYTHON_ONLY = {  # keys of Flower's records and functions: no words of a run config
+    "weighted_by_key",
+    "arrayrecord_key",
+    "configrecord_key",
+    "train_metrics_aggr_fn",
+    "evaluate_metrics_aggr_fn",
+}
+
+
+def run_app(config: dict[str, Any], clients: int = 3, **node_configs: Any) -> None:
+    with InProcessGrid(
+        lambda: client_app, clients, run_config=config, node_configs=node_configs.get("nodes")
+    ) as grid:
+        server_app(grid, Context(grid.run_id, 1, {}, RecordDict(), config))
+
+
+def test_run_config_has_a_key_for_every_option() -> None:
+    options = {name for strategy in strategy_names() for name in strategy_options(strategy)}
+    wanted = {name.replace("_", "-") for name in options - IN_PYTHON_ONLY}
+    assert wanted - {"seed"} == set(CONFIG) - {*RUN_KEYS, *TASK_KEYS}
+
+
+def test_run_config_has_a_key_for_every_task_option() -> None:
+    tasks = [import_module(f"flowerpress.simulations.tasks.{name}") for name in task_names()]
+    options = {
+        key
+        for name, task in zip(task_names(), tasks, strict=True)
+        for key in getattr(task, _TASKS[name]).options
+    }
+    assert {key.replace("_", "-") for key in options} | {"partition"} == set(TASK_KEYS)
+    assert set(TASK_KEYS) | set(RUN_KEYS) <= set(CONFIG)
+
+
+def test_app_is_what_is_shipped() -> None:
+    assert APP["components"] == {
+        "serverapp": "flowerpress.simulations.flower_app:server_app",
+        "clientapp": "flowerpress.simulations.flower_app:client_app",
+    }
+    for pattern in APP["fab-include"]:  # Flower refuses a pattern that matches nothing
+        assert any(ROOT.glob(pattern)), pattern
+
+
+@pytest.mark.parametrize("strategy", strategy_names())
+def test_every_strategy_is_named_by_one_key(strategy: str) -> None:
+    name, options = strategy_choice({**CONFIG, "strategy": strategy})
+    assert make_strategy(name, **options).name == strategy
+
+
+def test_option_of_another_strategy_is_refused() -> None:
+    name, options = strategy_choice({**CONFIG, "strategy": "ef14", "momentum": 0.5})
+    with pytest.raises(ValueError, match=r"ef14 has no option 'momentum': it has .*compressor"):
+        make_strategy(name, **options)
+
+
+def test_option_of_another_task_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'digits' has no option 'path'.*backend"):
+        run_app({**CONFIG, "path": "a9a"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num-server-rounds", 0, "num-server-rounds is 0: expected at least 1"),
+        ("num-server-rounds", 2.5, "num-server-rounds is 2.5: expected a whole number"),
+        ("round-timeout", 0, "round-timeout is 0: expected a number of seconds above 0"),
+        ("round-timeout", "long", "round-timeout is 'long': expected a number"),
+        ("out", 1, "out is 1: expected a text"),
+    ],
+)
+def test_bad_schedule_is_refused(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        schedule({**CONFIG, key: value})
+
+
+def test_missing_key_says_where_it_belongs() -> None:
+    config = {key: value for key, value in CONFIG.items() if key != "seed"}
+    with pytest.raises(ValueError, match=r"no 'seed'.*\[tool.flwr.app.config\]"):
+        task_choice(config)
+
+
+def test_node_says_how_it_computes_but_not_what() -> None:
+    node = {"backend": "torch", "partition": "contiguous", "task": "mnist", "seed": 3}
+    choice = task_choice({**CONFIG, "backend": "numpy"}, node)
+    assert choice == ("digits", 0, (("backend", "torch"),))
+
+
+def test_app_gives_the_trajectory_of_simulate(tmp_path: Path) -> None:
+    nodes = {0: {"compressor": "topk:0.02"}, 1: {"compressor": "qsgd:7"}}
+    config = {**CONFIG, "num-server-rounds": 4, "seed": 5, "lr": 0.5, "compressor": "topk:0.1"}
+    run_app({**config, "partition": "dirichlet:0.5", "out": str(tmp_path)}, nodes=nodes)
+
+    task_fn = make_task_fn("digits", partition="dirichlet:0.5", seed=5)
+    strategy = make_strategy("ef21-sgdm", compressor="topk:0.1", lr=0.5)
+    expected = simulate(
+        strategy, task_fn, 3, 4, 5, evaluate_fn=task_fn.evaluate_fn, node_configs=nodes
+    )
+    (folder,) = tmp_path.iterdir()
+    model = load_file(folder / "model.safetensors")
+    for name, array in expected.arrays.items():
+        np.testing.assert_array_equal(model[name], array.numpy())
+    run = json.loads((folder / "results.json").read_text("utf-8"))["runs"][0]
+    assert run["up_bytes"] == expected.ledger.up_bytes
+    assert run["final"] == expected.history[-1].metrics
+    assert run["config"]["clients"] == 3
+    rows = json.loads((folder / "ledger.json").read_text("utf-8"))
+    assert sum(r["payload"] + r["framing"] for r in rows) == (
+        expected.ledger.up_bytes + expected.ledger.down_bytes
+    )
+
+
+def test_client_that_cannot_compute_says_so_to_the_server() -> None:
+    with pytest.raises(RuntimeError, match=r"expected one of numpy, torch, not 'abacus'"):
+        run_app({**CONFIG, "num-server-rounds": 1}, 2, nodes={1: {"backend": "abacus"}})
+
+
+def test_digest_tells_models_apart() -> None:
+    arrays = make_task_fn("digits").initial_arrays()
+    assert digest(arrays) == digest(make_task_fn("digits", seed=1).initial_arrays())
+    assert digest(arrays) != digest(make_task_fn("mnist", model="mlp").initial_arrays())
+
+
+def test_client_of_a_numpy_task_does_not_import_what_it_does_not_need() -> None:
+    code = (
+        "import sys; from flowerpress.simulations import flower_app as app;"
+        "app._task_fn(app.TaskChoice('digits', 0, (('backend', 'numpy'),)))(0, 2);"
+        "print(*{'torch', 'ray', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
