@@ -206,11 +206,18 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(error.format_message() + "\n")
     except click.ClickException as error:
         complain(error.format_message() + valid_choices(error))
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("FLOWERPRESS_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("FLOWERPRESS_TRACEBACK") or not is_users(error):
             raise
         complain(str(error) or type(error).__name__)
     return USAGE_ERROR
+
+
+def is_users(error: Exception) -> bool:
+    """Return whether an error says what is wrong with the command, the data or the machine."""
+    from flowerpress.strategies import RoundError
+
+    return isinstance(error, ValueError | OSError | ImportError | RoundError)
 
 
 def valid_choices(error: click.ClickException) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from inspect import cleandoc
 from typing import NamedTuple
 
-from flowerpress.compressors import compressor_names
+from flowerpress.compressors import Compressor, compressor_names
 from flowerpress.simulations.tasks import describe, task_names
-from flowerpress.strategies import strategy_names
+from flowerpress.strategies import strategy_class, strategy_names
 
 
 class Entry(NamedTuple):
@@ -19,14 +21,29 @@ class Entry(NamedTuple):
 
 
 def _strategies() -> list[Entry]:
-    from flowerpress.strategies import strategy_class
-
     classes = [(name, strategy_class(name)) for name in strategy_names()]
     return [Entry(name, each.summary_line, each.citation) for name, each in classes]
 
 
 def _compressors() -> list[Entry]:
-    return [Entry(name, "", "") for name in compressor_names()]
+    names = compressor_names()  # loads the classes of other packages, too
+    classes = {cls.name: cls for cls in Compressor.__subclasses__()}
+    return [Entry(name, *_summary(classes[name])) for name in names]
+
+
+def _summary(cls: type) -> tuple[str, str]:
+    """Return a docstring's first paragraph, and the papers it cites: `(Author, ..., YEAR, ...)`.
+
+    Examples
+    --------
+    >>> from flowerpress.compressors import make_compressor
+    >>> _summary(type(make_compressor("topk:0.01")))[1]
+    'Stich et al., "Sparsified SGD with memory", NeurIPS 2018'
+    """
+    text = cleandoc(cls.__doc__ or "")
+    papers = re.findall(r"\(([A-Z][^()]*\b(?:19|20)\d\d\b[^()]*)\)", text)
+    first, *rest = (" ".join(part.split()) for part in (text.partition("\n\n")[0], *papers))
+    return first.replace("``", ""), "; ".join(rest)
 
 
 def _tasks() -> list[Entry]:

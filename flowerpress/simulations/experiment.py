@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flowerpress.simulations.simulate import RoundRecord, SimulationResult, simulate
-from flowerpress.simulations.tasks import make_task_fn
-
 from flowerpress.simulations.options import Option
-from flowerpress.strategies import make_strategy
+from flowerpress.simulations.simulate import RoundRecord, SimulationResult, simulate
+from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
+from flowerpress.strategies import CompressedStrategy, make_strategy
 
 if TYPE_CHECKING:
     from flowerpress.protocol.ledger import RoundBytes
@@ -67,7 +66,7 @@ class Experiment:
 
     task: str
     strategy: str = "ef21-sgdm"
-    compressor: str | None = "topk:0.01"
+    compressor: str | None = None
     clients: int = 10
     rounds: int = 50
     seed: int = 0
@@ -111,8 +110,11 @@ class Experiment:
         if self.compressor is not None:
             options["compressor"] = self.compressor
         strategy = make_strategy(self.strategy, seed=self.seed, **options)
-        task_fn = make_task_fn(self.task, seed=self.seed, **self.task_options)
-        return PreparedRun(self, strategy, task_fn)
+        task_options: dict[str, Any] = dict(self.task_options)
+        task_fn = make_task_fn(self.task, seed=self.seed, **task_options)
+        task_fn.shards(self.clients)  # whether the data can be shared out so
+        spec = None if self.strategy == DENSE else strategy.compressor
+        return PreparedRun(replace(self, compressor=spec), strategy, task_fn)
 
     @property
     def title(self) -> str:
@@ -126,11 +128,14 @@ class Experiment:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """An experiment whose names, options and data are known to be good."""
+    """An experiment whose names, options and data are known to be good.
+
+    Its `experiment` names the compressor even where the strategy's default is used.
+    """
 
     experiment: Experiment
-    strategy: Any
-    task_fn: Any
+    strategy: CompressedStrategy
+    task_fn: ShippedTaskFn
 
     def run(self, on_round: Callable[[RoundRecord], None] | None = None) -> Outcome:
         """Run in this process; `on_round` is called after each round."""

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import logging
+from math import ceil
 from types import TracebackType
 from typing import Self
 
-from flowerpress.simulations.simulate import RoundRecord
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.report import format_bytes, format_metric
+from flowerpress.simulations.simulate import RoundRecord
 
 PLAIN_LINES = 20
 
 
+class _WarningsOnce(logging.Handler):
+    """Prints the first warning of each kind: what one client meets, all may meet in every round."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self._seen: set[tuple[str, int]] = set()
+        self._unshown = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text, kind = record.getMessage(), (record.pathname, record.lineno)
+        if record.name == "py.warnings":  # "file:line: category: text", and below it the source
+            text = text.partition("\n")[0].partition(": ")[2]
+            kind = (text, 0)
+        if kind in self._seen:
+            self._unshown += 1
+            return
+        self._seen.add(kind)
+        self._print(" ".join(text.split()))
+
+    def close(self) -> None:
+        """Say how many more there were."""
+        if self._unshown:
+            self._print(f"{self._unshown} more like these")
+            self._unshown = 0
+        super().close()
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"  warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
 class LiveProgress:
     """Shows one run's rounds as they end; call it with each `RoundRecord`, inside a `with` block.
+
+    Warnings of flowerpress and of Python show there too, while the block lasts, the first of each
+    kind only.
 
     Parameters
     ----------
@@ -32,6 +68,8 @@ class LiveProgress:
         self._title = f"{experiment.task}: {experiment.title}"
         self._rounds = experiment.rounds
         self._up_bytes = 0
+        self._warnings = _WarningsOnce(console)
+        self._loggers = [logging.getLogger(name) for name in ("flowerpress", "py.warnings")]
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -46,6 +84,9 @@ class LiveProgress:
             self._task = self._bar.add_task(self._title, total=self._rounds, status="starting")
 
     def __enter__(self) -> Self:
+        logging.captureWarnings(True)
+        for logger in self._loggers:
+            logger.addHandler(self._warnings)
         if self._bar is not None:
             self._bar.start()
         else:
@@ -60,6 +101,10 @@ class LiveProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        for logger in self._loggers:
+            logger.removeHandler(self._warnings)
+        self._warnings.close()
+        logging.captureWarnings(False)
 
     def __call__(self, record: RoundRecord) -> None:
         """Show the round that has just ended."""
@@ -67,9 +112,7 @@ class LiveProgress:
         status = self._status(record)
         if self._bar is not None:
             self._bar.update(self._task, completed=record.round, status=status)
-        elif (
-            record.round % max(1, self._rounds // PLAIN_LINES) == 0 or record.round == self._rounds
-        ):
+        elif record.round % ceil(self._rounds / PLAIN_LINES) == 0 or record.round == self._rounds:
             self._console.print(f"  round {record.round}/{self._rounds}  {status}", highlight=False)
 
     def _status(self, record: RoundRecord) -> str:

@@ -64,9 +64,11 @@ def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
     )
     built.add_column("run")
     for name in (*metrics, "up", "down", "ratio to dense", "seconds"):
-        built.add_column(name, justify="right")
+        built.add_column(name, justify="right", no_wrap=True)
+    if dense is None:
+        built.caption = "ratio to dense: computed from the model's size and the uplink messages"
     for row in rows:
-        ratio, source = row.ratio_to_dense(dense)
+        ratio, _ = row.ratio_to_dense(dense)
         built.add_row(
             row.experiment.title,
             *(
@@ -75,7 +77,7 @@ def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
             ),
             format_bytes(row.up_bytes),
             format_bytes(row.down_bytes),
-            f"{ratio:.1f}x" + (" (computed)" if source == "computed" else ""),
+            f"{ratio:.1f}x",
             f"{row.seconds:.1f}",
         )
     return built

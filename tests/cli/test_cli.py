@@ -1,0 +1,243 @@
+"""The command line, as a person uses it: real runs, and one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowerpress.cli import main
+from flowerpress.compressors import compressor_names
+from flowerpress.simulations.tasks import task_names
+from flowerpress.strategies import strategy_names
+
+QUICK = ["run", "digits", "--clients", "3", "--rounds", "2", "--threads", "1"]
+
+
+def quick(tmp_path: Path, *more: str) -> list[str]:
+    return [*QUICK, "--out", str(tmp_path), *more]
+
+
+def results(tmp_path: Path) -> dict[str, object]:
+    (file,) = tmp_path.glob("*/results.json")
+    return json.loads(file.read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("strategy", strategy_names())
+def test_every_strategy_runs_by_name_alone(
+    strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(quick(tmp_path, "--strategy", strategy)) == 0
+    shown = capsys.readouterr()
+    assert "round 2/2" in shown.out
+    assert "ratio to dense" in shown.out
+    (run,) = results(tmp_path)["runs"]  # type: ignore[misc]
+    assert run["config"]["strategy"] == strategy
+    assert len(run["history"]) == 3
+    assert run["up_bytes"] == sum(r["up_payload"] + r["up_framing"] for r in run["ledger"]) > 0
+
+
+def test_a_baseline_is_run_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = quick(tmp_path, "--strategy", "ef21", "--compressor", "topk:0.1", "--baseline")
+    assert main([*command, "--lr", "0.5", "--baseline-lr", "0.25", "--local-steps", "2"]) == 0
+    assert "(computed)" not in capsys.readouterr().out
+    pressed, dense = results(tmp_path)["runs"]  # type: ignore[misc]
+    assert dense["config"]["strategy"] == "fedavg"
+    assert dense["config"]["strategy_options"] == {"lr": 0.25, "local_steps": 2}
+    assert dense["config"]["compressor"] is None
+    measured = dense["up_bytes"] / pressed["up_bytes"]
+    assert pressed["ratio_to_dense"] == {"value": measured, "source": "measured"}
+    assert (next(tmp_path.glob("*/plot.png"))).stat().st_size > 1000
+
+
+def test_options_reach_strategy_and_task(tmp_path: Path) -> None:
+    more = ["--partition", "dirichlet:5", "--batch-size", "8", "-T", "backend=numpy"]
+    assert main(quick(tmp_path, *more, "-S", "weights=uniform", "--momentum", "0.5")) == 0
+    (run,) = results(tmp_path)["runs"]  # type: ignore[misc]
+    assert run["config"]["compressor"] == "topk:0.01", "the strategy's default is written down"
+    assert run["config"]["strategy_options"] == {"momentum": 0.5, "weights": "uniform"}
+    assert run["config"]["task_options"] == {
+        "partition": "dirichlet:5",
+        "batch_size": 8,
+        "backend": "numpy",
+    }
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    runs = []
+    for threads in ("1", "2"):
+        out = tmp_path / threads
+        assert main([*quick(out, "--seed", "3"), "--threads", threads]) == 0
+        (run,) = results(out)["runs"]  # type: ignore[misc]
+        runs.append((run["final"], run["ledger"]))
+    assert runs[0] == runs[1]
+
+
+def test_a_missed_target_is_one_line_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(quick(tmp_path, "--baseline", "--min-ratio", "1e9")) == 1
+    assert "the target is 1e+09x" in capsys.readouterr().err
+    assert (next(tmp_path.glob("*/results.json"))).exists()
+
+
+def test_a_libsvm_file_is_read(tmp_path: Path) -> None:
+    data = tmp_path / "tiny.libsvm"
+    data.write_text("".join(f"{'+1' if i % 2 else '-1'} 1:{i} 2:{-i}\n" for i in range(12)))
+    command = ["run", "libsvm", "--path", str(data), "--strategy", "ef14", "--compressor", "sign"]
+    assert main([*command, "--clients", "2", "--rounds", "2", "--out", str(tmp_path)]) == 0
+
+
+BAD = {
+    "strategy": (["--strategy", "ef22"], "ef22", "ef21-sgdm"),
+    "compressor": (["--compressor", "topkk:0.1"], "topkk", "topk"),
+    "field of a compressor": (["--compressor", "topk:levels=3"], "levels", "ratio"),
+    "value of a compressor": (["--compressor", "topk:2"], "ratio", "(0, 1]"),
+    "compressor it cannot use": (
+        ["--strategy", "ef21", "--compressor", "sign:scale=l2"],
+        "sign",
+        "contractive",
+    ),
+    "option of the command": (["--lrr", "1"], "--lrr", "--lr"),
+    "option of the strategy": (["-S", "speed=3"], "speed", "local_steps"),
+    "option of another strategy": (["--strategy", "dsgd", "--momentum", "1"], "momentum", "lr"),
+    "option of the task": (["-T", "colour=red"], "colour", "batch_size"),
+    "value of a task's option": (["-T", "backend=jax"], "jax", "numpy"),
+    "pair": (["-S", "speed"], "speed", "KEY=VALUE"),
+    "option twice": (["--lr", "1", "-S", "lr=2"], "lr", "twice"),
+    "partition": (["--partition", "dirichlett:0.5"], "dirichlett", "pathological"),
+    "number": (["--rounds", "many"], "many", "integer"),
+    "negative number": (["--rounds", "0"], "rounds", "at least 1"),
+    "learning rate": (["--lr", "-1"], "lr", "> 0"),
+    "learning rate that is no number": (["-S", "lr=fast"], "lr", "fast"),
+    "weights": (["--weights", "heavy"], "heavy", "uniform"),
+    "too many clients": (["--clients", "100000"], "100000", "clients"),
+    "target without baseline": (["--min-ratio", "40"], "--min-ratio", "--baseline"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "what", "hint"), BAD.values(), ids=BAD)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    what: str,
+    hint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(quick(tmp_path, *arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flowerpress: ")
+    assert error.count("\n") == 1
+    assert what in error
+    assert hint in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "hint"),
+    [
+        (["run", "minst"], "minst", "mnist"),
+        (["run"], "TASK", "Missing"),
+        (["walk"], "walk", "run"),
+        (["list", "wishes"], "wishes", "strategies"),
+        (["run", "libsvm"], "path", "libsvm"),
+        (["run", "libsvm", "--path", "no/such.libsvm"], "no/such.libsvm", "no file"),
+    ],
+)
+def test_other_wrong_commands(
+    arguments: list[str], what: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert what in error
+    assert hint in error
+
+
+def test_a_file_that_is_no_libsvm_names_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "bad.libsvm"
+    data.write_text("+1 1:0.5\n-1 2=0.5\n")
+    assert main(["run", "libsvm", "--path", str(data)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "bad.libsvm" in error
+    assert "2" in error.replace("bad.libsvm", "")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the model overflows, as is meant
+def test_a_gradient_that_is_not_finite_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = quick(tmp_path, "--strategy", "dsgd", "--compressor", "identity", "--lr", "1e38")
+    assert main([*command, "--rounds", "20"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "gradient of client" in shown.err
+    assert "lower lr" in shown.err
+    assert "warning: " in shown.out
+    assert "Traceback" not in shown.out
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([*QUICK, "--out", str(tmp_path / "file" / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "file" in error
+
+
+def test_list_shows_everything_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    names = {line.split()[0] for line in shown if line.startswith("  ") and line[2] != " "}
+    assert names == {*strategy_names(), *compressor_names(), *task_names()}
+    for name in strategy_names():
+        position = next(i for i, line in enumerate(shown) if line.split()[:1] == [name])
+        assert shown[position + 1].startswith("      "), f"{name} has no citation"
+
+
+def test_list_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "compressors"]) == 0
+    shown = capsys.readouterr().out
+    assert "topk" in shown
+    assert "ef21" not in shown
+
+
+def test_help_suffices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("Examples", "--strategy", "--compressor", "--baseline", "flowerpress list"):
+        assert word in shown
+
+
+def test_as_a_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flowerpress", "run", "digits", "--strategy", "ef22"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("flowerpress: unknown strategy 'ef22'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_nothing_but_progress_and_results_is_printed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flowerpress", *quick(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0] == "digits: ef21-sgdm topk:0.01, 2 rounds"
+    assert done.stdout.splitlines()[-1].startswith("results in ")

@@ -1,0 +1,148 @@
+"""Tables, JSON, plots and progress, from outcomes made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flowerpress.protocol.ledger import RoundBytes
+from flowerpress.simulations.experiment import Experiment, Outcome, Targets
+from flowerpress.simulations.progress import LiveProgress
+from flowerpress.simulations.report import save, table
+from flowerpress.simulations.simulate import RoundRecord
+
+ROUNDS = 3
+
+
+def outcome(up_bytes: int = 300, accuracy: float = 0.9, **fields: object) -> Outcome:
+    each = up_bytes // ROUNDS
+    history = [RoundRecord(0, {"accuracy": 0.1, "loss": 2.3}, {}, 0, 0, 0.0)]
+    history += [
+        RoundRecord(r, {"accuracy": accuracy, "loss": 0.5}, {"loss": 0.6}, each, 2 * each, 0.1)
+        for r in range(1, ROUNDS + 1)
+    ]
+    fields = {"compressor": "topk:0.01", **fields}
+    experiment = Experiment(task="digits", rounds=ROUNDS, **fields)  # type: ignore[arg-type]
+    return Outcome(
+        experiment=experiment,
+        history=tuple(history),
+        ledger_rounds=tuple(RoundBytes(r, each, 0, 2 * each, 0, 4) for r in range(1, ROUNDS + 1)),
+        up_bytes=up_bytes,
+        down_bytes=2 * up_bytes,
+        dense_up_bytes=15_000,
+        seconds=1.25,
+    )
+
+
+def printed(renderable: object) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_table_says_that_a_ratio_is_computed() -> None:
+    text = printed(table([outcome()]))
+    assert "50.0x" in text
+    assert "computed from the model's size" in text
+    assert "90.00 %" in text
+    assert "600 B" in text
+    assert "1.2" in text
+
+
+def test_table_measures_the_ratio_from_the_baseline() -> None:
+    pressed = outcome()
+    dense = outcome(up_bytes=12_000, strategy="fedavg", compressor=None)
+    text = printed(table([pressed], dense))
+    assert "40.0x" in text
+    assert "1.0x" in text
+    assert "computed" not in text
+    assert text.index("ef21-sgdm") < text.index("fedavg")
+
+
+def test_saved_json_holds_what_a_repeat_needs(tmp_path: Path) -> None:
+    pressed = outcome(seed=7, task_options={"partition": "dirichlet:0.5"})
+    folder, hints = save(tmp_path / "new" / "runs", [pressed], outcome(12_000))
+    assert hints == []
+    saved = json.loads((folder / "results.json").read_text("utf-8"))
+    run = saved["runs"][0]
+    assert run["config"]["seed"] == 7
+    assert run["config"]["task_options"] == {"partition": "dirichlet:0.5"}
+    assert run["up_bytes"] == 300 == sum(row["up_payload"] for row in run["ledger"])
+    assert [record["round"] for record in run["history"]] == [0, 1, 2, 3]
+    assert run["ratio_to_dense"] == {"value": 40.0, "source": "measured"}
+    assert {"python", "flowerpress", "flwr", "numpy"} <= set(saved["versions"])
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
+    folders = {save(tmp_path, [outcome()])[0] for _ in range(3)}
+    assert len(folders) == 3
+
+
+def test_without_matplotlib_a_hint_and_no_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    folder, hints = save(tmp_path, [outcome()])
+    assert [path.name for path in folder.iterdir()] == ["results.json"]
+    assert "pip install 'flowerpress[demo]'" in hints[0]
+
+
+def test_targets_missed_are_named() -> None:
+    dense = outcome(12_000, accuracy=0.92)
+    targets = Targets(min_ratio=40, max_drop=1)
+    assert targets.missed(outcome(accuracy=0.911), dense) == []
+    ratio, drop = targets.missed(outcome(up_bytes=303, accuracy=0.90), dense)
+    assert ratio.startswith("39.6x")
+    assert drop.startswith("accuracy is 2.00 points below")
+    assert len(targets.missed(outcome(accuracy=float("nan")), dense)) == 1
+
+
+def test_progress_in_a_log_is_plain_lines() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    run = outcome()
+    with LiveProgress(console, run.experiment) as progress:
+        for record in run.history:
+            progress(record)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0] == "digits: ef21-sgdm topk:0.01, 3 rounds"
+    assert lines[-1] == "  round 3/3  accuracy 90.00 %  loss 0.5  train loss 0.6  up 300 B"
+    assert "\x1b" not in "".join(lines)
+
+
+def test_progress_on_a_terminal_is_one_bar_with_an_eta() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
+    run = outcome()
+    with LiveProgress(console, run.experiment) as progress:
+        for record in run.history:
+            progress(record)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "3/3" in text
+    assert "eta" in text
+    assert "up 300 B" in text
+
+
+def test_a_long_run_logs_about_twenty_lines() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    experiment = Experiment(task="digits", rounds=1000)
+    with LiveProgress(console, experiment) as progress:
+        for r in range(1001):
+            progress(RoundRecord(r, {}, {}, 1, 1, 0.1))
+    assert 20 <= len(console.file.getvalue().splitlines()) <= 25  # type: ignore[attr-defined]
+
+
+def test_warnings_show_once_among_the_progress() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    with LiveProgress(console, Experiment(task="digits", rounds=1)):
+        for client in range(3):
+            logging.getLogger("flowerpress").warning("client %d failed", client)
+        logging.getLogger("flowerpress").info("nobody asked")
+    logging.getLogger("flowerpress").warning("after the run")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[1:] == ["  warning: client 0 failed", "  warning: 2 more like these"]
