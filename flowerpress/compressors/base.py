@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.packet import MAX_DIM, Buffer, Packet
 
 Vector: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -178,8 +179,6 @@ def _tensor_to_array(x: Any) -> Vector:
 
 
 def _require_finite(x: Vector) -> None:
-    from flowerpress.compressors.kernels import kernels
-
     position = kernels().nonfinite_position(x)
     if position >= 0:
         raise ValueError(f"compress: x[{position}] is {x[position]}; nothing was sent")

@@ -10,7 +10,7 @@ import numpy as np
 
 from flowerpress.compressors.base import Vector
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.packing import U8, U32
+from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
 from flowerpress.compressors.packet import Packet, PacketError
 
 
@@ -73,10 +73,8 @@ class Reader:
 
     def codes(self, count: int, width: int) -> U8:
         """Return the bytes of `count` packed codes; the padding after them must be zeros."""
-        from flowerpress.compressors.kernels.packing import packed_bytes
-
         packed = self.take(packed_bytes(count, width), "codes")
-        spare = -(count % 1024) * width % 8
+        spare = -(count % BLOCK) * width % 8
         if spare and packed[-1] >> (8 - spare):
             raise self.error("the padding after the codes is not zero")
         return packed

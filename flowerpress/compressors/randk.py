@@ -34,7 +34,8 @@ def _places(law: str, k: int, dim: int, key: tuple[int, int]) -> U32:
 class RandK(Compressor):
     """Keep k coordinates at random, scaled so that the mean is right. Unbiased.
 
-    Only values and an 8-byte key are sent: the receiver draws the same places.
+    Only values and an 8-byte key are sent: the receiver draws the same places (Konečný et al.,
+    "Federated learning: strategies for improving communication efficiency", 2016: random masks).
 
     Parameters
     ----------

@@ -44,6 +44,14 @@ def compressor_names() -> list[str]:
     return sorted(_classes())
 
 
+def compressor_class(name: str) -> type[Compressor]:
+    """Return the class of that name; ValueError lists the known names."""
+    if name not in _classes():
+        known = ", ".join(compressor_names())
+        raise ValueError(f"unknown compressor {name!r}; known are {known}")
+    return _classes()[name]
+
+
 def codec(number: int) -> type[Compressor]:
     """Return the class whose packets carry `number`; `PacketError` if there is none."""
     for cls in _classes().values():
@@ -80,11 +88,7 @@ def make_compressor(spec: str | Compressor) -> Compressor:
     if isinstance(spec, Compressor):
         return spec
     name, _, rest = spec.partition(":")
-    name = name.strip()
-    if name not in _classes():
-        known = ", ".join(compressor_names())
-        raise ValueError(f"unknown compressor {name!r}; known are {known}")
-    cls = _classes()[name]
+    cls = compressor_class(name.strip())
     values: dict[str, object] = {}
     for position, item in enumerate(rest.split(",") if rest.strip() else []):
         key, text = _split(cls, item, position, spec)
