@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowerpress.compressors import Draw, decompress, make_compressor
 from flowerpress.compressors.kernels import choice, numba_kernels, numpy_kernels, packing
 from flowerpress.compressors.testing import forced_kernels
 
@@ -121,3 +123,17 @@ def test_twins_have_the_same_functions():
 def test_import_is_light(module):
     code = f"import sys, flowerpress.compressors; sys.exit({module!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_threads_do_not_disturb_each_other():
+    compressors = [make_compressor(spec) for spec in ("topk:0.01", "randk:0.01", "sign", "qsgd")]
+    x = np.random.default_rng(0).standard_normal(50_000)
+
+    def work(rank):
+        draw = Draw(rank=rank % 4, cohort=4)
+        packets = [compressor.compress(x, draw) for compressor in compressors]
+        return [packet.data + decompress(packet).tobytes() for packet in packets]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(work, range(32)))
+    assert all(results[i] == results[i % 4] for i in range(32))
