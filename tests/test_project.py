@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
 import subprocess
@@ -17,7 +18,7 @@ import flowerpress
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SCRIPTS = ["demo", "lint", "nightly", "test"]
+SCRIPTS = ["demo", "deploy", "lint", "nightly", "test"]
 
 
 def _pins() -> dict[str, str]:
@@ -89,6 +90,29 @@ def test_importing_flowerpress_does_not_import_torch_or_plots() -> None:
     code = f"import sys, {modules}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def _imported(path: Path) -> set[str]:
+    """Return the full names of the modules that a file imports from."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module or "")
+    return names
+
+
+def test_only_flowers_public_packages_are_imported() -> None:
+    public = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
+    # Each of these says why it needs more.
+    private = {
+        "_task_identity.py": {"flwr.supercore.task_identity"},
+        "engine.py": {"flwr.supercore.run"},
+    }
+    for path in sorted((ROOT / "flowerpress").rglob("*.py")):
+        flower = {name for name in _imported(path) if name.split(".")[0] == "flwr"}
+        assert flower - public <= private.get(path.name, set()), path
 
 
 def test_readme_names_only_what_is_there() -> None:
