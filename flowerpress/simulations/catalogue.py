@@ -7,7 +7,8 @@ from collections.abc import Callable
 from inspect import cleandoc
 from typing import NamedTuple
 
-from flowerpress.compressors import Compressor, compressor_names
+from flowerpress.compressors import compressor_names
+from flowerpress.compressors.registry import compressor_class
 from flowerpress.simulations.tasks import describe, task_names
 from flowerpress.strategies import strategy_class, strategy_names
 
@@ -26,9 +27,7 @@ def _strategies() -> list[Entry]:
 
 
 def _compressors() -> list[Entry]:
-    names = compressor_names()  # loads the classes of other packages, too
-    classes = {cls.name: cls for cls in Compressor.__subclasses__()}
-    return [Entry(name, *_summary(classes[name])) for name in names]
+    return [Entry(name, *_summary(compressor_class(name))) for name in compressor_names()]
 
 
 def _summary(cls: type) -> tuple[str, str]:
@@ -36,8 +35,7 @@ def _summary(cls: type) -> tuple[str, str]:
 
     Examples
     --------
-    >>> from flowerpress.compressors import make_compressor
-    >>> _summary(type(make_compressor("topk:0.01")))[1]
+    >>> _summary(compressor_class("topk"))[1]
     'Stich et al., "Sparsified SGD with memory", NeurIPS 2018'
     """
     text = cleandoc(cls.__doc__ or "")
