@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -84,14 +85,17 @@ def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
 
 
 def as_json(
-    outcomes: Sequence[Outcome], dense: Outcome | None, started: datetime
+    outcomes: Sequence[Outcome], dense: Outcome | None, finished: datetime
 ) -> dict[str, Any]:
-    """Return everything needed to read, plot or repeat the runs, as JSON values."""
+    """Return everything needed to read, plot or repeat the runs, as JSON values.
+
+    JSON has no NaN and no infinity: a metric that diverged is null.
+    """
     rows = [*outcomes, *([dense] if dense is not None else [])]
     return {
-        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
         "versions": _versions(),
-        "runs": [_run_as_json(row, dense) for row in rows],
+        "runs": [_without_nan(_run_as_json(row, dense)) for row in rows],
     }
 
 
@@ -117,9 +121,9 @@ def save(
     OSError
         When the folder cannot be written.
     """
-    started = datetime.now(UTC)
-    folder = _new_folder(directory, started, outcomes[0])
-    document = json.dumps(as_json(outcomes, dense, started), indent=1, allow_nan=True)
+    finished = datetime.now(UTC)
+    folder = _new_folder(directory, finished, outcomes[0])
+    document = json.dumps(as_json(outcomes, dense, finished), indent=1, allow_nan=False)
     (folder / "results.json").write_text(document + "\n", encoding="utf-8")
     hints = []
     try:
@@ -176,6 +180,14 @@ def _run_as_json(outcome: Outcome, dense: Outcome | None) -> dict[str, Any]:
     }
 
 
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    return [_without_nan(each) for each in value] if isinstance(value, list) else value
+
+
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in REPORTED_PACKAGES:
@@ -186,9 +198,9 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _new_folder(directory: Path, started: datetime, outcome: Outcome) -> Path:
+def _new_folder(directory: Path, finished: datetime, outcome: Outcome) -> Path:
     """Make a folder that no other run has, even one started in the same second."""
-    name = f"{started:%Y%m%d-%H%M%S}-{outcome.experiment.task}-{outcome.experiment.strategy}"
+    name = f"{finished:%Y%m%d-%H%M%S}-{outcome.experiment.task}-{outcome.experiment.strategy}"
     directory.mkdir(parents=True, exist_ok=True)
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         folder = directory / (name + suffix)

@@ -80,6 +80,13 @@ def test_saved_json_holds_what_a_repeat_needs(tmp_path: Path) -> None:
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_metric_that_diverged_is_null_in_the_json(tmp_path: Path) -> None:
+    folder, _ = save(tmp_path, [outcome(accuracy=float("nan"))])
+    text = (folder / "results.json").read_text("utf-8")
+    assert "NaN" not in text
+    assert json.loads(text)["runs"][0]["final"] == {"accuracy": None, "loss": 0.5}
+
+
 def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
     folders = {save(tmp_path, [outcome()])[0] for _ in range(3)}
     assert len(folders) == 3
