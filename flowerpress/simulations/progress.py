@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.report import format_bytes, format_metric
@@ -73,24 +73,21 @@ class LiveProgress:
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[status]}"),
-                TimeElapsedColumn(),
+                BarColumn(bar_width=12),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.description}"),
                 TextColumn("eta"),
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._bar.add_task(self._title, total=self._rounds, status="starting")
+            self._task = self._bar.add_task("starting", total=self._rounds)
 
     def __enter__(self) -> Self:
         logging.captureWarnings(True)
         for logger in self._loggers:
             logger.addHandler(self._warnings)
+        self._console.print(f"{self._title}, {self._rounds} rounds", highlight=False)
         if self._bar is not None:
             self._bar.start()
-        else:
-            self._console.print(f"{self._title}, {self._rounds} rounds", highlight=False)
         return self
 
     def __exit__(
@@ -111,7 +108,7 @@ class LiveProgress:
         self._up_bytes += record.up_bytes
         status = self._status(record)
         if self._bar is not None:
-            self._bar.update(self._task, completed=record.round, status=status)
+            self._bar.update(self._task, completed=record.round, description=status)
         elif record.round % ceil(self._rounds / PLAIN_LINES) == 0 or record.round == self._rounds:
             self._console.print(f"  round {record.round}/{self._rounds}  {status}", highlight=False)
 
@@ -119,6 +116,6 @@ class LiveProgress:
         parts = [
             f"{name} {format_metric(name, value)}" for name, value in sorted(record.metrics.items())
         ]
-        if "loss" in record.train:
+        if "loss" in record.train and self._bar is None:  # a bar has to fit in 80 columns
             parts.append(f"train loss {record.train['loss']:.4g}")
         return "  ".join([*parts, f"up {format_bytes(self._up_bytes)}"])
