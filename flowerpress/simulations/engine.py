@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -173,6 +174,7 @@ class InProcessGrid(Grid):
         return reply
 
     def _call(self, node: _Node, message: Message) -> Message:
+        _one_torch_thread()
         content = decode_content(encode_content(message.content))
         copy = Message(content, message.metadata.dst_node_id, message.metadata.message_type)
         try:
@@ -180,3 +182,13 @@ class InProcessGrid(Grid):
         except Exception as error:  # as Flower does: the server sees an error reply
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
         return Message(decode_content(encode_content(answer.content)), reply_to=message)
+
+
+def _one_torch_thread() -> None:
+    """Keep torch, once a task has loaded it, to one thread per client.
+
+    Clients already fill the cores, and sums by several threads would depend on their number.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads") and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
