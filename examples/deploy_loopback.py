@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flowerpress.simulations.loopback import COMPLETED, Loopback, LoopbackError, RunReport
+from flowerpress.simulations.loopback import COMPLETED, Loopback, LoopbackError, RunReport, as_toml
 
 APP = Path(__file__).resolve().parents[1]
 NODES: list[dict[str, str]] = [
@@ -81,18 +81,18 @@ def deploy(console: Console, folder: Path, options: argparse.Namespace) -> RunRe
         "min-train-nodes": len(NODES),
         "min-available-nodes": len(NODES),
         "round-timeout": 180,
+        "hello-timeout": 180,  # on a busy machine a client takes a minute to load torch
         "out": str(folder / "results"),
     }
     if options.strategy != "fedavg":
         run_config["compressor"] = options.compressor
     with Loopback(folder) as flower:
         for i, node in enumerate(NODES):
-            config: dict[str, Any] = {"partition-id": i, "num-partitions": len(NODES), **node}
+            own = {**node, "backend": "numpy"} if options.numpy_only else node
+            config: dict[str, Any] = {"partition-id": i, "num-partitions": len(NODES), **own}
             config["state-dir"] = str(folder / "state" / f"client-{i}")
-            if options.numpy_only:
-                config["backend"] = "numpy"
             flower.start_node(f"client-{i}", config)
-            console.print(f"client {i} is up: {node}", markup=False, highlight=False)
+            console.print(f"client {i} is up: {as_toml(own)}", markup=False, highlight=False)
         console.print(f"{options.rounds} rounds of {options.strategy} ...", markup=False)
         return flower.run(APP, run_config, limit=options.limit)
 
