@@ -142,7 +142,7 @@ class Layout:
             part = joined[start : start + entry.size].reshape(entry.shape)
             if np.issubdtype(np.dtype(entry.dtype), np.integer):
                 part = np.rint(part)
-            values[entry.name] = part.astype(entry.dtype)
+            values[entry.name] = np.asarray(part).astype(entry.dtype)  # rint of () gives a scalar
             start += entry.size
         return values
 

@@ -1,6 +1,6 @@
 """What every server half has in common: who takes part, what is sent, what is accepted.
 
-A round of `CompressedStrategy`:
+A round:
 
     1. meet new nodes; wait until enough workers are there; sample the cohort
     2. send each worker the model (dense, or the deltas it missed), the hyperparameters, and the
@@ -68,11 +68,6 @@ class CompressedStrategy(FedAvg):
     fraction_train, fraction_evaluate, min_train_nodes, min_evaluate_nodes, min_available_nodes, \
 weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evaluate_metrics_aggr_fn
         As in Flower's `FedAvg`.
-
-    Raises
-    ------
-    ValueError
-        An option is out of range, or the algorithm cannot use the compressor.
     """
 
     name: ClassVar[str]
@@ -115,7 +110,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             train_metrics_aggr_fn=train_metrics_aggr_fn,
             evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
         )
-        # Not through FedAvg's constructor: it warns that 0 switches evaluation off, as is meant.
+        # Not given to FedAvg's constructor, which warns about 0.
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.compressor = make_compressor(compressor).spec
         self.lr, self.seed, self.weights = lr, seed, weights
@@ -124,8 +119,6 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         self.available_timeout, self.hello_timeout = available_timeout, hello_timeout
         self.downlink = ""  # dense, unless an algorithm has the option
         self.reset()
-
-    # What an algorithm is made of -----------------------------------------------------------
 
     def begin(self) -> None:
         """Make the algorithm's buffers; `model` is there."""
@@ -151,8 +144,6 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             "client_compressors": self.client_compressors,
             "downlink": self.downlink,
         }
-
-    # Flower's strategy interface ------------------------------------------------------------
 
     def reset(self) -> None:
         """Forget all of an earlier run."""

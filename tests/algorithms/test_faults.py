@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord
 
 from flowerpress.clients import FunctionTask, client_app
 from flowerpress.simulations import Faults, InProcessGrid, simulate
@@ -92,15 +91,11 @@ def test_a_lost_disk_makes_ef21_start_over_and_converge(tmp_path, caplog):
                 path.unlink()
 
     with caplog.at_level(logging.WARNING, "flowerpress"):
-        _, models = trajectory(
-            strategy, problem.task_fn, N, 300, state_dir=tmp_path, on_round=lose
-        )
+        _, models = trajectory(strategy, problem.task_fn, N, 300, state_dir=tmp_path, on_round=lose)
     assert strategy.exchange.resyncs == 1
     assert "client 1 has lost its state" in caplog.text
     assert "all workers start over" in caplog.text
-    np.testing.assert_allclose(
-        strategy.g, mean_of_workers(strategy, tmp_path), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(strategy.g, mean_of_workers(strategy, tmp_path), rtol=0, atol=1e-12)
     assert np.linalg.norm(models[-1] - problem.solution()) < 1e-6
 
 
@@ -167,7 +162,7 @@ def test_a_late_joiner_counts_from_its_first_round(tmp_path):
     config = {"state-store": "disk", "state-dir": str(tmp_path)}
     with Grid(lambda: client_app(problem.task_fn), 3, node_config=config) as grid:
         grid.hidden = frozenset({4})
-        arrays = ArrayRecord({"x": FunctionTask(problem.x0, lambda x, _: (0.0, x)).initial_arrays()["x"]})
+        arrays = problem.task_fn(0, 3).initial_arrays()
         for server_round in range(1, 121):
             if server_round == 6:
                 grid.hidden = frozenset()
@@ -196,14 +191,19 @@ def test_a_nan_gradient_leaves_the_client_out_and_says_where(caplog):
     assert "client 1" in caplog.text
     assert "position 2" in caplog.text
     assert np.isfinite(models).all()
-    assert {row.client for row in result.ledger.rows if row.payload and row.direction == "up"} == {0, 2}
+    assert {row.client for row in result.ledger.rows if row.payload and row.direction == "up"} == {
+        0,
+        2,
+    }
 
 
 def test_a_run_ends_when_every_client_fails():
     def task_fn(i, n):
         return FunctionTask(np.ones(3), lambda x, _: (0.0, x * np.nan))
 
-    with pytest.raises(RoundError, match="round 1: all 2 clients failed; client 0: ValueError: grad"):
+    with pytest.raises(
+        RoundError, match="round 1: all 2 clients failed; client 0: ValueError: grad"
+    ):
         simulate(make_strategy("ef14", compressor="sign", lr=0.1), task_fn, 2, 3)
 
 
@@ -211,7 +211,9 @@ def test_a_client_with_another_layout_is_refused_with_the_difference():
     def task_fn(i, n):
         return FunctionTask(np.ones(3 + i), lambda x, _: (0.0, x))
 
-    with pytest.raises(RuntimeError, match="1 of 2 clients cannot take part: layouts differ at array"):
+    with pytest.raises(
+        RuntimeError, match="1 of 2 clients cannot take part: layouts differ at array"
+    ):
         simulate(make_strategy("ef14", compressor="sign", lr=0.1), task_fn, 2, 3)
 
 

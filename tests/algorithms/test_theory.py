@@ -135,8 +135,8 @@ def test_the_reference_meets_the_counterexamples_figures():
     )
 
 
-# The counterexample of Fatkhullin, Tyurin, Richtarik 2023 (Theorem 1): f(x) = |x|^2 / 2 in the plane,
-# top-1, and noise whose top-1 is biased: E top1(xi) = (0, sigma sqrt(0.3) / 3).
+# The counterexample of Fatkhullin, Tyurin, Richtarik 2023 (Theorem 1): f(x) = |x|^2 / 2 in the
+# plane, top-1, and noise whose top-1 is biased: E top1(xi) = (0, sigma sqrt(0.3) / 3).
 NOISE = np.array([[2.0, 0.0], [0.0, 1.0], [-2.0, -1.0]]) * np.sqrt(0.3)
 
 

@@ -1,0 +1,242 @@
+"""What crosses the network: round trips, digests, sizes, and nothing believed."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowerpress.compressors import PacketError, make_compressor
+from flowerpress.protocol import (
+    DeltaLog,
+    Hello,
+    Instruction,
+    Layout,
+    ModelPart,
+    ProtocolError,
+    Replica,
+    ReplicaError,
+    Reply,
+    content_bytes,
+)
+from flowerpress.protocol.blob import decode_blob, encode_blob, from_array, to_array
+from flowerpress.protocol.codec import decode_content, encode_content
+
+ORDER = Instruction(
+    algorithm="ef21",
+    round=3,
+    version=4,
+    seed=9,
+    layout="0" * 16,
+    hyper={"lr": 0.1, "compressor": "topk:k=2", "local_steps": 1, "flag": True},
+    model=ModelPart(2, 0, [b"delta-1", b"delta-2"]),
+    applied=2,
+    rank=1,
+    cohort=5,
+    buffers=b"stats",
+)
+REPLY = Reply(
+    client=7,
+    version=4,
+    base=2,
+    held=2,
+    scale=0.5,
+    packets=[b"packet"],
+    buffers=b"stats",
+    metrics={"loss": 0.25, "num-examples": 12},
+)
+
+
+def test_messages_survive_the_way():
+    assert Instruction.decode(ORDER.encode()) == ORDER
+    assert Reply.decode(REPLY.encode()) == REPLY
+    layout = Layout.of(ArrayRecord({"w": Array(np.zeros((2, 3), np.float32))}))
+    hello = Hello(3, 10, layout, held=5)
+    assert Hello.decode(hello.encode()) == hello
+
+
+def test_a_snapshot_is_one_object_in_all_messages():
+    part = ModelPart.snapshot(1, [b"x" * 100])
+    orders = [Instruction("a", 1, 1, 0, "", {}, part, rank=rank) for rank in range(2)]
+    arrays = [order.encode().array_records["arrays"]["model"] for order in orders]
+    assert arrays[0] is arrays[1]
+    assert Instruction.decode(orders[0].encode()).model.packets == [b"x" * 100]
+
+
+@pytest.mark.parametrize("message", [ORDER, REPLY], ids=["instruction", "reply"])
+def test_payload_and_framing_are_the_lengths_of_what_is_sent(message):
+    content = message.encode()
+    data = sum(len(a.data) for record in content.array_records.values() for a in record.values())
+    numbers = sum(record.count_bytes() for record in content.metric_records.values())
+    keys = sum(len(key) for key in content) + len("message")
+    assert content_bytes(content) == data + numbers + keys
+    packets = [*message.packets] if isinstance(message, Reply) else message.model.packets
+    assert message.payload == sum(map(len, packets)) + len(message.buffers)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_a_protocol_error(data):
+    for decode in (decode_blob, decode_content):
+        with pytest.raises(ProtocolError):
+            decode(data)
+
+
+@given(st.data())
+def test_damaged_messages_are_a_protocol_error_or_another_message(data):
+    """A flipped bit may hit a number's digit; what it may not do is raise anything else."""
+    blob = bytearray(from_array(REPLY.encode().array_records["arrays"]["message"]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        blob[data.draw(st.integers(0, len(blob) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    blob = blob[: data.draw(st.integers(0, len(blob)))] if data.draw(st.booleans()) else blob
+    content = RecordDict({"arrays": ArrayRecord({"message": to_array(bytes(blob))})})
+    try:
+        reply = Reply.decode(content)
+    except ProtocolError:
+        return
+    assert 0 < reply.scale <= 1
+    assert reply.client >= 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(["instruction", "reply", "hello"]), st.data())
+def test_any_value_in_any_field_is_checked(kind, data):
+    message = {"instruction": ORDER, "reply": REPLY, "hello": None}[kind]
+    if message is None:
+        message = Hello(3, 10, Layout.of(ArrayRecord({"w": Array(np.zeros(2))})))
+    header, packets = decode_blob(from_array(message.encode().array_records["arrays"]["message"]))
+    name = data.draw(st.sampled_from(sorted(header)))
+    header[name] = data.draw(JSON)
+    try:
+        blob = encode_blob(header, packets)
+    except ValueError:  # infinity, which JSON cannot say
+        return
+    content = RecordDict({"arrays": ArrayRecord({"message": to_array(blob)})})
+    with contextlib.suppress(ProtocolError):
+        type(message).decode(content)
+
+
+def test_deep_json_and_huge_headers_are_refused():
+    deep = b"[" * 100_000
+    for text in (deep, b'{"sizes":[1e400]}', b'{"sizes":[NaN]}', b'{"sizes":[-1]}', b"[]"):
+        with pytest.raises(ProtocolError):
+            decode_blob(b"FPM1" + len(text).to_bytes(4, "little") + text)
+    with pytest.raises(ProtocolError, match="does not fit"):
+        decode_blob(b"FPM1\xff\xff\xff\xff{}")
+    with pytest.raises(ProtocolError, match="announced"):
+        decode_blob(encode_blob({}, [b"abc"])[:-1])
+
+
+def test_another_serialization_type_is_refused_by_name():
+    with pytest.raises(ProtocolError, match=r"'numpy.ndarray', expected 'flowerpress.v1'"):
+        from_array(Array(np.zeros(3)))
+    with pytest.raises(TypeError, match="Unsupported serialization"):
+        to_array(b"abc").numpy()  # what plain FedAvg would do with it
+
+
+def test_contents_survive_as_bytes():
+    content = RecordDict(
+        {
+            "a": ArrayRecord({"x": Array(np.arange(3.0)), "y": to_array(b"blob")}),
+            "m": MetricRecord({"loss": float("nan"), "n": 3, "list": [1.5, float("inf")]}),
+            "c": ConfigRecord({"s": "text", "b": b"\x00\xff", "flag": True, "l": ["p", "q"]}),
+            "empty": ArrayRecord(),
+        }
+    )
+    back = decode_content(encode_content(content))
+    assert list(back) == list(content)
+    assert back["a"]["y"].data == b"blob"
+    np.testing.assert_array_equal(back["a"]["x"].numpy(), np.arange(3.0))
+    assert np.isnan(back["m"]["loss"])
+    assert back["m"]["list"] == [1.5, float("inf")]
+    assert dict(back["c"]) == dict(content["c"])
+
+
+def layout_of(**arrays):
+    return Layout.of(ArrayRecord({name: Array(value) for name, value in arrays.items()}))
+
+
+def test_layouts_tell_models_apart():
+    base = layout_of(w=np.zeros((2, 3)), b=np.zeros(2))
+    assert base.digest == layout_of(w=np.ones((2, 3)), b=np.ones(2)).digest
+    others = [
+        layout_of(b=np.zeros(2), w=np.zeros((2, 3))),
+        layout_of(w=np.zeros((3, 2)), b=np.zeros(2)),
+        layout_of(w=np.zeros((2, 3), np.float32), b=np.zeros(2)),
+        layout_of(w=np.zeros((2, 3))),
+    ]
+    for other in others:
+        assert other.digest != base.digest
+        with pytest.raises(ValueError, match="layouts differ"):
+            base.check(other)
+
+
+def test_vectors_and_buffers_go_to_arrays_and_back():
+    arrays = ArrayRecord(
+        {
+            "w": Array(np.arange(6, dtype=np.float32).reshape(2, 3)),
+            "mean": Array(np.full(2, 0.5, np.float32)),
+            "b": Array(np.array([7, 8], np.float32)),
+            "count": Array(np.array(9, np.int64)),
+        }
+    )
+    layout = Layout.of(arrays, ["mean", "count"])
+    x, buffers = layout.flatten(arrays)
+    np.testing.assert_array_equal(x, [0, 1, 2, 3, 4, 5, 7, 8])
+    np.testing.assert_array_equal(buffers, [0.5, 0.5, 9])
+    back = layout.unflatten(x, buffers)
+    for name in arrays:
+        np.testing.assert_array_equal(back[name].numpy(), arrays[name].numpy())
+        assert back[name].dtype == arrays[name].dtype
+    assert (layout.sizes, layout.dim, layout.buffer_dim) == ((6, 2), 8, 3)
+    with pytest.raises(ValueError, match="not among the arrays"):
+        Layout.of(arrays, ["nothing"])
+
+
+def test_layout_json_is_checked():
+    for rows in (None, 3, [["w"]], [["w", [1], "float99", True]], [["w", [-1], "float32", True]]):
+        with pytest.raises(ProtocolError):
+            Layout.from_json(rows)
+
+
+@pytest.mark.parametrize("rule", ["step", "ef21"])
+def test_replicas_follow_deltas_or_ask_for_a_snapshot(rule):
+    identity = make_compressor("identity")
+    rng = np.random.default_rng(0)
+    server = Replica(rule, 0, np.zeros(4))
+    log, packets = DeltaLog(limit=10**6), []
+    for _ in range(5):
+        packets.append(identity.compress(rng.standard_normal(4)).data)
+        log.append(packets[-1])
+        server.advance(packets[-1], 0.1)
+    worker = Replica(rule, 0, np.zeros(4))
+    worker.follow(ModelPart(2, 0, packets[:2]), 4, 0.1)
+    worker.follow(ModelPart(5, 1, packets[1:]), 4, 0.1)  # one delta again: skipped
+    np.testing.assert_array_equal(worker.model, server.model)
+    assert log.since(3) == packets[3:]
+    assert log.since(5) == []
+    assert log.since(-1) is None
+    assert log.since(6) is None
+    with pytest.raises(ReplicaError, match="start at version 3"):
+        Replica(rule, 1, np.zeros(4)).follow(ModelPart(5, 3, packets[3:]), 4, 0.1)
+    with pytest.raises(ReplicaError, match="holds -1"):
+        Replica(rule).follow(ModelPart(5, 3, packets[3:]), 4, 0.1)
+    with pytest.raises(ReplicaError, match="1 deltas from 3 to 5"):
+        Replica(rule, 3, np.zeros(4)).follow(ModelPart(5, 3, packets[4:]), 4, 0.1)
+    with pytest.raises(PacketError, match="sizes"):
+        Replica().follow(ModelPart(0, -1, [packets[0]]), 5, 0.1)
+
+
+def test_headers_are_canonical_json():
+    data = encode_blob({"b": 1, "a": [1, 2]}, [b"xy"])
+    length = int.from_bytes(data[4:8], "little")
+    text = data[8 : 8 + length]
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")).encode()
