@@ -41,7 +41,7 @@ def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
     Examples
     --------
     >>> encode_blob({"round": 1}, [b"abc"])
-    b'FPM1\\x19\\x00\\x00\\x00{"round":1,"sizes":[3]}abc'
+    b'FPM1\x17\x00\x00\x00{"round":1,"sizes":[3]}abc'
     """
     fields = {**header, "sizes": [len(packet) for packet in packets]}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
