@@ -13,8 +13,8 @@ from flwr.clientapp import ClientApp
 from flowerpress.clients.registry import make_worker
 from flowerpress.clients.stores import WorkerState, open_store
 from flowerpress.clients.task import Task
-from flowerpress.clients.worker import Job
-from flowerpress.compressors import PacketError, decompress
+from flowerpress.clients.worker import Job, load_buffers
+from flowerpress.compressors import PacketError
 from flowerpress.protocol import Hello, Instruction, Layout, ProtocolError, Replica, Reply
 
 log = logging.getLogger("flowerpress")
@@ -70,8 +70,10 @@ class _Client:
             client = client_id(context)
             task, layout = self._task(context)
             state = open_store(context, client, self._states).load()
-            held = int(state.numbers.get("held", -1))
-            content = Hello(client, task.num_examples, layout, held).encode()
+            held, session = (
+                int(state.numbers.get(k, d)) for k, d in (("held", -1), ("session", 0))
+            )
+            content = Hello(client, task.num_examples, layout, held, session).encode()
         except Exception as error:  # one line to the server, the traceback here
             content = self._failed(0, 0, error).encode()
         return Message(content, reply_to=message)
@@ -103,9 +105,8 @@ class _Client:
         task, layout = self._task(context)
         _check_layout(order, layout)
         replica = Replica()
-        replica.follow(order.model, layout.dim, 0.0)
-        if order.buffers:
-            task.load_buffers(layout.split_buffers(decompress(order.buffers)))
+        replica.follow(order.model, layout)
+        load_buffers(Job(order, client_id(context), task, layout, WorkerState()))
         metrics: dict[str, Any] = {"num-examples": task.num_examples}
         metrics |= task.evaluate(replica.model)
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
@@ -143,7 +144,7 @@ def partition_of(context: Context) -> tuple[int, int]:
     config = context.node_config
     try:
         partition, partitions = int(config["partition-id"]), int(config["num-partitions"])
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise ValueError(
             "the node config lacks partition-id and num-partitions: start the client with "
             "--node-config 'partition-id=0 num-partitions=3'"

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.task import Task
-from flowerpress.compressors import Compressor, Draw, decompress, make_compressor
-from flowerpress.compressors.feedback import Sender, Settlement, contraction_scale
+from flowerpress.compressors import Compressor, Draw, PacketError, decompress, make_compressor
+from flowerpress.compressors.feedback import Sender, Settlement, contraction
 from flowerpress.protocol import Hyper, Instruction, Layout, Replica, ReplicaError, Reply
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -113,11 +113,12 @@ class Worker(ABC):
         The state is consistent at every moment, so it may be saved whatever this raises.
         """
         order = job.instruction
+        begin_session(job.state, order.session)
         sender = restore_sender(self.sender, job.state)
         outcome = sender.settle(order.applied, order.version)
         if outcome is Settlement.REPEAT and sender.pending == order.version:
-            return _reply(job, sender)
-        if outcome in (Settlement.STALE, Settlement.REPEAT):
+            return _reply(job, sender, sender.packet)
+        if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
             return Reply(job.client, order.version, status="failed", reason=outcome.value)
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
@@ -127,37 +128,59 @@ class Worker(ABC):
             x = self._model(job)
         except ReplicaError as error:
             return Reply(job.client, order.version, status="snapshot", reason=str(error))
-        if order.buffers:
-            job.task.load_buffers(job.layout.split_buffers(decompress(order.buffers)))
+        load_buffers(job)
         loss, gradient = job.gradient(x)
         vector, memory = self.message(gradient, job)
         dense = sender.settled == 0 and self.first(job)
         compressor = make_compressor("identity") if dense else job.uplink()
-        sender.send(vector, compressor, order.version, job.draw())
+        packet = sender.send(vector, compressor, order.version, job.draw()).data
         job.state.vectors.update(memory)
         job.state.numbers["loss"] = loss
         keep_sender(sender, job.state)
-        return _reply(job, sender)
+        return _reply(job, sender, packet)
 
     def _model(self, job: Job) -> FloatVector:
         """Return the model to work on, and keep it where the downlink is compressed."""
-        part, dim = job.instruction.model, job.layout.dim
-        downlink = str(job.hyper.get("downlink", ""))
+        part, downlink = job.instruction.model, str(job.hyper.get("downlink", ""))
         if not downlink:
             replica = Replica()
-        else:
-            scale = contraction_scale(make_compressor(downlink).traits(dim))
-            vectors, held = job.state.vectors, int(job.state.numbers.get("held", -1))
-            x, g = vectors.get("replica.x"), vectors.get("replica.g")
-            replica = Replica(self.rule, held, x, g, scale)
-        replica.follow(part, dim, job.number("lr"))
-        if downlink:
-            job.state.vectors["replica.x"] = replica.model
-            job.state.vectors.pop("replica.g", None)
-            if replica.g is not None:
-                job.state.vectors["replica.g"] = replica.g
-            job.state.numbers["held"] = replica.version
-        return replica.model
+            replica.follow(part, job.layout)
+            return replica.model
+        vectors, numbers = job.state.vectors, job.state.numbers
+        _, scale = contraction(downlink, job.layout.sizes)
+        x, g = vectors.get("replica.x"), vectors.get("replica.g")
+        replica = Replica(self.rule, int(numbers.get("held", -1)), x, g, scale)
+        # Deltas are applied in place: until all are, nothing is held that could be built upon.
+        numbers["held"] = -1
+        try:
+            replica.follow(part, job.layout)
+        except ReplicaError:  # found before anything is changed
+            numbers["held"] = replica.version
+            raise
+        vectors["replica.x"] = replica.model
+        vectors.pop("replica.g", None)
+        if replica.g is not None:
+            vectors["replica.g"] = replica.g
+        numbers["held"] = replica.version
+        return replica.model.copy()  # a task may write to what it is given
+
+
+def begin_session(state: WorkerState, session: int) -> None:
+    """Empty a state that belongs to an earlier run of a strategy in the same Flower run."""
+    if state.numbers.get("session") != session:
+        state.vectors.clear()
+        state.numbers.clear()
+        state.numbers["session"] = session
+        state.packet = b""
+
+
+def load_buffers(job: Job) -> None:
+    """Give the task the buffers that came with the instruction."""
+    if job.instruction.buffers:
+        joined = decompress(job.instruction.buffers, max_dim=job.layout.buffer_dim or 1)
+        if joined.size != job.layout.buffer_dim:
+            raise PacketError(f"{joined.size} buffers, the model has {job.layout.buffer_dim}")
+        job.task.load_buffers(job.layout.split_buffers(joined))
 
 
 def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:
@@ -187,7 +210,7 @@ def keep_sender(sender: Sender, state: WorkerState) -> None:
     state.packet = sender.packet
 
 
-def _reply(job: Job, sender: Sender) -> Reply:
+def _reply(job: Job, sender: Sender, packet: bytes) -> Reply:
     buffers = b""
     if job.layout.buffer_dim:
         joined = job.layout.join_buffers(job.task.buffers())
@@ -198,7 +221,7 @@ def _reply(job: Job, sender: Sender) -> Reply:
         base=sender.settled,
         held=int(job.state.numbers.get("held", -1)),
         scale=sender.scale,
-        packets=[sender.packet],
+        packets=[packet],
         buffers=buffers,
         metrics={
             "loss": float(job.state.numbers.get("loss", float("nan"))),

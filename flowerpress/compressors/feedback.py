@@ -31,6 +31,7 @@ never applied, and the sender's settled version is the receiver's applied versio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -38,7 +39,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to
+from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to, make_compressor
 
 FloatVector = npt.NDArray[np.floating[Any]]
 
@@ -123,6 +124,7 @@ class Sender(ABC):
     scale: float = 1.0
 
     shared = False  # True: the receiver holds a state that must agree with this sender's
+    remembers = True  # False: nothing is kept, and a question may be answered again from scratch
 
     def settle(self, applied: int, question: int) -> Settlement:
         """Hear `question`, which names the last version `applied`: commit or roll back accordingly.
@@ -148,6 +150,8 @@ class Sender(ABC):
             return outcome
         if applied == 0 or not self.shared:
             # Nothing of ours is applied that we do not know of, or nobody needs to agree with us.
+            if applied > self.pending > 0:
+                self._delivered()  # our memory is an older one: count nothing twice
             self._clear()
             self._reset()
             self.settled = applied
@@ -170,7 +174,8 @@ class Sender(ABC):
         scale = self._scale(compressor.traits(x.size))
         packet = compressor.compress(owed, draw if draw is not None else Draw())
         self._sent(owed)
-        self.pending, self.packet, self.scale = version, packet.data, scale
+        if self.remembers:
+            self.pending, self.packet, self.scale = version, packet.data, scale
         return packet
 
     def _clear(self) -> None:
@@ -224,9 +229,17 @@ def contraction_scale(traits: Traits) -> float:
     )
 
 
+def contraction(spec: str, sizes: Sequence[int]) -> tuple[Compressor, float]:
+    """Return the compressor `spec` for tensors of these sizes, and its `contraction_scale`."""
+    compressor = make_compressor(spec).bind(sizes)
+    return compressor, contraction_scale(compressor.traits(sum(sizes)))
+
+
 @dataclass
 class PlainSender(Sender):
     """No memory: C(x), unscaled. A lost packet is gone."""
+
+    remembers = False
 
     def _scale(self, traits: Traits) -> float:
         return 1.0

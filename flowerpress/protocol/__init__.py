@@ -1,7 +1,7 @@
 """What crosses the network between a strategy and a worker, and how it is counted."""
 
 from flowerpress.protocol.blob import STYPE, ProtocolError
-from flowerpress.protocol.content import content_bytes
+from flowerpress.protocol.content import content_bytes, metrics_of
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
 from flowerpress.protocol.messages import (
@@ -10,6 +10,7 @@ from flowerpress.protocol.messages import (
     Instruction,
     ModelPart,
     Reply,
+    printable,
     question,
 )
 from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
@@ -30,5 +31,7 @@ __all__ = [
     "Reply",
     "RoundBytes",
     "content_bytes",
+    "metrics_of",
+    "printable",
     "question",
 ]

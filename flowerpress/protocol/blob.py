@@ -8,7 +8,7 @@ does not know it (plain FedAvg) fails loudly instead of averaging bytes.
 offset  content (little-endian)
 ======  =====================================================================================
 0       magic ``FPM1``
-4       u32: length H of the header, at most 16 MiB
+4       u32: length H of the header, at most 1 MiB
 8       header: one JSON object in UTF-8, keys sorted, no spaces; its key ``"sizes"`` lists
         the packets' lengths in bytes
 8+H     the packets, one after the other, nothing between or after them
@@ -27,8 +27,8 @@ from flwr.app import Array
 STYPE = "flowerpress.v1"
 _MAGIC = b"FPM1"
 _PREFIX = struct.Struct("<4sI")
-_MAX_HEADER = 16 * 2**20
-_MAX_PACKETS = 65_536
+_MAX_HEADER = 2**20
+_MAX_PACKETS = 4_096
 
 
 class ProtocolError(ValueError):
@@ -48,7 +48,7 @@ def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
     return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *packets])
 
 
-def decode_blob(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[bytes]]:
     """Split what `encode_blob` joined; every length is checked before it is used.
 
     Raises
@@ -66,7 +66,7 @@ def decode_blob(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
             f"message starts with {magic!r}, not {_MAGIC!r}: not a flowerpress message"
         )
     end = _PREFIX.size + length
-    if length > _MAX_HEADER or end > len(data):
+    if length > max_header or end > len(data):
         raise ProtocolError(f"header of {length} bytes does not fit a message of {len(data)} bytes")
     header = _parse_json(data[_PREFIX.size : end])
     sizes = header.pop("sizes", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
@@ -11,6 +12,7 @@ from flowerpress.protocol.blob import ProtocolError
 
 ARRAYS, METRICS = "arrays", "metrics"
 MESSAGE, MODEL = "message", "model"
+_MAX_METRICS = 100
 
 
 def content_bytes(content: RecordDict) -> int:
@@ -35,10 +37,10 @@ def unwrap(content: RecordDict) -> bytes:
 
 
 def metrics_of(content: RecordDict) -> dict[str, float]:
-    """Return the metrics that are single numbers."""
-    record = content.metric_records.get(METRICS)
+    """Return the metrics that are single finite numbers."""
+    record: Mapping[str, object] = content.metric_records.get(METRICS) or {}
     return {
-        str(name): float(value)
-        for name, value in (record or {}).items()
-        if isinstance(value, int | float)
+        str(name)[:80]: float(value)
+        for name, value in list(record.items())[:_MAX_METRICS]
+        if isinstance(value, int | float) and abs(value) < sys.float_info.max
     }

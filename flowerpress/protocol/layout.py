@@ -19,6 +19,9 @@ from flwr.app import Array, ArrayRecord
 from flowerpress.protocol.blob import ProtocolError
 
 FloatVector = npt.NDArray[np.floating[Any]]
+MAX_ARRAYS = 10_000
+FLOATS = ("float16", "float32", "float64", "bfloat16")
+DTYPES = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Entry:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
+def _entry(row: Any) -> Entry:
+    """Read one array of a layout's JSON."""
+    match row:
+        case [str(name), list(shape), str(dtype), bool(trained)]:
+            sizes = [n for n in shape if type(n) is int and 0 <= n < 2**32]
+            if sizes == shape and len(shape) <= 32 and dtype in DTYPES:
+                return Entry(name, tuple(sizes), dtype, trained)
+    raise ProtocolError(f"layout entry is {row!r:.80}, expected [name, shape, dtype, trained]")
+
+
 @dataclass(frozen=True)
 class Layout:
     """Order, names, shapes and dtypes of a model's arrays.
@@ -48,10 +61,22 @@ class Layout:
 
     @classmethod
     def of(cls, arrays: ArrayRecord, buffers: Iterable[str] = ()) -> Layout:
-        """Return the layout of `arrays`; the names in `buffers` are not trained."""
+        """Return the layout of `arrays`; the names in `buffers` are not trained.
+
+        Raises
+        ------
+        ValueError
+            A name in `buffers` is no array, or an array that is trained is not of a float dtype.
+        """
         untrained = set(buffers)
         if unknown := untrained - set(arrays):
             raise ValueError(f"buffers {sorted(unknown)} are not among the arrays {list(arrays)}")
+        for name, array in arrays.items():
+            if name not in untrained and array.dtype not in FLOATS:
+                raise ValueError(
+                    f"array {name!r} of dtype {array.dtype} cannot be trained: "
+                    "give its name in the task's buffer_names()"
+                )
         return cls(
             tuple(
                 Entry(str(name), tuple(array.shape), str(array.dtype), name not in untrained)
@@ -62,18 +87,9 @@ class Layout:
     @classmethod
     def from_json(cls, rows: Any) -> Layout:
         """Read what `to_json` wrote; raises `ProtocolError` where it is anything else."""
-        try:
-            entries = tuple(
-                Entry(str(name), tuple(int(n) for n in shape), str(np.dtype(dtype)), bool(trained))
-                for name, shape, dtype, trained in rows
-            )
-        except (TypeError, ValueError) as error:
-            raise ProtocolError(
-                f"layout is not [[name, shape, dtype, trained], ...]: {error}"
-            ) from None
-        if any(n < 0 for entry in entries for n in entry.shape):
-            raise ProtocolError("layout has a negative dimension")
-        return cls(entries)
+        if not isinstance(rows, list) or len(rows) > MAX_ARRAYS:
+            raise ProtocolError(f"layout must list at most {MAX_ARRAYS} arrays")
+        return cls(tuple(map(_entry, rows)))
 
     def to_json(self) -> list[list[Any]]:
         """Return the layout as JSON: [[name, shape, dtype, trained], ...]."""
@@ -158,8 +174,10 @@ class Layout:
         if other == self:
             return
         if len(self.entries) != len(other.entries):
-            mine, theirs = ([e.name for e in x.entries] for x in (self, other))
-            raise ValueError(f"layouts differ: {len(mine)} arrays {mine} against {theirs}")
+            counts = f"{len(self.entries)} arrays against {len(other.entries)}"
+            raise ValueError(f"layouts differ: {counts}")
         for entry, its in zip(self.entries, other.entries, strict=True):
             if entry != its:
-                raise ValueError(f"layouts differ at array {entry.name!r}: {entry} against {its}")
+                raise ValueError(
+                    f"layouts differ at array {entry.name!r}: {entry} against {its!r:.200}"
+                )

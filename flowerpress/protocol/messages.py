@@ -8,8 +8,10 @@ it was built on. A `Hello` is what a worker says of itself before its first roun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import Array, RecordDict
 
@@ -18,6 +20,7 @@ from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import ARRAYS, MODEL, metrics_of, unwrap, wrap
 from flowerpress.protocol.layout import Layout
 
+_MAX_REPLY_HEADER = 16_384
 STATUSES = ("update", "resync", "snapshot", "failed")
 Hyper = dict[str, int | float | str | bool]
 
@@ -34,6 +37,8 @@ class ModelPart:
         The version the deltas start from; -1 for a snapshot.
     packets : list of bytes
         A snapshot's vectors, or one delta per version base+1 ... version.
+    rates : list of float
+        The step size that goes with each delta.
     array : Array, optional
         The snapshot's packets already wrapped, the same object in every worker's message: the
         server holds one copy however many workers it serves, and Flower stores equal objects once.
@@ -42,12 +47,13 @@ class ModelPart:
     version: int
     base: int = -1
     packets: list[bytes] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     array: Array | None = None
 
     @classmethod
     def snapshot(cls, version: int, packets: list[bytes]) -> ModelPart:
         """Return a snapshot to be shared by many instructions."""
-        return cls(version, -1, packets, blob.to_array(blob.encode_blob({}, packets)))
+        return cls(version, -1, packets, array=blob.to_array(blob.encode_blob({}, packets)))
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Instruction:
         The number of this question (see `flowerpress.compressors.feedback`).
     applied : int
         The version of this worker's packets that the server applied last; 0 for none.
+    session : int
+        Number of the strategy's run among those this worker has seen; a new one starts it afresh.
     seed, rank, cohort : int
         The run's seed, the worker's place among the sampled workers, and their number.
     layout : str
@@ -82,6 +90,7 @@ class Instruction:
     layout: str
     hyper: Hyper
     model: ModelPart
+    session: int = 1
     applied: int = 0
     rank: int = 0
     cohort: int = 1
@@ -94,12 +103,13 @@ class Instruction:
             "round": self.round,
             "version": self.version,
             "applied": self.applied,
+            "session": self.session,
             "seed": self.seed,
             "rank": self.rank,
             "cohort": self.cohort,
             "layout": self.layout,
             "hyper": self.hyper,
-            "model": [self.model.version, self.model.base],
+            "model": [self.model.version, self.model.base, self.model.rates],
             "buffers": bool(self.buffers),
         }
         inline = [] if self.model.array else self.model.packets
@@ -116,25 +126,19 @@ class Instruction:
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         if (array := content.array_records[ARRAYS].get(MODEL)) is not None:
             packets = blob.decode_blob(blob.from_array(array))[1]
-        model = header.get("model")
-        if (
-            not isinstance(model, list)
-            or [type(n) for n in model] != [int, int]
-            or not -1 <= model[1] <= model[0] < 2**63
-        ):
-            raise ProtocolError(f"message field 'model' is {model!r:.80}, expected [version, base]")
+        version, base, rates = _model_field(header.get("model"))
         hyper = blob.field(header, "hyper", dict)
         if not all(isinstance(v, int | float | str | bool) for v in hyper.values()):
             raise ProtocolError("message field 'hyper' must hold numbers, strings and booleans")
         numbers = {
             name: blob.field(header, name, int)
-            for name in ("round", "version", "applied", "seed", "rank", "cohort")
+            for name in ("round", "version", "session", "applied", "seed", "rank", "cohort")
         }
         return cls(
             algorithm=blob.field(header, "algorithm", str),
             layout=blob.field(header, "layout", str),
             hyper=hyper,
-            model=ModelPart(model[0], model[1], packets),
+            model=ModelPart(version, base, packets, rates),
             buffers=buffers,
             **numbers,
         )
@@ -201,7 +205,7 @@ class Reply:
     @classmethod
     def decode(cls, content: RecordDict) -> Reply:
         """Read a reply; raises `ProtocolError` naming the field that is wrong."""
-        header, packets = blob.decode_blob(unwrap(content))
+        header, packets = blob.decode_blob(unwrap(content), max_header=_MAX_REPLY_HEADER)
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         status = blob.field(header, "status", str)
         if status not in STATUSES:
@@ -214,7 +218,7 @@ class Reply:
             version=blob.field(header, "version", int),
             base=blob.field(header, "base", int),
             status=status,
-            reason=blob.field(header, "reason", str)[:300],
+            reason=printable(blob.field(header, "reason", str)),
             held=blob.field(header, "held", int) - 1,
             scale=scale,
             packets=packets,
@@ -230,12 +234,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a worker says of itself: id, number of examples, layout, and the model it holds."""
+    """What a worker says of itself.
+
+    Its id, number of examples and layout; the model version it holds; and the last session of which
+    it remembers anything (0: none).
+    """
 
     client: int
     examples: int
     layout: Layout
     held: int = -1
+    session: int = 0
 
     def encode(self) -> RecordDict:
         """Return the Flower message content."""
@@ -244,6 +253,7 @@ class Hello:
             "examples": self.examples,
             "layout": self.layout.to_json(),
             "held": self.held + 1,
+            "session": self.session,
         }
         return wrap(blob.encode_blob(header))
 
@@ -259,9 +269,23 @@ class Hello:
             examples=examples,
             layout=Layout.from_json(header.get("layout")),
             held=blob.field(header, "held", int) - 1,
+            session=blob.field(header, "session", int),
         )
 
 
 def question() -> RecordDict:
     """Return the content of the message that asks for a `Hello`."""
     return wrap(blob.encode_blob({}))
+
+
+def printable(text: str) -> str:
+    """Return a peer's text as one line of at most 300 characters that is safe to log."""
+    return "".join(c if c.isprintable() else " " for c in text[:300])
+
+
+def _model_field(value: Any) -> tuple[int, int, list[float]]:
+    match value:
+        case [int(version), int(base), list(rates)] if -1 <= base <= version < 2**63:
+            if all(type(rate) is float and math.isfinite(rate) for rate in rates):
+                return version, base, rates
+    raise ProtocolError(f"message field 'model' is {value!r:.80}, expected [version, base, rates]")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import PacketError, add_to, decompress
+from flowerpress.compressors import Packet, PacketError, add_to, decompress
+from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.messages import ModelPart
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -70,7 +71,7 @@ class Replica:
             x -= x.dtype.type(lr) * self.g
         self.version += 1
 
-    def follow(self, part: ModelPart, dim: int, lr: float) -> None:
+    def follow(self, part: ModelPart, layout: Layout) -> None:
         """Take the replica to `part.version`: load the snapshot, or apply the deltas not seen yet.
 
         Raises
@@ -78,26 +79,29 @@ class Replica:
         ReplicaError
             The deltas start after the version held: the server must send a snapshot.
         PacketError
-            A packet is damaged or has another dimension.
+            A packet is damaged or of another model. Deltas before it may have been applied: the
+            replica must not be used again.
         """
         if part.base < 0:
-            self._load(part, dim)
+            self._load(part, layout)
             return
         if self.x is None or not part.base <= self.version <= part.version:
             raise ReplicaError(
                 f"deltas start at version {part.base}, this worker holds {self.version}"
             )
-        if len(part.packets) != part.version - part.base:
+        if not len(part.packets) == len(part.rates) == part.version - part.base:
             raise ReplicaError(f"{len(part.packets)} deltas from {part.base} to {part.version}")
-        for packet in part.packets[self.version - part.base :]:
+        seen = self.version - part.base
+        for packet, lr in zip(part.packets[seen:], part.rates[seen:], strict=True):
             self.advance(packet, lr)
 
-    def _load(self, part: ModelPart, dim: int) -> None:
-        vectors = [decompress(packet) for packet in part.packets]
-        if not 1 <= len(vectors) <= 2 or any(v.size != dim for v in vectors):
-            raise PacketError(
-                f"snapshot has vectors of sizes {[v.size for v in vectors]}, the layout has {dim}"
-            )
+    def _load(self, part: ModelPart, layout: Layout) -> None:
+        packets = [Packet.parse(packet) for packet in part.packets[:3]]
+        wanted = (layout.dim, layout.dtype)
+        if not 1 <= len(packets) <= 2 or any((p.dim, p.dtype) != wanted for p in packets):
+            found = [f"{packet.dim} x {packet.dtype}" for packet in packets]
+            raise PacketError(f"snapshot has vectors {found}, the model {wanted[0]} x {wanted[1]}")
+        vectors = [decompress(packet, max_dim=layout.dim) for packet in packets]
         self.x, self.g = vectors[0], vectors[1] if len(vectors) == 2 else None
         self.version = part.version
 
@@ -110,25 +114,29 @@ class DeltaLog:
     --------
     >>> log = DeltaLog(limit=10)
     >>> for packet in (b"aaaa", b"bbbb", b"cccc"):
-    ...     log.append(packet)
-    >>> log.since(1), log.since(0)
+    ...     log.append(packet, 0.1)
+    >>> log.since(1).packets, log.since(0)
     ([b'bbbb', b'cccc'], None)
     """
 
     limit: int
     version: int = 0
-    packets: deque[bytes] = field(default_factory=deque)
+    deltas: deque[tuple[bytes, float]] = field(default_factory=deque)
+    size: int = 0
 
-    def append(self, packet: bytes) -> None:
+    def append(self, packet: bytes, lr: float) -> None:
         """Add the delta that leads to the next version; forget what a snapshot would beat."""
-        self.packets.append(packet)
+        self.deltas.append((packet, lr))
         self.version += 1
-        while sum(map(len, self.packets)) > self.limit:
-            self.packets.popleft()
+        self.size += len(packet)
+        while self.size > self.limit:
+            self.size -= len(self.deltas.popleft()[0])
 
-    def since(self, version: int) -> list[bytes] | None:
+    def since(self, version: int) -> ModelPart | None:
         """Return the deltas after `version`, or None where only a snapshot will do."""
         missed = self.version - version
-        if version < 0 or not 0 <= missed <= len(self.packets):
+        if version < 0 or not 0 <= missed <= len(self.deltas):
             return None
-        return list(self.packets)[len(self.packets) - missed :]
+        deltas = list(self.deltas)[len(self.deltas) - missed :]
+        packets, rates = [packet for packet, _ in deltas], [lr for _, lr in deltas]
+        return ModelPart(self.version, version, packets, rates)

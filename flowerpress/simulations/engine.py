@@ -12,7 +12,8 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -39,6 +40,7 @@ class _Node:
     app: ClientApp
     heard: int = 0
     said: int = 0
+    busy: Lock = field(default_factory=Lock)
 
 
 class InProcessGrid(Grid):
@@ -161,6 +163,10 @@ class InProcessGrid(Grid):
     def _deliver(self, message: Message) -> Message | None:
         """Take one message to its node and the reply back; None where one of them is lost."""
         node = self._nodes[message.metadata.dst_node_id]
+        with node.busy:  # one message at a time, also after a timeout
+            return self._to_and_fro(node, message)
+
+    def _to_and_fro(self, node: _Node, message: Message) -> Message | None:
         client = int(node.context.node_config["partition-id"])
         node.heard += 1
         if self._faults.loses("down", client, node.heard):
@@ -179,9 +185,12 @@ class InProcessGrid(Grid):
         copy = Message(content, message.metadata.dst_node_id, message.metadata.message_type)
         try:
             answer = node.app(copy, node.context)
+            if answer.has_error():
+                return Message(answer.error, reply_to=message)
+            content = decode_content(encode_content(answer.content))
         except Exception as error:  # as Flower does: the server sees an error reply
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
-        return Message(decode_content(encode_content(answer.content)), reply_to=message)
+        return Message(content, reply_to=message)
 
 
 def _one_torch_thread() -> None:

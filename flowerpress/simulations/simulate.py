@@ -80,8 +80,8 @@ def simulate(
     Parameters
     ----------
     strategy : CompressedStrategy
-        From `make_strategy`. Its ``seed`` is set to `seed`, and its minimum numbers of nodes are
-        lowered to `num_clients` where they are above.
+        From `make_strategy`. Its ``seed`` is set to `seed`; where its minimum numbers of nodes are
+        above `num_clients`, they are taken as that.
     task_fn : callable
         ``task_fn(partition_id, num_partitions)`` returns a client's `Task`. The initial model is
         ``task_fn.initial_arrays()`` if it has that, else client 0's ``initial_arrays()``.
@@ -128,10 +128,8 @@ def simulate(
     """
     if num_rounds < 0:
         raise ValueError(f"num_rounds is {num_rounds}: expected 0 or more")
+    strategy.reset()
     strategy.seed = seed
-    strategy.min_available_nodes = min(strategy.min_available_nodes, num_clients)
-    strategy.min_train_nodes = min(strategy.min_train_nodes, num_clients)
-    strategy.min_evaluate_nodes = min(strategy.min_evaluate_nodes, num_clients)
     common: dict[str, str] = {}
     if state_dir is not None:
         common = {"state-store": "disk", "state-dir": str(state_dir)}
@@ -147,6 +145,7 @@ def simulate(
             faults=faults,
         ) as grid,
         _quiet_flower(quiet=not verbose),
+        _at_most(strategy, num_clients),
     ):
         initial = _initial_arrays(task_fn, num_clients)
         result = strategy.start(
@@ -206,6 +205,20 @@ def _numbers(metrics: Mapping[str, object] | None) -> dict[str, float]:
         for name, value in (metrics or {}).items()
         if isinstance(value, int | float)
     }
+
+
+@contextmanager
+def _at_most(strategy: CompressedStrategy, num_clients: int) -> Iterator[None]:
+    """Ask for no more nodes than there are, for as long as this lasts."""
+    names = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
+    before = {name: getattr(strategy, name) for name in names}
+    for name, count in before.items():
+        setattr(strategy, name, min(count, num_clients))
+    try:
+        yield
+    finally:
+        for name, count in before.items():
+            setattr(strategy, name, count)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The server side: one strategy per published algorithm, by name."""
 
 from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.exchange import RoundError
+from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.registry import (
     make_strategy,
     strategy_class,

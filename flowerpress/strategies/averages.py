@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import MetricRecord, RecordDict
 
-from flowerpress.compressors import add_to, make_compressor
-from flowerpress.protocol import Reply
-from flowerpress.strategies.population import Client
+from flowerpress.compressors import decompress, make_compressor
+from flowerpress.protocol import Layout
 
+MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 FloatVector = npt.NDArray[np.floating[Any]]
 
 
@@ -23,24 +23,47 @@ def pack_buffers(buffers: FloatVector) -> bytes:
     return make_compressor("identity").compress(buffers).data
 
 
+def unpack_buffers(packet: bytes, layout: Layout) -> FloatVector:
+    """Return the buffers in a worker's packet; raises `PacketError` where they are damaged."""
+    if not layout.buffer_dim:
+        return np.empty(0, layout.dtype)
+    return decompress(packet, max_dim=layout.buffer_dim)
+
+
 def average_buffers(
-    buffers: FloatVector, packets: Sequence[bytes], masses: Sequence[float]
+    buffers: FloatVector, received: Sequence[FloatVector], masses: Sequence[float]
 ) -> FloatVector:
     """Return the weighted mean of the buffers of those who answered."""
     if not buffers.size:
         return buffers
-    mean = np.zeros_like(buffers)
-    for packet, mass in zip(packets, masses, strict=True):
-        add_to(packet, mean, mass / sum(masses))
-    return mean
+    mean = np.average(np.asarray(received, np.float64), axis=0, weights=masses)
+    return mean.astype(buffers.dtype)
 
 
-def metric_contents(applied: Sequence[tuple[Client, Reply]], weight_key: str) -> list[RecordDict]:
-    """Return the metrics that all workers gave, as Flower's aggregation functions take them."""
-    names = sorted(set.intersection(*(set(reply.metrics) for _, reply in applied)))
-    contents = []
-    for client, reply in applied:
-        values: dict[str, Any] = {name: reply.metrics[name] for name in names}
-        values[weight_key] = client.examples
-        contents.append(RecordDict({"metrics": MetricRecord(values)}))
-    return contents
+def average_metrics(
+    reports: Sequence[tuple[float, Mapping[str, float]]], weight_key: str, own: MetricsFn | None
+) -> MetricRecord:
+    """Average each metric over the workers that gave it, by their mass.
+
+    Parameters
+    ----------
+    reports : sequence of (mass, metrics)
+        In order of the workers' ids.
+    weight_key : str
+        The metric that says what a worker counts for: not averaged, and the mass for `own`.
+    own : callable, optional
+        Flower's aggregation function of a user, called instead, with the metrics all workers gave.
+    """
+    if own is not None:
+        common = set.intersection(*(set(metrics) for _, metrics in reports))
+        contents = []
+        for mass, metrics in reports:
+            values: dict[str, Any] = {name: metrics[name] for name in sorted(common)}
+            contents.append(RecordDict({"metrics": MetricRecord({**values, weight_key: mass})}))
+        return own(contents, weight_key)
+    means = {}
+    for name in sorted({name for _, metrics in reports for name in metrics} - {weight_key}):
+        given = [(mass, metrics[name]) for mass, metrics in reports if name in metrics]
+        total = sum(mass for mass, _ in given)
+        means[name] = sum(mass / total * value for mass, value in given)
+    return MetricRecord(dict(means))

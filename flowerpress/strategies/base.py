@@ -14,29 +14,30 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from flowerpress.compressors import PacketError, make_compressor
-from flowerpress.compressors.feedback import Acceptance
-from flowerpress.protocol import Hello, Hyper, Instruction, Layout, Ledger, Reply
-from flowerpress.strategies.averages import average_buffers, metric_contents, pack_buffers
+from flowerpress.compressors import make_compressor
+from flowerpress.protocol import Hyper, Ledger
+from flowerpress.strategies.averages import (
+    MetricsFn,
+    average_buffers,
+    average_metrics,
+)
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.options import check_options
-from flowerpress.strategies.population import Client, Population, wait_for
+from flowerpress.strategies.population import Client, Population
+from flowerpress.strategies.run import Run
 
 FloatVector = npt.NDArray[np.floating[Any]]
-MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 log = logging.getLogger("flowerpress")
-_START_OVER_EVERY = 10  # rounds, at least: one worker must not make all send dense in every round
 
 
 class CompressedStrategy(FedAvg):
@@ -75,6 +76,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     citation: ClassVar[str]
     rule: ClassVar[str] = "step"  # how a step moves the model, see `Downlink`
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
+    dense_first = False  # whether a compressed downlink's first estimate goes whole
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         train_metrics_aggr_fn: MetricsFn | None = None,
         evaluate_metrics_aggr_fn: MetricsFn | None = None,
     ) -> None:
-        check_options(lr, seed, local_steps, local_lr, weights, fraction_train, fraction_evaluate)
+        check_options({k: v for k, v in locals().items() if k != "self"})
         super().__init__(
             min_train_nodes=min_train_nodes,
             min_evaluate_nodes=min_evaluate_nodes if fraction_evaluate else 0,
@@ -107,9 +109,8 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             weighted_by_key=weighted_by_key,
             arrayrecord_key=arrayrecord_key,
             configrecord_key=configrecord_key,
-            train_metrics_aggr_fn=train_metrics_aggr_fn,
-            evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
         )
+        self._train_fn, self._evaluate_fn = train_metrics_aggr_fn, evaluate_metrics_aggr_fn
         # Not given to FedAvg's constructor, which warns about 0.
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.compressor = make_compressor(compressor).spec
@@ -147,14 +148,8 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
 
     def reset(self) -> None:
         """Forget all of an earlier run."""
-        self.population = Population(self.weights, self.hello_timeout)
-        self.exchange = Exchange(self.population)
-        self._model: Downlink | None = None
-        self._initial: ArrayRecord | None = None
-        self._cohort: list[Client] = []
+        self.run = Run(self)
         self.train_metrics: MetricRecord | None = None
-        self._start_over = False
-        self._started_over = -_START_OVER_EVERY
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -162,37 +157,33 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         """Sample the cohort and make its instructions; `config` is not used."""
         del config
         if server_round == 1:
-            self.reset()
-            self._initial = arrays
+            self.run = Run(self, arrays)
         if self.fraction_train == 0.0:
             return []
-        self._cohort = self._sample(grid, server_round, self.fraction_train, self.min_train_nodes)
-        if self._start_over:
-            log.warning("round %d: all workers start over: one lost what it shared", server_round)
-            self._start_over, self._started_over = False, server_round
-            self.forget()
-            for client in self.population.clients.values():
-                client.receiver.applied = 0
-        self.exchange.question += 1
-        return self._orders(server_round, self._cohort, "train")
+        run = self.run
+        run.cohort = run.sample(grid, server_round, self.fraction_train, self.min_train_nodes)
+        if run.start_over:
+            run.forget(server_round)
+        run.exchange.question += 1
+        return run.orders(server_round, run.cohort, "train")
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Apply the replies and take a step; with no update at all the model stays as it is."""
-        answers = self.exchange.answers(server_round, self._cohort, replies)
-        applied = [answer for answer in answers if self._apply(server_round, *answer)]
+        run = self.run
+        answers = run.exchange.answers(server_round, run.cohort, replies)
+        run.received.clear()
+        applied = [answer for answer in answers if run.apply(server_round, *answer)]
         self.train_metrics = None
         if not applied:
-            self.exchange.explain(server_round, answers, len(self._cohort))
+            run.explain(server_round)
             return None, None
         self.step([client for client, _ in applied], server_round)
         masses = [self.population.mass(client) for client, _ in applied]
-        packets = [reply.buffers for _, reply in applied]
-        self.model.buffers = average_buffers(self.model.buffers, packets, masses)
-        self.train_metrics = self.train_metrics_aggr_fn(
-            metric_contents(applied, self.weighted_by_key), self.weighted_by_key
-        )
+        self.model.buffers = average_buffers(self.model.buffers, run.received, masses)
+        reports = [(self.population.mass(client), reply.metrics) for client, reply in applied]
+        self.train_metrics = average_metrics(reports, self.weighted_by_key, self._train_fn)
         return self.model.arrays(), self.train_metrics
 
     def configure_evaluate(
@@ -202,15 +193,18 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         del arrays, config
         if self.fraction_evaluate == 0.0:
             return []
-        cohort = self._sample(grid, server_round, self.fraction_evaluate, self.min_evaluate_nodes)
-        return self._orders(server_round, cohort, "evaluate")
+        run = self.run
+        fraction, at_least = self.fraction_evaluate, self.min_evaluate_nodes
+        run.judges = run.sample(grid, server_round, fraction, at_least)
+        return run.orders(server_round, run.judges, "evaluate")
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Average the workers' metrics."""
-        contents = self.exchange.evaluations(server_round, replies)
-        return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key) if contents else None
+        found = self.exchange.evaluations(server_round, self.run.judges, replies)
+        reports = [(self.population.mass(client), metrics) for client, metrics in found]
+        return average_metrics(reports, self.weighted_by_key, self._evaluate_fn) if found else None
 
     def summary(self) -> None:
         """Log the algorithm and its settings, then FedAvg's."""
@@ -219,81 +213,22 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         log.info("\t│\t└── %s", options)
         super().summary()
 
-    # What users and algorithms see of a run ---------------------------------------------------
+    @property
+    def population(self) -> Population:
+        """The workers met in this run."""
+        return self.run.population
+
+    @property
+    def exchange(self) -> Exchange:
+        """Questions and answers of this run, with counts of what was refused."""
+        return self.run.exchange
 
     @property
     def ledger(self) -> Ledger:
         """Every message's bytes."""
-        return self.exchange.ledger
+        return self.run.exchange.ledger
 
     @property
     def model(self) -> Downlink:
         """The server's model."""
-        if self._model is None:
-            raise RuntimeError("the strategy has not started: no worker was met yet")
-        return self._model
-
-    # The parts of a round ----------------------------------------------------------------------
-
-    def _admit(self, hello: Hello) -> None:
-        """Start with the first worker's layout; refuse a worker with another one."""
-        if self._model is not None:
-            self._model.layout.check(hello.layout)
-            return
-        if self._initial is None:
-            raise ValueError("no round was started yet")
-        untrained = [entry.name for entry in hello.layout.entries if not entry.trained]
-        layout = Layout.of(self._initial, untrained)
-        layout.check(hello.layout)
-        self._model = Downlink(
-            layout, self._initial, self.downlink, rule=self.rule, lr=self.lr, seed=self.seed
-        )
-        self.begin()
-
-    def _sample(
-        self, grid: Grid, server_round: int, fraction: float, at_least: int
-    ) -> list[Client]:
-        """Wait until enough workers are there, and draw the cohort."""
-        needed = max(self.min_available_nodes, at_least, 1)
-        ask = partial(
-            self.population.meet, grid, server_round, self._admit, self.ledger, needed=needed
-        )
-        wait_for(ask, needed, self.available_timeout)
-        online = self.population.online(grid)
-        count = max(int(len(online) * fraction), at_least, 1)
-        return self.population.sample(online, count, self.seed, server_round)
-
-    def _orders(self, server_round: int, cohort: list[Client], purpose: str) -> list[Message]:
-        """Make the cohort's instructions for training, or for evaluation of the whole model."""
-        train = purpose == "train"
-        order = Instruction(
-            algorithm=self.name if train else "",
-            round=server_round,
-            version=self.exchange.question,
-            seed=self.seed,
-            cohort=len(cohort),
-            layout=self.model.layout.digest,
-            hyper=self.hyper(),
-            model=self.model.snapshot(),
-            buffers=pack_buffers(self.model.buffers),
-        )
-        return self.exchange.orders(order, cohort, purpose, self.model.part_for)
-
-    def _apply(self, server_round: int, client: Client, reply: Reply) -> bool:
-        """Apply one answer; returns whether it was an update and went in."""
-        if reply.status != "failed":
-            client.held = reply.held
-        verdict = self.exchange.judge(
-            server_round, client, reply, self.model.layout, shared=self.shared
-        )
-        if verdict is Acceptance.MISMATCH and self.shared:
-            self._start_over = server_round >= self._started_over + _START_OVER_EVERY
-        if verdict is not Acceptance.APPLY:
-            return False
-        try:
-            self.receive(reply.packets[0], self.population.mass(client) * reply.scale)
-        except PacketError as error:  # the packet is checked as a whole before a buffer is touched
-            self.exchange.refuse(server_round, f"client {client.id}: {error}")
-            return False
-        client.receiver.apply(reply.version)
-        return True
+        return self.run.started

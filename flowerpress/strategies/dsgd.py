@@ -46,7 +46,8 @@ class DSGD(CompressedStrategy):
         super().__init__(compressor=compressor, **options)
 
     def begin(self) -> None:
-        traits = make_compressor(self.compressor).traits(self.model.layout.dim)
+        sizes = self.model.layout.sizes
+        traits = make_compressor(self.compressor).bind(sizes).traits(sum(sizes))
         if not traits.unbiased:
             log.warning(
                 "%s with %s, which is biased: it may diverge; ef14 and ef21 correct the bias",
@@ -60,7 +61,7 @@ class DSGD(CompressedStrategy):
 
     def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))
-        self.model.move(self._sum.dtype.type(self.lr / mass) * self._sum, server_round)
+        self.model.move(self._sum.dtype.type(self.lr / mass) * self._sum, server_round, self.lr)
         self._sum[:] = 0
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from flowerpress.compressors import add_to
 from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.options import require_contraction
+from flowerpress.strategies.options import check_options, require_contraction
 from flowerpress.strategies.population import Client
 
 
@@ -55,6 +55,7 @@ class EF14(CompressedStrategy):
         self, *, compressor: str = "topk:0.01", downlink: str = "", **options: Any
     ) -> None:
         super().__init__(compressor=compressor, **options)
+        check_options({"downlink": downlink})
         require_contraction(self.compressor)
         self.downlink = require_contraction(downlink) if downlink else ""
 
@@ -66,5 +67,5 @@ class EF14(CompressedStrategy):
 
     def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))
-        self.model.move(self._sum / self._sum.dtype.type(mass), server_round)
+        self.model.move(self._sum / self._sum.dtype.type(mass), server_round, self.lr)
         self._sum[:] = 0

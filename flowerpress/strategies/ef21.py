@@ -30,7 +30,12 @@ import numpy as np
 from flowerpress.compressors import add_to
 from flowerpress.protocol import Hyper
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
-from flowerpress.strategies.options import require, require_contraction
+from flowerpress.strategies.options import (
+    check_options,
+    require,
+    require_contraction,
+    require_fraction,
+)
 from flowerpress.strategies.population import Client
 
 
@@ -66,10 +71,16 @@ class EF21(CompressedStrategy):
         **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, **options)
+        check_options({"downlink": downlink, "init": init})
         require(init in ("dense", "compressed"), "init", init, "dense or compressed")
         require_contraction(self.compressor)
         self.downlink = require_contraction(downlink) if downlink else ""
         self.init = init
+
+    @property
+    def dense_first(self) -> bool:  # type: ignore[override]
+        """Whether first messages go whole, both ways."""
+        return self.init == "dense"
 
     def begin(self) -> None:
         self._sum = np.zeros_like(self.model.x)
@@ -86,7 +97,7 @@ class EF21(CompressedStrategy):
         return self._sum / self._sum.dtype.type(self.population.total)
 
     def step(self, answered: list[Client], server_round: int) -> None:
-        self.model.move(self.g, server_round)
+        self.model.move(self.g, server_round, self.lr)
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "init": self.init}
@@ -109,7 +120,7 @@ class EF21SGDM(EF21):
 
     def __init__(self, *, momentum: float = 0.1, **options: Any) -> None:
         super().__init__(**options)
-        require(0 < momentum <= 1, "momentum", momentum, "a number in (0, 1]")
+        require_fraction("momentum", momentum)
         self.momentum = momentum
 
     def hyper(self) -> Hyper:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, RecordDict
@@ -19,14 +19,12 @@ from flowerpress.protocol import (
     ProtocolError,
     Reply,
     content_bytes,
+    metrics_of,
+    printable,
 )
 from flowerpress.strategies.population import Client, Population
 
 log = logging.getLogger("flowerpress")
-
-
-class RoundError(RuntimeError):
-    """Every worker of a round failed: says what the first of them said."""
 
 
 @dataclass
@@ -83,7 +81,9 @@ class Exchange:
             if message.has_error():
                 # Errors the SuperLink makes itself come from node 1: nobody's in particular.
                 who = f"client {client.id}" if client else "a client"
-                log.warning("round %d: %s: %s", server_round, who, message.error.reason)
+                log.warning(
+                    "round %d: %s: %s", server_round, who, printable(str(message.error.reason))
+                )
                 continue
             if client is None or client.id in found:
                 self.refuse(server_round, "an answer of a node that was not asked")
@@ -119,6 +119,8 @@ class Exchange:
             self.resyncs += 1
             log.warning("%s has lost its state: %s", where, reply.reason)
             return Acceptance.MISMATCH
+        if reply.status == "failed":
+            client.failing = reply.reason or "no reason given"
         if reply.status != "update":
             level = logging.WARNING if reply.status == "failed" else logging.INFO
             log.log(level, "%s (%s): %s", where, reply.status, reply.reason)
@@ -139,28 +141,23 @@ class Exchange:
                 return Acceptance.STALE
         return verdict
 
-    def explain(
-        self, server_round: int, answers: Sequence[tuple[Client, Reply]], asked: int
-    ) -> None:
-        """Say that a round had no update; raise if all workers failed, for they would again."""
-        failed = [(client, reply) for client, reply in answers if reply.status == "failed"]
-        if failed and len(failed) == asked:
-            client, reply = failed[0]
-            where = f"round {server_round}: all {asked} clients failed"
-            raise RoundError(f"{where}; client {client.id}: {reply.reason}")
-        log.warning("round %d: no update from %d clients: the model stays", server_round, asked)
-
-    def evaluations(self, server_round: int, messages: Iterable[Message]) -> list[RecordDict]:
-        """Return the contents of the evaluation replies, in order of the workers' ids."""
-        found: dict[int, RecordDict] = {}
+    def evaluations(
+        self, server_round: int, cohort: Sequence[Client], messages: Iterable[Message]
+    ) -> list[tuple[Client, Mapping[str, float]]]:
+        """Return the cohort's evaluation metrics, in order of the workers' ids."""
+        expected = {client.node: client for client in cohort}
+        found = []
         for message in messages:
-            client = self.population.id_of(message.metadata.src_node_id)
+            client = expected.pop(message.metadata.src_node_id, None)
             if message.has_error():
-                log.warning("round %d: evaluation: %s", server_round, message.error.reason)
-            elif client is not None:
-                self._enter(server_round, client, "up", message.content, 0, "evaluate")
-                found[client] = message.content
-        return [found[client] for client in sorted(found)]
+                reason = printable(str(message.error.reason))
+                log.warning("round %d: evaluation: %s", server_round, reason)
+            elif client is None:
+                self.refuse(server_round, "an evaluation of a node that was not asked")
+            else:
+                self._enter(server_round, client.id, "up", message.content, 0, "evaluate")
+                found.append((client, metrics_of(message.content)))
+        return sorted(found, key=lambda pair: pair[0].id)
 
     def refuse(self, server_round: int, reason: str) -> None:
         """Count and log an answer that is damaged or wrong."""

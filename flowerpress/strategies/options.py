@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from flowerpress.compressors import make_compressor
-from flowerpress.compressors.feedback import contraction_scale
+from flowerpress.compressors.feedback import contraction
 
 _SOME_DIM = 1024  # whether a compressor has a class at all does not depend on the dimension
 
 
-def check_options(
-    lr: float,
-    seed: int,
-    local_steps: int,
-    local_lr: float,
-    weights: str,
-    fraction_train: float,
-    fraction_evaluate: float,
-) -> None:
-    """Raise `ValueError` naming the first option that is out of range."""
-    for name, value in (("lr", lr), ("local_lr", local_lr)):
-        require(_is_number(value), name, value, "a number")
-    for name, whole in (("seed", seed), ("local_steps", local_steps)):
-        require(type(whole) is int, name, whole, "a whole number")
-    require(math.isfinite(lr) and lr > 0, "lr", lr, "a number > 0")
-    require(0 <= seed < 2**63, "seed", seed, "a whole number in 0 ... 2**63 - 1")
-    require(local_steps >= 1, "local_steps", local_steps, "a whole number >= 1")
-    require(
-        math.isfinite(local_lr) and local_lr >= 0, "local_lr", local_lr, "a number > 0, or 0 for lr"
-    )
-    require(weights in ("num-examples", "uniform"), "weights", weights, "num-examples or uniform")
-    require(0 <= fraction_train <= 1, "fraction_train", fraction_train, "a number in [0, 1]")
-    require(
-        0 <= fraction_evaluate <= 1, "fraction_evaluate", fraction_evaluate, "a number in [0, 1]"
-    )
+_FRACTIONS = ("fraction_train", "fraction_evaluate")
+_COUNTS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+_SECONDS = ("available_timeout", "hello_timeout")
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Raise `ValueError` naming the first of the options shared by all strategies that is wrong."""
+    for name, value in options.items():
+        if name == "lr":
+            require(_is_number(value, above=0.0), name, value, "a number > 0")
+        elif name == "local_lr" or name in _SECONDS:
+            require(_is_number(value), name, value, "a number >= 0")
+        elif name in _FRACTIONS:
+            require(_is_number(value, most=1.0), name, value, "a number in [0, 1]")
+        elif name == "seed":
+            require(_is_whole(value, 0), name, value, "a whole number in 0 ... 2**63 - 1")
+        elif name == "local_steps":
+            require(_is_whole(value, 1), name, value, "a whole number >= 1")
+        elif name in _COUNTS:
+            require(_is_whole(value, 0), name, value, "a whole number >= 0")
+        elif name == "weights":
+            known = value in ("num-examples", "uniform")
+            require(known, name, value, "num-examples or uniform")
+        elif name in ("compressor", "downlink", "init"):
+            require(isinstance(value, str), name, value, "a string")
 
 
 def require(held: bool, name: str, value: object, expected: str) -> None:
@@ -45,13 +46,25 @@ def require(held: bool, name: str, value: object, expected: str) -> None:
 
 def require_contraction(spec: str) -> str:
     """Return `spec`, normalised; raise `ValueError` if error feedback cannot use the compressor."""
-    compressor = make_compressor(spec)
     try:
-        contraction_scale(compressor.traits(_SOME_DIM))
+        contraction(spec, (_SOME_DIM,))
     except ValueError as error:
         raise ValueError(f"compressor {spec!r}: {error}") from None
-    return compressor.spec
+    return make_compressor(spec).spec
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def require_fraction(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is a number in (0, 1]."""
+    held = _is_number(value, most=1.0) and value != 0
+    require(held, name, value, "a number in (0, 1]")
+
+
+def _is_number(value: object, *, above: float | None = None, most: float = math.inf) -> bool:
+    """Whether `value` is a finite number >= 0, above `above` and not above `most`."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return False
+    return (value >= 0 if above is None else value > above) and value <= most
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return type(value) is int and least <= value < 2**63

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -23,11 +24,13 @@ from flowerpress.protocol import (
     ProtocolError,
     Reply,
     content_bytes,
+    printable,
     question,
 )
 
 log = logging.getLogger("flowerpress")
 _SAMPLING_STREAM = 0x5A
+UNKNOWN = -1  # a client in the ledger that has not said who it is
 
 
 @dataclass
@@ -44,6 +47,10 @@ class Client:
         Which of its packets was applied last, and the question that is open.
     held : int
         The model version it holds; -1 for none.
+    failing : str
+        Why it failed since its last update; empty if it did not.
+    forgiven, restarts : int
+        The first round in which losing its state may make all start over, and how often it has.
     """
 
     id: int
@@ -51,6 +58,21 @@ class Client:
     examples: int
     receiver: Receiver = field(default_factory=Receiver)
     held: int = -1
+    failing: str = ""
+    forgiven: int = 0
+    restarts: int = 0
+
+    def may_restart_all(self, server_round: int) -> bool:
+        """Whether this worker's lost state may make all start over now.
+
+        After the first time it must wait 10, 20, 40, ... rounds: one worker must not make all send
+        dense in every round.
+        """
+        if server_round < self.forgiven:
+            return False
+        self.restarts += 1
+        self.forgiven = server_round + 5 * 2**self.restarts
+        return True
 
 
 @dataclass
@@ -93,8 +115,8 @@ class Population:
         ledger: Ledger,
         *,
         needed: int = 0,
-    ) -> int:
-        """Ask every new node who it is, and return how many known workers are reachable.
+    ) -> list[Client]:
+        """Ask every new node who it is, and return the known workers that are reachable, by id.
 
         `admit` raises `ValueError` for a worker that cannot take part. A node that does not answer,
         or is refused, is asked again after 1, 2, 4, ... rounds; at once while fewer than `needed`
@@ -106,17 +128,16 @@ class Population:
             `needed` nodes are there, but so many of them are refused that the rest do not suffice.
         """
         nodes = set(grid.get_node_ids())
-        short = len(self.online(grid)) < needed
+        short = len(self._online(nodes)) < needed
         new = [
             node
             for node in sorted(nodes - set(self._nodes))
             if short or self._ask_again.get(node, (0, 0))[0] <= server_round
         ]
         if new:
-            messages = [Message(question(), node, "query") for node in new]
-            replies = grid.send_and_receive(messages, timeout=self.patience)
-            for reply in sorted(replies, key=lambda r: r.metadata.src_node_id):
-                self._introduce(reply, server_round, admit, ledger, grid)
+            hellos = self._ask(grid, new, server_round, ledger)
+            for node, hello in most_common_layout_first(hellos):
+                self._introduce(node, hello, admit, nodes)
         for node in set(new) - set(self._nodes):
             wait = 2 * self._ask_again.get(node, (0, 0))[1] or 1
             self._ask_again[node] = (server_round + wait, wait)
@@ -126,52 +147,68 @@ class Population:
                 f"{len(refused)} of {len(nodes)} clients cannot take part: "
                 f"{next(iter(refused.values()))}"
             )
-        return len(self.online(grid))
+        return self._online(nodes)
+
+    def _ask(
+        self, grid: Grid, nodes: list[int], server_round: int, ledger: Ledger
+    ) -> list[tuple[int, Hello]]:
+        """Ask nodes who they are; returns what could be read."""
+        content = question()
+        size = content_bytes(content)
+        for _ in nodes:
+            ledger.add(LedgerRow(server_round, UNKNOWN, "down", 0, size, "hello"))
+        messages = [Message(content, node, "query") for node in nodes]
+        hellos = []
+        for reply in grid.send_and_receive(messages, timeout=self.patience):
+            node = reply.metadata.src_node_id
+            if reply.has_error():
+                log.warning("node %d: %s", node, printable(str(reply.error.reason)))
+                continue
+            size = content_bytes(reply.content)
+            try:
+                hello = Hello.decode(reply.content)
+            except ProtocolError as error:
+                ledger.add(LedgerRow(server_round, UNKNOWN, "up", 0, size, "hello"))
+                self._refuse(node, _reason(reply) or str(error))
+                continue
+            ledger.add(LedgerRow(server_round, hello.client, "up", 0, size, "hello"))
+            if node in nodes:
+                hellos.append((node, hello))
+        return hellos
 
     def _introduce(
-        self,
-        message: Message,
-        server_round: int,
-        admit: Callable[[Hello], None],
-        ledger: Ledger,
-        grid: Grid,
+        self, node: int, hello: Hello, admit: Callable[[Hello], None], nodes: set[int]
     ) -> None:
-        node = message.metadata.src_node_id
-        if message.has_error():
-            log.warning("node %d: %s", node, message.error.reason)
-            return
+        """Enter a worker, or the new node of one that is known."""
         try:
-            hello = Hello.decode(message.content)
             admit(hello)
         except ValueError as error:
-            self._refusals[node] = _reason(message) or str(error)
-            log.warning("node %d cannot take part: %s", node, self._refusals[node])
+            self._refuse(node, str(error))
             return
         self._refusals.pop(node, None)
-        size = content_bytes(message.content)
-        ledger.add(LedgerRow(server_round, hello.client, "up", 0, size, "hello"))
-        known = self.clients.get(hello.client)
-        if known is None:
-            self.clients[hello.client] = Client(hello.client, node, hello.examples)
-        elif known.node != node and known.node in set(grid.get_node_ids()):
+        client = self.clients.get(hello.client)
+        if client is None:
+            client = Client(hello.client, node, hello.examples)
+            self.clients[client.id] = client
+        elif client.node != node and client.node in nodes:
             log.warning(
                 "node %d says it is client %d, which node %d is already: ignored; "
                 "give each client its own partition-id or client-id",
                 node,
-                hello.client,
-                known.node,
+                client.id,
+                client.node,
             )
             return
-        else:
-            self._nodes.pop(known.node, None)
-            known.node = node
-        self._nodes[node] = hello.client
-        self.clients[hello.client].held = hello.held
+        self._nodes.pop(client.node, None)
+        client.node, client.held = node, hello.held
+        self._nodes[node] = client.id
 
-    def online(self, grid: Grid) -> list[Client]:
-        """Return the known workers that are reachable now, by id."""
-        nodes = set(grid.get_node_ids())
-        return [c for _, c in sorted(self.clients.items()) if c.node in nodes]
+    def _refuse(self, node: int, why: str) -> None:
+        self._refusals[node] = printable(why)
+        log.warning("node %d cannot take part: %s", node, self._refusals[node])
+
+    def _online(self, nodes: set[int]) -> list[Client]:
+        return [client for _, client in sorted(self.clients.items()) if client.node in nodes]
 
     def sample(
         self, available: Iterable[Client], count: int, seed: int, server_round: int
@@ -184,23 +221,34 @@ class Population:
         return [pool[i] for i in sorted(rng.choice(len(pool), size=count, replace=False))]
 
 
-def wait_for(ready: Callable[[], int], needed: int, deadline: float) -> None:
-    """Wait until `ready()` is at least `needed`.
+def wait_for(ready: Callable[[], list[Client]], needed: int, deadline: float) -> list[Client]:
+    """Wait until `ready()` has at least `needed` workers, and return them.
 
     Raises
     ------
     RuntimeError
-        It is not within `deadline` seconds: says how many there are and what to do.
+        It has not within `deadline` seconds: says how many there are and what to do.
     """
     end, pause = time.monotonic() + deadline, 0.05
-    while (count := ready()) < needed:
+    while len(found := ready()) < needed:
         if time.monotonic() >= end:
             raise RuntimeError(
-                f"{count} of {needed} clients available after {deadline:g} s: start more "
+                f"{len(found)} of {needed} clients available after {deadline:g} s: start more "
                 "clients, lower min-available-nodes, or raise available-timeout"
             )
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
+    return found
+
+
+def most_common_layout_first(hellos: Iterable[tuple[int, Hello]]) -> list[tuple[int, Hello]]:
+    """Order hellos so that the layout most of them have comes first, then by client id.
+
+    The first worker admitted decides which arrays are trained: let it be one of the majority.
+    """
+    hellos = list(hellos)
+    counts = Counter(hello.layout.digest for _, hello in hellos)
+    return sorted(hellos, key=lambda pair: (-counts[pair[1].layout.digest], pair[1].client))
 
 
 def _reason(message: Message) -> str:

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from flwr.app import MetricRecord
 
 from flowerpress.clients import FunctionTask, client_app
 from flowerpress.simulations import Faults, InProcessGrid, simulate
@@ -128,7 +129,7 @@ def test_missed_deltas_are_sent_again_and_replicas_stay_equal(tmp_path):
         part = model.part_for(client.held)
         x = worker_memory(tmp_path, client.id, 0, "replica.x")
         replica = type(model.replica)("step", client.held, x.copy(), None, 1.0)
-        replica.follow(part, 64, strategy.lr)
+        replica.follow(part, model.layout)
         np.testing.assert_array_equal(replica.x, model.x)
 
 
@@ -201,9 +202,7 @@ def test_a_run_ends_when_every_client_fails():
     def task_fn(i, n):
         return FunctionTask(np.ones(3), lambda x, _: (0.0, x * np.nan))
 
-    with pytest.raises(
-        RoundError, match="round 1: all 2 clients failed; client 0: ValueError: grad"
-    ):
+    with pytest.raises(RoundError, match="round 1: all 2 clients fail; client 0: ValueError: grad"):
         simulate(make_strategy("ef14", compressor="sign", lr=0.1), task_fn, 2, 3)
 
 
@@ -257,18 +256,164 @@ def test_federated_evaluation_is_weighted_and_counted():
             evaluate=lambda x: {"where": float(i)},
         )
 
-    strategy = make_strategy("ef21", compressor="topk:k=1", lr=0.2, fraction_evaluate=1.0)
     seen = []
-    aggregate = strategy.evaluate_metrics_aggr_fn
 
-    def keep(contents, key):
-        seen.append(aggregate(contents, key))
-        return seen[-1]
+    def own(contents, key):
+        records = [dict(content["metrics"]) for content in contents]
+        seen.append(sum(record[key] * record["where"] for record in records))
+        return MetricRecord({})
 
-    strategy.evaluate_metrics_aggr_fn = keep
+    options = {"compressor": "topk:k=1", "lr": 0.2, "fraction_evaluate": 1.0}
+    strategy = make_strategy("ef21", evaluate_metrics_aggr_fn=own, **options)
     result = simulate(strategy, task_fn, 2, 3)
-    assert [round(metrics["where"], 9) for metrics in seen] == [0.75] * 3
+    assert seen == [3.0] * 3  # client 0 counts once, client 1 three times
     assert sum(row.purpose == "evaluate" for row in result.ledger.rows) == 3 * 2 * 2
     # Client 1 pulls three times as hard: the weights are the numbers of examples.
     long = simulate(make_strategy("fedavg", lr=0.5), task_fn, 2, 60)
     np.testing.assert_allclose(vector(long.arrays), 0.75, atol=1e-9)
+
+
+def batch_norm_task(i, n):
+    """A model with buffers: one trained vector, a statistic and a counter."""
+    from flwr.app import Array, ArrayRecord
+
+    class Task(FunctionTask):
+        def __init__(self):
+            super().__init__(np.zeros(2), lambda x, _: (0.0, x - i))
+            self.seen = {"mean": np.zeros(2), "count": np.array(0, np.int64)}
+
+        def initial_arrays(self):
+            arrays = {"x": np.zeros(2), **self.seen}
+            return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
+
+        def buffer_names(self):
+            return ("mean", "count")
+
+        def buffers(self):
+            return dict(self.seen)
+
+        def load_buffers(self, values):
+            self.seen = {"mean": values["mean"] + i, "count": values["count"] + 1}
+
+    return Task()
+
+
+def test_buffers_travel_beside_the_vector_and_are_averaged():
+    strategy = make_strategy("ef21", compressor="topk:k=1", lr=0.2)
+    result = simulate(strategy, batch_norm_task, 3, 4)
+    np.testing.assert_allclose(result.arrays["mean"].numpy(), [4.0, 4.0])  # + mean(0, 1, 2) a round
+    assert result.arrays["count"].numpy() == 4
+    assert result.arrays["count"].dtype == "int64"
+
+
+def test_a_second_strategy_in_the_same_flower_run_starts_afresh():
+    """Workers remember the first run's versions, errors and momenta: none of it may leak."""
+    problem = Quadratics(n=3)
+    arrays = problem.task_fn(0, 3).initial_arrays()
+    options = {"compressor": "topk:k=2", "lr": 0.05, "min_available_nodes": 3}
+    alone = simulate(make_strategy("ef21-sgdm", **options), problem.task_fn, 3, 5)
+    with InProcessGrid(lambda: client_app(problem.task_fn), 3) as grid:
+        for name, rounds in (("ef14", 1), ("ef21-sgdm", 5)):
+            strategy = make_strategy(name, **options)
+            result = strategy.start(grid, arrays, num_rounds=rounds)
+    np.testing.assert_array_equal(result.arrays["x"].numpy(), alone.arrays["x"].numpy())
+
+
+def test_a_changing_step_size_reaches_workers_with_a_compressed_downlink(tmp_path):
+    problem = Quadratics(n=3)
+    strategy = make_strategy("ef21", compressor="topk:k=2", downlink="topk:k=2", lr=0.05)
+
+    def halve(record):
+        strategy.lr *= 0.9
+
+    trajectory(strategy, problem.task_fn, 3, 12, state_dir=tmp_path, on_round=halve)
+    model = strategy.model
+    for client in strategy.population.clients.values():
+        x = worker_memory(tmp_path, client.id, 0, "replica.x")
+        g = worker_memory(tmp_path, client.id, 0, "replica.g")
+        replica = type(model.replica)("ef21", client.held, x, g)
+        replica.follow(model.part_for(client.held), model.layout)
+        np.testing.assert_array_equal(replica.x, model.x)
+
+
+def test_divergence_ends_the_run_with_the_remedy():
+    problem = Quadratics(n=3)
+    for options in ({"lr": 1e200}, {"lr": 1e200, "downlink": "topk:k=2"}):
+        strategy = make_strategy("ef21", compressor="topk:k=2", **options)
+        with pytest.raises(RoundError, match="lower lr"):
+            simulate(strategy, problem.task_fn, 3, 50)
+
+
+def test_one_failing_client_does_not_end_a_sampled_run():
+    problem = Quadratics(n=5)
+
+    def task_fn(i, n):
+        if i == 2:
+            return FunctionTask(problem.x0, lambda x, _: (0.0, x * np.nan))
+        return problem.task_fn(i, n)
+
+    strategy = make_strategy("ef21", compressor="topk:k=2", lr=0.05, fraction_train=0.2)
+    strategy.min_train_nodes = 1
+    result, _ = trajectory(strategy, task_fn, 5, 30)
+    assert len(result.history) == 31
+
+
+def test_a_late_reply_does_not_run_beside_the_next_round():
+    import threading
+    import time
+
+    inside, most = [0], [0]
+    lock = threading.Lock()
+
+    def slow(x, _):
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.15)
+        with lock:
+            inside[0] -= 1
+        return 0.0, x
+
+    strategy = make_strategy("dsgd", compressor="identity", lr=0.1)
+    simulate(strategy, lambda i, n: FunctionTask(np.ones(2), slow), 1, 4, timeout=0.05, threads=4)
+    assert most[0] == 1
+
+
+def test_per_tensor_compressors_are_bound_to_the_layout():
+    def task_fn(i, n):
+        x0 = {"w": np.ones(6), "b": np.ones(2)}
+        return FunctionTask(x0, lambda x, _: (0.0, x - i))
+
+    for name in ("ef14", "ef21", "dsgd"):
+        options = {} if name == "dsgd" else {"downlink": "sign:block=tensor"}
+        strategy = make_strategy(name, compressor="sign:block=tensor", lr=0.05, **options)
+        result = simulate(strategy, task_fn, 2, 10)
+        assert np.isfinite(vector(result.arrays)).all()
+        assert not np.array_equal(vector(result.arrays), np.ones(8))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"lr": "fast"}, "lr is 'fast': expected a number > 0"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"local_steps": 0}, "local_steps is 0: expected a whole number >= 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"weights": "equal"}, "expected num-examples or uniform"),
+        ({"fraction_train": 1.5}, "fraction_train is 1.5"),
+        ({"min_train_nodes": -1}, "min_train_nodes is -1"),
+        ({"hello_timeout": "x"}, "hello_timeout is 'x'"),
+        ({"compressor": None}, "compressor is None: expected a string"),
+        ({"compressor": "zip"}, "unknown compressor 'zip'"),
+        ({"compressor": "sign:scale=l2"}, "neither"),
+        ({"downlink": 3}, "downlink is 3"),
+        ({"downlink": "sign:scale=l2"}, "neither"),
+        ({"init": "sparse"}, "expected dense or compressed"),
+        ({"momentum": 0}, "momentum is 0: expected a number in"),
+        ({"momentum": "0.1"}, "momentum is '0.1'"),
+        ({"beta": 1}, "has no option 'beta': it has"),
+    ],
+)
+def test_wrong_options_are_named(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make_strategy("ef21-sgdm", **options)

@@ -61,18 +61,15 @@ class Link(RuleBasedStateMachine):
             assert self.lost_disk, "only a lost disk may lead to a mismatch"
             self.answers.append((number, None, b"", 1.0))
         elif outcome is Settlement.REPEAT:
-            if self.sender.pending == number:
-                self._answer(number)
+            if self.sender.pending == number:  # the same packet again
+                packet = self.sender.packet, self.sender.scale
+                self.answers.append((number, self.sender.settled, *packet))
         else:
             self.lost_disk &= outcome is not Settlement.RESET
-            self.sender.send(x, make_compressor(spec), number, Draw(round=number))
+            packet = self.sender.send(x, make_compressor(spec), number, Draw(round=number))
             self.taken += x
-            self._answer(number)
+            self.answers.append((number, self.sender.settled, packet.data, self.sender.scale))
         self.disk = copy.deepcopy(self.sender)
-
-    def _answer(self, number):
-        packet = self.sender.packet, self.sender.scale
-        self.answers.append((number, self.sender.settled, *packet))
 
     @precondition(lambda self: self.answers)
     @rule(data=st.data(), keep=st.booleans())
@@ -189,6 +186,27 @@ def test_nothing_changes_when_a_vector_is_not_finite():
         sender.send(np.array([0.0, np.nan]), make_compressor("topk:k=1"), 2)
     np.testing.assert_array_equal(sender.memory, before.memory)
     assert (sender.pending, sender.settled, sender.packet) == (0, 1, b"")
+
+
+def test_an_older_memory_counts_nothing_twice():
+    """EF14 restored from an old disk: the packet it had in flight was settled long ago."""
+    topk = make_compressor("topk:k=1")
+    sender = EF14Sender()
+    sender.settle(0, 1)
+    sender.send(np.array([3.0, 1.0]), topk, 1)
+    assert sender.settle(5, 6) is Settlement.RESET
+    np.testing.assert_array_equal(sender.memory, [0.0, 1.0])
+
+
+def test_a_receiver_refuses_what_builds_on_another_version():
+    receiver = Receiver()
+    receiver.ask(1)
+    receiver.apply(1)
+    receiver.ask(2)
+    assert receiver.judge(0, 2, shared=True) is Acceptance.MISMATCH
+    assert receiver.judge(0, 2, shared=False) is Acceptance.APPLY
+    assert receiver.judge(1, 2, shared=True) is Acceptance.APPLY
+    assert receiver.judge(1, 1, shared=True) is Acceptance.STALE
 
 
 def test_a_question_cannot_be_asked_twice():

@@ -32,7 +32,8 @@ ORDER = Instruction(
     seed=9,
     layout="0" * 16,
     hyper={"lr": 0.1, "compressor": "topk:k=2", "local_steps": 1, "flag": True},
-    model=ModelPart(2, 0, [b"delta-1", b"delta-2"]),
+    model=ModelPart(2, 0, [b"delta-1", b"delta-2"], [0.1, 0.2]),
+    session=3,
     applied=2,
     rank=1,
     cohort=5,
@@ -54,7 +55,7 @@ def test_messages_survive_the_way():
     assert Instruction.decode(ORDER.encode()) == ORDER
     assert Reply.decode(REPLY.encode()) == REPLY
     layout = Layout.of(ArrayRecord({"w": Array(np.zeros((2, 3), np.float32))}))
-    hello = Hello(3, 10, layout, held=5)
+    hello = Hello(3, 10, layout, held=5, session=2)
     assert Hello.decode(hello.encode()) == hello
 
 
@@ -199,40 +200,51 @@ def test_vectors_and_buffers_go_to_arrays_and_back():
     assert (layout.sizes, layout.dim, layout.buffer_dim) == ((6, 2), 8, 3)
     with pytest.raises(ValueError, match="not among the arrays"):
         Layout.of(arrays, ["nothing"])
+    with pytest.raises(ValueError, match="'count' of dtype int64 cannot be trained"):
+        Layout.of(arrays, ["mean"])
 
 
 def test_layout_json_is_checked():
-    for rows in (None, 3, [["w"]], [["w", [1], "float99", True]], [["w", [-1], "float32", True]]):
+    good = ["w", [1], "float32", True]
+    for entry in (["w"], ["w", [1], "float99", True], ["w", [-1], "float32", True], "w", None):
+        with pytest.raises(ProtocolError):
+            Layout.from_json([good, entry])
+    for entry in (["w", [1e999], "O", True], ["w", [1.0], "float32", True], [1, *good[1:]]):
+        with pytest.raises(ProtocolError):
+            Layout.from_json([entry])
+    for rows in (None, 3, [good] * 10_001):
         with pytest.raises(ProtocolError):
             Layout.from_json(rows)
 
 
 @pytest.mark.parametrize("rule", ["step", "ef21"])
 def test_replicas_follow_deltas_or_ask_for_a_snapshot(rule):
-    identity = make_compressor("identity")
+    identity, layout = make_compressor("identity"), layout_of(x=np.zeros(4))
     rng = np.random.default_rng(0)
     server = Replica(rule, 0, np.zeros(4))
     log, packets = DeltaLog(limit=10**6), []
     for _ in range(5):
         packets.append(identity.compress(rng.standard_normal(4)).data)
-        log.append(packets[-1])
+        log.append(packets[-1], 0.1)
         server.advance(packets[-1], 0.1)
     worker = Replica(rule, 0, np.zeros(4))
-    worker.follow(ModelPart(2, 0, packets[:2]), 4, 0.1)
-    worker.follow(ModelPart(5, 1, packets[1:]), 4, 0.1)  # one delta again: skipped
+    worker.follow(ModelPart(2, 0, packets[:2], [0.1] * 2), layout)
+    worker.follow(ModelPart(5, 1, packets[1:], [0.1] * 4), layout)  # one delta again: skipped
     np.testing.assert_array_equal(worker.model, server.model)
-    assert log.since(3) == packets[3:]
-    assert log.since(5) == []
+    assert log.since(3) == ModelPart(5, 3, packets[3:], [0.1] * 2)
+    assert log.since(5).packets == []
     assert log.since(-1) is None
     assert log.since(6) is None
     with pytest.raises(ReplicaError, match="start at version 3"):
-        Replica(rule, 1, np.zeros(4)).follow(ModelPart(5, 3, packets[3:]), 4, 0.1)
+        Replica(rule, 1, np.zeros(4)).follow(ModelPart(5, 3, packets[3:], [0.1] * 2), layout)
     with pytest.raises(ReplicaError, match="holds -1"):
-        Replica(rule).follow(ModelPart(5, 3, packets[3:]), 4, 0.1)
+        Replica(rule).follow(ModelPart(5, 3, packets[3:], [0.1] * 2), layout)
     with pytest.raises(ReplicaError, match="1 deltas from 3 to 5"):
-        Replica(rule, 3, np.zeros(4)).follow(ModelPart(5, 3, packets[4:]), 4, 0.1)
-    with pytest.raises(PacketError, match="sizes"):
-        Replica().follow(ModelPart(0, -1, [packets[0]]), 5, 0.1)
+        Replica(rule, 3, np.zeros(4)).follow(ModelPart(5, 3, packets[4:], [0.1]), layout)
+    single = np.zeros(4, np.float32)
+    for vectors in ([packets[0]] * 3, [identity.compress(single).data], []):
+        with pytest.raises(PacketError, match="snapshot has vectors"):
+            Replica().follow(ModelPart(0, -1, vectors), layout)
 
 
 def test_headers_are_canonical_json():
@@ -240,3 +252,15 @@ def test_headers_are_canonical_json():
     length = int.from_bytes(data[4:8], "little")
     text = data[8 : 8 + length]
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_a_peers_words_are_safe_to_log():
+    reply = Reply(0, 1, status="failed", reason="\x1b[31mred\nline " + "x" * 1000)
+    assert Reply.decode(reply.encode()).reason.startswith(" [31mred line xxx")
+    assert len(Reply.decode(reply.encode()).reason) == 300
+
+
+def test_metrics_that_are_no_numbers_are_left_out():
+    content = REPLY.encode()
+    content["metrics"] = MetricRecord({"a": 10**400, "b": [1.0], "c": float("nan"), "d": 2})
+    assert Reply.decode(content).metrics == {"d": 2.0}

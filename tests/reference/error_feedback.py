@@ -79,6 +79,7 @@ def ef21_bc(x, gradient, n, compress, lr, cohort, downlink):
             new = gradient(i, x, r)
             g[i] = g[i] + compress(new - g[i]) if i in met else new
             met.add(i)
-        h = h + downlink(g.mean(axis=0) - h)
+        # The first estimate is known to all (the authors' start); then differences to it.
+        h = h + (downlink(g.mean(axis=0) - h) if r > 1 else g.mean(axis=0))
         x = x - lr * h
         yield x, {"g": g, "h": h}

@@ -1,0 +1,7 @@
+"""Errors that end a run."""
+
+from __future__ import annotations
+
+
+class RoundError(RuntimeError):
+    """A run cannot go on: every worker fails, or the model is no longer finite."""

@@ -1,0 +1,163 @@
+"""One run of a strategy: the workers met, the questions asked, what was done with the answers."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
+
+from flowerpress.compressors import PacketError
+from flowerpress.compressors.feedback import Acceptance
+from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply
+from flowerpress.strategies.averages import pack_buffers, unpack_buffers
+from flowerpress.strategies.downlink import Downlink
+from flowerpress.strategies.errors import RoundError
+from flowerpress.strategies.exchange import Exchange
+from flowerpress.strategies.options import require
+from flowerpress.strategies.population import Client, Population, wait_for
+
+if TYPE_CHECKING:
+    from flowerpress.strategies.base import CompressedStrategy
+
+FloatVector = npt.NDArray[np.floating[Any]]
+log = logging.getLogger("flowerpress")
+
+
+class Run:
+    """What a strategy knows of the run it is in.
+
+    Attributes
+    ----------
+    population : Population
+        The workers met.
+    exchange : Exchange
+        Questions, answers, and the ledger.
+    model : Downlink or None
+        The server's model; None until the first worker was met.
+    cohort, judges : list of Client
+        The workers asked last for training, and for evaluation.
+    received : list of vector
+        Buffers of the round's updates, in the order they were applied.
+    start_over : bool
+        Whether all workers must forget what they share with the server.
+    """
+
+    def __init__(self, strategy: CompressedStrategy, initial: ArrayRecord | None = None) -> None:
+        self._strategy, self._initial = strategy, initial
+        self.population = Population(strategy.weights, strategy.hello_timeout)
+        self.exchange = Exchange(self.population)
+        self.model: Downlink | None = None
+        self.cohort: list[Client] = []
+        self.judges: list[Client] = []
+        self.received: list[FloatVector] = []
+        self.start_over = False
+        self._session = 1
+
+    @property
+    def started(self) -> Downlink:
+        """The server's model; raises `RuntimeError` before the first worker was met."""
+        if self.model is None:
+            raise RuntimeError("the strategy has not started: no worker was met yet")
+        return self.model
+
+    def forget(self, server_round: int) -> None:
+        """Make all workers start over from versions that nothing is shared at."""
+        log.warning("round %d: all workers start over: one lost what it shared", server_round)
+        self.start_over = False
+        self._strategy.forget()
+        for client in self.population.clients.values():
+            client.receiver.applied = 0
+
+    def _admit(self, hello: Hello) -> None:
+        """Start with the first worker's layout; refuse a worker with another one."""
+        if self.exchange.question == 0:  # the run has not begun: number it after all before it
+            self._session = max(self._session, hello.session + 1)
+        if self.model is not None:
+            self.model.layout.check(hello.layout)
+            return
+        if self._initial is None:
+            raise ValueError("no round was started yet")
+        untrained = [entry.name for entry in hello.layout.entries if not entry.trained]
+        layout = Layout.of(self._initial, untrained)
+        layout.check(hello.layout)
+        require(layout.dim > 0, "the model", list(self._initial), "at least one trained number")
+        strategy = self._strategy
+        self.model = Downlink(
+            layout,
+            self._initial,
+            strategy.downlink,
+            rule=strategy.rule,
+            dense_first=strategy.dense_first,
+            seed=strategy.seed,
+        )
+        strategy.begin()
+
+    def sample(self, grid: Grid, server_round: int, fraction: float, at_least: int) -> list[Client]:
+        """Wait until enough workers are there, and draw the cohort."""
+        needed = max(self._strategy.min_available_nodes, at_least, 1)
+        ask = partial(
+            self.population.meet,
+            grid,
+            server_round,
+            self._admit,
+            self.exchange.ledger,
+            needed=needed,
+        )
+        online = wait_for(ask, needed, self._strategy.available_timeout)
+        count = max(int(len(online) * fraction), at_least, 1)
+        return self.population.sample(online, count, self._strategy.seed, server_round)
+
+    def orders(self, server_round: int, cohort: list[Client], purpose: str) -> list[Message]:
+        """Make the cohort's instructions for training, or for evaluation of the whole model."""
+        train, strategy, model = purpose == "train", self._strategy, self.started
+        order = Instruction(
+            algorithm=strategy.name if train else "",
+            round=server_round,
+            version=self.exchange.question,
+            session=self._session,
+            seed=strategy.seed,
+            cohort=len(cohort),
+            layout=model.layout.digest,
+            hyper=strategy.hyper(),
+            model=ModelPart(0) if train else model.whole(),
+            buffers=pack_buffers(model.buffers),
+        )
+        return self.exchange.orders(order, cohort, purpose, model.part_for)
+
+    def apply(self, server_round: int, client: Client, reply: Reply) -> bool:
+        """Apply one answer; returns whether it was an update and went in."""
+        if reply.status != "failed":
+            client.held = reply.held
+        layout, shared = self.started.layout, self._strategy.shared
+        verdict = self.exchange.judge(server_round, client, reply, layout, shared=shared)
+        if verdict is Acceptance.MISMATCH and shared:
+            self.start_over |= client.may_restart_all(server_round)
+        if verdict is not Acceptance.APPLY:
+            return False
+        try:  # both packets are checked as a whole before anything is changed
+            buffers = unpack_buffers(reply.buffers, layout)
+            mass = self.population.mass(client)
+            self._strategy.receive(reply.packets[0], mass * reply.scale)
+        except PacketError as error:
+            self.exchange.refuse(server_round, f"client {client.id}: {error}")
+            return False
+        self.received.append(buffers)
+        client.receiver.apply(reply.version)
+        client.failing = ""
+        return True
+
+    def explain(self, server_round: int) -> None:
+        """Say that a round had no update; raise if all workers have failed since their last."""
+        clients = self.population.clients.values()
+        if all(client.failing for client in clients):
+            first = min(clients, key=lambda client: client.id)
+            raise RoundError(
+                f"round {server_round}: all {len(clients)} clients fail; "
+                f"client {first.id}: {first.failing}"
+            )
+        log.warning("round %d: no update: the model stays as it is", server_round)
