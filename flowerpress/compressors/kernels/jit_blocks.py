@@ -14,6 +14,7 @@ from flowerpress.compressors.kernels.jit_packing import (
     unpack_block,
     unpack_rest,
 )
+from flowerpress.compressors.kernels.sum_lanes import add_magnitudes, add_squares
 
 Floats = npt.NDArray[np.floating[Any]]
 F64 = npt.NDArray[np.float64]
@@ -24,6 +25,7 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 
 BLOCK = 1024
 LANES = 32
+EIGHT_ROWS = 8 * LANES
 
 
 @jit
@@ -46,21 +48,15 @@ def first_nonfinite(bits: Bits, magnitude: Any, infinity: Any) -> int:
 def _chunk_sum(x: Floats, square: bool, lanes: F64) -> float:
     """Return the sum over at most 1024 coordinates, in the order of `kernels.sums`."""
     lanes[:] = 0.0
-    whole = x.size // LANES * LANES
-    if square:
-        for at in range(0, whole, LANES):
-            row = x[at : at + LANES]
-            for lane in range(LANES):
-                value = np.float64(row[lane])
-                lanes[lane] += value * value
-    else:
-        for at in range(0, whole, LANES):
-            row = x[at : at + LANES]
-            for lane in range(LANES):
-                lanes[lane] += abs(np.float64(row[lane]))
-    for lane in range(x.size - whole):
-        value = np.float64(x[whole + lane])
-        lanes[lane] += value * value if square else abs(value)
+    whole = x.size // EIGHT_ROWS * EIGHT_ROWS
+    for at in range(0, whole, EIGHT_ROWS):
+        if square:
+            add_squares(x[at : at + EIGHT_ROWS], lanes)
+        else:
+            add_magnitudes(x[at : at + EIGHT_ROWS], lanes)
+    for i in range(whole, x.size):
+        value = np.float64(x[i])
+        lanes[i % LANES] += value * value if square else abs(value)
     half = LANES // 2
     while half:
         for lane in range(half):

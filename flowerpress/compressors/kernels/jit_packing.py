@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.kernels import pack_lanes, unpack_lanes
 from flowerpress.compressors.kernels.jit import jit
 
 U8 = npt.NDArray[np.uint8]
@@ -16,6 +17,28 @@ LANES = 32
 @jit
 def pack_block(codes: U32, packed: U32, width: int) -> None:
     """Pack 1024 codes into ``32 * width`` words."""
+    if width == 1:
+        pack_lanes.pack_1(codes, packed)
+    elif width == 2:
+        pack_lanes.pack_2(codes, packed)
+    elif width == 3:
+        pack_lanes.pack_3(codes, packed)
+    elif width == 4:
+        pack_lanes.pack_4(codes, packed)
+    elif width == 5:
+        pack_lanes.pack_5(codes, packed)
+    elif width == 6:
+        pack_lanes.pack_6(codes, packed)
+    elif width == 7:
+        pack_lanes.pack_7(codes, packed)
+    elif width == 8:
+        pack_lanes.pack_8(codes, packed)
+    else:
+        _pack_wide(codes, packed, width)
+
+
+@jit
+def _pack_wide(codes: U32, packed: U32, width: int) -> None:
     packed[:] = np.uint32(0)
     for row in range(LANES):
         word, shift = row * width // 32, np.uint32(row * width % 32)
@@ -33,6 +56,28 @@ def pack_block(codes: U32, packed: U32, width: int) -> None:
 @jit
 def unpack_block(packed: U32, width: int, codes: U32) -> None:
     """Unpack ``32 * width`` words into 1024 codes."""
+    if width == 1:
+        unpack_lanes.unpack_1(packed, codes)
+    elif width == 2:
+        unpack_lanes.unpack_2(packed, codes)
+    elif width == 3:
+        unpack_lanes.unpack_3(packed, codes)
+    elif width == 4:
+        unpack_lanes.unpack_4(packed, codes)
+    elif width == 5:
+        unpack_lanes.unpack_5(packed, codes)
+    elif width == 6:
+        unpack_lanes.unpack_6(packed, codes)
+    elif width == 7:
+        unpack_lanes.unpack_7(packed, codes)
+    elif width == 8:
+        unpack_lanes.unpack_8(packed, codes)
+    else:
+        _unpack_wide(packed, width, codes)
+
+
+@jit
+def _unpack_wide(packed: U32, width: int, codes: U32) -> None:
     mask = np.uint32((1 << width) - 1)
     for row in range(LANES):
         word, shift = row * width // 32, np.uint32(row * width % 32)

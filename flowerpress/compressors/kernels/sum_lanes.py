@@ -1,0 +1,56 @@
+"""Sums over the lanes of 256 coordinates, unrolled, in the order of `kernels.sums`.
+
+Written by ``scripts/generate_packing.py``: change it there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels.jit import jit
+
+Floats = npt.NDArray[np.floating[Any]]
+F64 = npt.NDArray[np.float64]
+
+
+@jit
+def add_magnitudes(x: Floats, lanes: F64) -> None:
+    """Add coordinates w, w + 32, ..., w + 224 to lane w, in order."""
+    for w in range(32):
+        s = lanes[w]
+        s += np.float64(abs(x[w + 0]))
+        s += np.float64(abs(x[w + 32]))
+        s += np.float64(abs(x[w + 64]))
+        s += np.float64(abs(x[w + 96]))
+        s += np.float64(abs(x[w + 128]))
+        s += np.float64(abs(x[w + 160]))
+        s += np.float64(abs(x[w + 192]))
+        s += np.float64(abs(x[w + 224]))
+        lanes[w] = s
+
+
+@jit
+def add_squares(x: Floats, lanes: F64) -> None:
+    """Add coordinates w, w + 32, ..., w + 224 to lane w, in order."""
+    for w in range(32):
+        s = lanes[w]
+        a = np.float64(x[w + 0])
+        s += a * a
+        a = np.float64(x[w + 32])
+        s += a * a
+        a = np.float64(x[w + 64])
+        s += a * a
+        a = np.float64(x[w + 96])
+        s += a * a
+        a = np.float64(x[w + 128])
+        s += a * a
+        a = np.float64(x[w + 160])
+        s += a * a
+        a = np.float64(x[w + 192])
+        s += a * a
+        a = np.float64(x[w + 224])
+        s += a * a
+        lanes[w] = s
