@@ -18,5 +18,7 @@ COMPRESSORS = (
     "qsgd:1,bucket=0",
     "qsgd:2,bucket=64",
     "qsgd:1000,bucket=3000",
+    "fp16",
+    "bf16",
 )
 RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd")

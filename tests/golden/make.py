@@ -37,6 +37,10 @@ CASES = {
     "qsgd-2-three-bits": ("qsgd:2,bucket=64", 1100, "<f4"),
     "qsgd-7": ("qsgd", 1100, "<f4"),
     "qsgd-7-float64": ("qsgd", 1100, "<f8"),
+    "fp16": ("fp16", 1100, "<f4"),
+    "fp16-float64": ("fp16", 50, "<f8"),
+    "bf16": ("bf16", 1100, "<f4"),
+    "bf16-float64": ("bf16", 50, "<f8"),
 }
 
 

@@ -16,7 +16,10 @@ from flowerpress.compressors.packet import Packet
 from flowerpress.compressors.registry import codec
 from flowerpress.compressors.testing import forced_kernels
 from tests.compressors.table import COMPRESSORS
-from tests.hostile.attacks import ATTACKS, IDENTITY, LONGEST, QSGD, frame, topk, u4
+from tests.hostile import attacks, quantized
+from tests.hostile.attacks import IDENTITY, LONGEST, QSGD, frame, topk, u4
+
+ATTACKS = attacks.ATTACKS + quantized.ATTACKS
 
 
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
@@ -53,7 +56,7 @@ def test_frames_of_the_attacks_are_right_otherwise():
 def test_any_bytes(data):
     raw = data.draw(st.binary(max_size=200))
     assert refused(raw, 5)
-    for number in range(1, 6):
+    for number in range(1, 32):
         head = bytes([1, number, data.draw(st.integers(1, 2)), 0])
         refused(resealed(b"FPRS" + head + bytes(8) + u4(5) + bytes(4) + raw), 5)
 

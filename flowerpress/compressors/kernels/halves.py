@@ -44,8 +44,9 @@ def _bf16_codes(scaled: Floats) -> U16:
     drop = _MANTISSA[scaled.dtype] - 7
     odd = (bits >> unsigned(drop)) & unsigned(1)
     bits = (bits + unsigned((1 << (drop - 1)) - 1) + odd) >> unsigned(drop) << unsigned(drop)
-    upper = bits.view(scaled.dtype).astype(np.float32).view(np.uint32) >> np.uint32(16)
-    return upper.astype(np.uint16)
+    rounded: npt.NDArray[np.float32] = bits.view(scaled.dtype).astype(np.float32)
+    codes: U16 = (rounded.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    return codes
 
 
 def fp16_add(codes: U16, first: Any, second: Any, weight: Any, out: Floats) -> None:
