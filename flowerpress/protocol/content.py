@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
@@ -20,25 +20,39 @@ def content_bytes(content: RecordDict) -> int:
     return sum(len(key) + record.count_bytes() for key, record in content.items())
 
 
-def wrap(data: bytes, metrics: Mapping[str, float] | None = None) -> RecordDict:
-    """Return the content that carries a blob, and `metrics` beside it."""
-    content = RecordDict({ARRAYS: ArrayRecord({MESSAGE: blob.to_array(data)})})
+def wrap(
+    data: bytes, metrics: Mapping[str, float] | None = None, model: Array | None = None
+) -> RecordDict:
+    """Return the content that carries a blob, and `metrics` and the `model` beside it."""
+    arrays = ArrayRecord()  # filled one by one: given a dictionary, it makes a copy of each array
+    arrays[MESSAGE] = blob.to_array(data)
+    if model is not None:
+        arrays[MODEL] = model
+    content = RecordDict({ARRAYS: arrays})
     if metrics is not None:
         content[METRICS] = MetricRecord(dict(metrics))
     return content
 
 
-def unwrap(content: RecordDict) -> bytes:
-    """Take the blob out of a content; raises `ProtocolError` where there is none."""
-    record = content.array_records.get(ARRAYS)
-    if record is None or MESSAGE not in record or set(record) - {MESSAGE, MODEL}:
+def unwrap(content: RecordDict) -> tuple[bytes, Array | None]:
+    """Take the blob, and the model if there is one, out of a content.
+
+    Raises
+    ------
+    ProtocolError
+        There is no blob, or something else beside it.
+    """
+    record = content.get(ARRAYS)
+    if not isinstance(record, ArrayRecord) or not {MESSAGE} <= set(record) <= {MESSAGE, MODEL}:
         raise ProtocolError(f"message must carry array {MESSAGE!r} in record {ARRAYS!r}")
-    return blob.from_array(record[MESSAGE])
+    return blob.from_array(record[MESSAGE]), record.get(MODEL)
 
 
 def metrics_of(content: RecordDict) -> dict[str, float]:
     """Return the metrics that are single finite numbers."""
-    record: Mapping[str, object] = content.metric_records.get(METRICS) or {}
+    record = content.get(METRICS)
+    if not isinstance(record, MetricRecord):
+        return {}
     return {
         str(name)[:80]: float(value)
         for name, value in list(record.items())[:_MAX_METRICS]

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -95,23 +96,23 @@ class Layout:
         """Return the layout as JSON: [[name, shape, dtype, trained], ...]."""
         return [[e.name, list(e.shape), e.dtype, e.trained] for e in self.entries]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that tell layouts apart."""
         text = json.dumps(self.to_json(), separators=(",", ":")).encode()
         return hashlib.sha256(text).hexdigest()[:16]
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Number of elements of each trained array, in order."""
         return tuple(entry.size for entry in self.entries if entry.trained)
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Length d of the vector."""
         return sum(self.sizes)
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The vector's dtype: float64 if every trained array is, else float32."""
         trained = [entry.dtype for entry in self.entries if entry.trained]
@@ -119,7 +120,7 @@ class Layout:
             return np.dtype(np.float64)
         return np.dtype(np.float32)
 
-    @property
+    @cached_property
     def buffer_dim(self) -> int:
         """Number of buffer elements."""
         return sum(entry.size for entry in self.entries if not entry.trained)

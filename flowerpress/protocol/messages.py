@@ -17,7 +17,7 @@ from flwr.app import Array, RecordDict
 
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
-from flowerpress.protocol.content import ARRAYS, MODEL, metrics_of, unwrap, wrap
+from flowerpress.protocol.content import metrics_of, unwrap, wrap
 from flowerpress.protocol.layout import Layout
 
 _MAX_REPLY_HEADER = 16_384
@@ -114,18 +114,16 @@ class Instruction:
         }
         inline = [] if self.model.array else self.model.packets
         tail = [self.buffers] if self.buffers else []
-        content = wrap(blob.encode_blob(header, [*inline, *tail]))
-        if self.model.array:
-            content.array_records[ARRAYS][MODEL] = self.model.array
-        return content
+        return wrap(blob.encode_blob(header, [*inline, *tail]), model=self.model.array)
 
     @classmethod
     def decode(cls, content: RecordDict) -> Instruction:
         """Read an instruction; raises `ProtocolError` naming the field that is wrong."""
-        header, packets = blob.decode_blob(unwrap(content))
+        data, model = unwrap(content)
+        header, packets = blob.decode_blob(data)
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
-        if (array := content.array_records[ARRAYS].get(MODEL)) is not None:
-            packets = blob.decode_blob(blob.from_array(array))[1]
+        if model is not None:
+            packets = blob.decode_blob(blob.from_array(model))[1]
         version, base, rates = _model_field(header.get("model"))
         hyper = blob.field(header, "hyper", dict)
         if not all(isinstance(v, int | float | str | bool) for v in hyper.values()):
@@ -205,7 +203,7 @@ class Reply:
     @classmethod
     def decode(cls, content: RecordDict) -> Reply:
         """Read a reply; raises `ProtocolError` naming the field that is wrong."""
-        header, packets = blob.decode_blob(unwrap(content), max_header=_MAX_REPLY_HEADER)
+        header, packets = blob.decode_blob(unwrap(content)[0], max_header=_MAX_REPLY_HEADER)
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         status = blob.field(header, "status", str)
         if status not in STATUSES:
@@ -260,7 +258,7 @@ class Hello:
     @classmethod
     def decode(cls, content: RecordDict) -> Hello:
         """Read a hello; raises `ProtocolError` naming the field that is wrong."""
-        header, _ = blob.decode_blob(unwrap(content))
+        header, _ = blob.decode_blob(unwrap(content)[0])
         examples = blob.field(header, "examples", int)
         if not 1 <= examples < 2**53:
             raise ProtocolError(f"message field 'examples' is {examples}, expected at least 1")

@@ -1,8 +1,9 @@
 """The in-process engine: a Flower Grid that calls the ClientApp in a thread pool.
 
-No daemon, no ports, starts at once. Every message crosses as bytes in both directions, so clients
-share no memory with the server, and what the ledger counts is what was sent. The result does not
-depend on the number of threads: strategies take replies in the order of the clients' ids.
+No daemon, no ports, starts at once. Packets cross as bytes, which cannot be changed, in records of
+their own, so clients share nothing with the server or each other, and what the ledger counts is
+what was sent. The result does not depend on the number of threads: strategies take replies in the
+order of the clients' ids.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -20,7 +22,6 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from flowerpress.protocol.codec import decode_content, encode_content
 from flowerpress.simulations._task_identity import ensure_task_identity
 from flowerpress.simulations.faults import Faults
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 NodeConfig = Mapping[str, int | float | str | bool]
 _RAISED = 2  # Flower's error code for a ClientApp that raised
 _FIRST_NODE = 2  # node 1 is the server
+_WORTH_A_THREAD = 0.005  # seconds
 
 
 @dataclass
@@ -53,7 +55,8 @@ class InProcessGrid(Grid):
     num_nodes : int
         At least 1. Node ``2 + i`` has ``partition-id`` i.
     threads : int, optional
-        Clients computed at the same time; by default the number of CPUs, at most `num_nodes`.
+        Clients computed at the same time; by default as many as there are CPUs, where the last
+        reply took long enough to be worth a thread.
     node_config : mapping, optional
         Node config entries of every node; ``state-store`` is "live" unless given.
     node_configs : mapping of int to mapping, optional
@@ -89,6 +92,7 @@ class InProcessGrid(Grid):
             node = _FIRST_NODE + i
             context = Context(self.run_id, node, config, RecordDict(), dict(run_config or {}))
             self._nodes[node] = _Node(context, shared)
+        self._threads, self._longest = threads, 0.0
         count = min(num_nodes, os.cpu_count() or 1) if threads is None else threads
         self._pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="client")
         self._futures: dict[str, Future[Message | None]] = {}
@@ -133,9 +137,24 @@ class InProcessGrid(Grid):
         ids = []
         for message in messages:
             key = secrets.token_hex(8)
-            self._futures[key] = self._pool.submit(self._deliver, message)
+            self._futures[key] = self._start(message)
             ids.append(key)
         return ids
+
+    def _start(self, message: Message) -> Future[Message | None]:
+        """Compute a reply in a thread, or at once where threads would only wait for each other.
+
+        Small tasks spend their time in Python, one thread at a time: ten clients of a softmax
+        regression took 12 ms a round one after the other, and 16 ms in two threads.
+        """
+        if self._threads is not None or self._longest > _WORTH_A_THREAD:
+            return self._pool.submit(self._deliver, message)
+        future: Future[Message | None] = Future()
+        start = time.perf_counter()
+        future.set_result(self._deliver(message))
+        if message.metadata.message_type == "train":
+            self._longest = time.perf_counter() - start
+        return future
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that are there; one that was lost never is."""
@@ -181,13 +200,13 @@ class InProcessGrid(Grid):
 
     def _call(self, node: _Node, message: Message) -> Message:
         _one_torch_thread()
-        content = decode_content(encode_content(message.content))
-        copy = Message(content, message.metadata.dst_node_id, message.metadata.message_type)
+        metadata, content = message.metadata, _copy(message.content)
+        copy = Message(content, metadata.dst_node_id, metadata.message_type)
         try:
             answer = node.app(copy, node.context)
             if answer.has_error():
                 return Message(answer.error, reply_to=message)
-            content = decode_content(encode_content(answer.content))
+            content = _copy(answer.content)
         except Exception as error:  # as Flower does: the server sees an error reply
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
         return Message(content, reply_to=message)
@@ -201,3 +220,13 @@ def _one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads") and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+def _copy(content: RecordDict) -> RecordDict:
+    """Return new records with the same arrays, whose data are bytes, and the same numbers."""
+    copied = RecordDict()
+    for key, record in content.items():
+        fields: Any = type(record)()
+        fields.update(record)
+        copied[key] = fields
+    return copied

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,6 @@ from flowerpress.protocol import (
     content_bytes,
 )
 from flowerpress.protocol.blob import decode_blob, encode_blob, from_array, to_array
-from flowerpress.protocol.codec import decode_content, encode_content
 
 ORDER = Instruction(
     algorithm="ef21",
@@ -80,9 +79,8 @@ def test_payload_and_framing_are_the_lengths_of_what_is_sent(message):
 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_a_protocol_error(data):
-    for decode in (decode_blob, decode_content):
-        with pytest.raises(ProtocolError):
-            decode(data)
+    with pytest.raises(ProtocolError):
+        decode_blob(data)
 
 
 @given(st.data())
@@ -141,24 +139,6 @@ def test_another_serialization_type_is_refused_by_name():
         from_array(Array(np.zeros(3)))
     with pytest.raises(TypeError, match="Unsupported serialization"):
         to_array(b"abc").numpy()  # what plain FedAvg would do with it
-
-
-def test_contents_survive_as_bytes():
-    content = RecordDict(
-        {
-            "a": ArrayRecord({"x": Array(np.arange(3.0)), "y": to_array(b"blob")}),
-            "m": MetricRecord({"loss": float("nan"), "n": 3, "list": [1.5, float("inf")]}),
-            "c": ConfigRecord({"s": "text", "b": b"\x00\xff", "flag": True, "l": ["p", "q"]}),
-            "empty": ArrayRecord(),
-        }
-    )
-    back = decode_content(encode_content(content))
-    assert list(back) == list(content)
-    assert back["a"]["y"].data == b"blob"
-    np.testing.assert_array_equal(back["a"]["x"].numpy(), np.arange(3.0))
-    assert np.isnan(back["m"]["loss"])
-    assert back["m"]["list"] == [1.5, float("inf")]
-    assert dict(back["c"]) == dict(content["c"])
 
 
 def layout_of(**arrays):
