@@ -69,7 +69,7 @@ class _Half(Compressor):
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the exponent and the numbers; the largest magnitude lies in [2**14, 2**15)."""
         del draw
-        largest = max(float(x.max()), -float(x.min()))
+        largest = twin("natural").largest_magnitude(x)
         exponent = int(np.frexp(largest)[1]) - _TOP if largest else 0
         pack = getattr(twin("halves"), f"{self.name}_pack")
         # What is far below the largest may underflow: that is the format's rounding to zero.

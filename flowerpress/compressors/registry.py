@@ -12,14 +12,26 @@ from importlib.metadata import entry_points
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.halves import BF16, FP16
 from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.natural import Natural
 from flowerpress.compressors.packet import PacketError
 from flowerpress.compressors.qsgd import QSGD
 from flowerpress.compressors.randk import RandK
 from flowerpress.compressors.sign import Sign
 from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.uniform import Uniform
 
 GROUP = "flowerpress.compressors"
-_OWN: tuple[type[Compressor], ...] = (Identity, TopK, RandK, Sign, QSGD, FP16, BF16)
+_OWN: tuple[type[Compressor], ...] = (
+    Identity,
+    TopK,
+    RandK,
+    Sign,
+    QSGD,
+    FP16,
+    BF16,
+    Uniform,
+    Natural,
+)
 
 
 @cache

@@ -20,5 +20,12 @@ COMPRESSORS = (
     "qsgd:1000,bucket=3000",
     "fp16",
     "bf16",
+    "uniform",
+    "uniform:1,bucket=0",
+    "uniform:3,bucket=100",
+    "uniform:8,bucket=64",
+    "uniform:1,rounding=nearest",
+    "uniform:3,bucket=3000,rounding=nearest",
+    "natural",
 )
-RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd")
+RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd", "uniform", "natural")

@@ -41,6 +41,13 @@ CASES = {
     "fp16-float64": ("fp16", 50, "<f8"),
     "bf16": ("bf16", 1100, "<f4"),
     "bf16-float64": ("bf16", 50, "<f8"),
+    "uniform-4": ("uniform", 1100, "<f4"),
+    "uniform-3-buckets": ("uniform:3,bucket=100", 1100, "<f4"),
+    "uniform-8-float64": ("uniform:8,bucket=0", 1100, "<f8"),
+    "uniform-1-nearest": ("uniform:1,rounding=nearest", 50, "<f4"),
+    "uniform-5-nearest": ("uniform:5,rounding=nearest", 1100, "<f4"),
+    "natural": ("natural", 1100, "<f4"),
+    "natural-float64": ("natural", 50, "<f8"),
 }
 
 

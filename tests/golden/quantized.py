@@ -6,6 +6,8 @@ import struct
 
 import numpy as np
 
+from tests.golden.reader import codes, numbers
+
 
 def fp16(data, dim, number):
     exponent, _ = struct.unpack_from("<hH", data)
@@ -23,4 +25,21 @@ def scaled(value, exponent, number):
     return number(np.ldexp(value, exponent))
 
 
-READERS = {12: fp16, 13: bf16}
+def uniform(data, dim, number):
+    bits, nearest, _, bucket = struct.unpack_from("<BBHI", data)
+    bucket = bucket or dim
+    top = 2**bits - (2 if nearest and bits > 1 else 1)
+    maxima, at = numbers(data, 8, -(-dim // bucket), number)
+    return [
+        maxima[i // bucket] / number(top) * number(2 * code - top)
+        for i, code in enumerate(codes(data[at:], dim, bits))
+    ]
+
+
+def natural(data, dim, number):
+    top, _ = struct.unpack_from("<hH", data)
+    values = [np.ldexp(1.0, top - 127 + (code & 127)) if code & 127 else 0.0 for code in data[4:]]
+    return [-value if code & 128 else value for value, code in zip(values, data[4:], strict=True)]
+
+
+READERS = {6: uniform, 7: natural, 12: fp16, 13: bf16}

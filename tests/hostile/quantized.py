@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from tests.hostile.attacks import LONGEST, Attack, frame
+from tests.hostile.attacks import INF, LONGEST, NAN, Attack, f4, frame, u4
 
-FP16, BF16 = 12, 13
+UNIFORM, NATURAL, FP16, BF16 = 6, 7, 12, 13
 
 
 def half(exponent: int, *codes: int, spare: int = 0) -> bytes:
@@ -14,6 +14,27 @@ def half(exponent: int, *codes: int, spare: int = 0) -> bytes:
 
 
 ATTACKS = [
+    # uniform
+    Attack("no bits", 2, frame(UNIFORM, 2, u4(0, 0)), "bits is 0"),
+    Attack("nine bits", 2, frame(UNIFORM, 2, u4(9, 0)), "bits is 9"),
+    Attack("unknown rounding", 2, frame(UNIFORM, 2, u4(0x201, 0)), "rounding 2"),
+    Attack("uniform's spare bytes", 2, frame(UNIFORM, 2, u4(0x10001, 0)), "bytes 2 and 3"),
+    Attack("maximum below zero", 2, frame(UNIFORM, 2, u4(1, 0) + f4(-1) + b"\1"), "below zero"),
+    Attack("maximum is nan", 2, frame(UNIFORM, 2, u4(1, 0) + f4(NAN) + b"\1"), "maximum 0 is nan"),
+    Attack("maximum is inf", 2, frame(UNIFORM, 2, u4(1, 0) + f4(INF) + b"\1"), "maximum 0 is inf"),
+    Attack("padding after the points", 2, frame(UNIFORM, 2, u4(1, 0) + f4(1) + b"\4"), "padding"),
+    Attack("code of no point", 2, frame(UNIFORM, 2, u4(0x102, 0) + f4(1) + b"\x0c"), "is above 2"),
+    Attack("4 billion maxima", LONGEST, frame(UNIFORM, LONGEST, u4(4, 1)), "4294967295 maxima"),
+    Attack("one range, no codes", LONGEST, frame(UNIFORM, LONGEST, u4(1, 0) + f4(1)), "codes take"),
+    # natural
+    Attack("power above float32", 1, frame(NATURAL, 1, half(128) + b"\1"), "exponent is 128"),
+    Attack("power below float32", 1, frame(NATURAL, 1, half(-150) + b"\1"), "exponent is -150"),
+    Attack(
+        "natural's spare bytes", 1, frame(NATURAL, 1, half(0, spare=9) + b"\1"), "bytes 2 and 3"
+    ),
+    Attack("a power too few", 2, frame(NATURAL, 2, half(0) + b"\1"), "codes takes 2 bytes"),
+    Attack("a power too many", 1, frame(NATURAL, 1, half(0) + b"\1\1"), "1 bytes follow"),
+    Attack("4 billion powers", LONGEST, frame(NATURAL, LONGEST, half(0)), "takes 4294967295"),
     # fp16 and bf16
     Attack("half of infinity", 2, frame(FP16, 2, half(0, 0, 0x7C00)), "number 1 is not finite"),
     Attack("half of nan", 1, frame(FP16, 1, half(0, 0xFE01)), "number 0 is not finite"),
