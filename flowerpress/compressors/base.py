@@ -6,6 +6,7 @@ other's packets. A class that changes its bytes takes a new number.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -132,6 +133,15 @@ class Compressor(ABC):
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the stated constants for vectors of length `dim` in a cohort of that size."""
 
+    @classmethod
+    def codes(cls, packet: Packet) -> tuple[int, int]:
+        """Return the number and the bits of the packed codes that `packet` ends with.
+
+        An entropy stage codes these symbols; (0, 0) if the payload does not end with packed codes.
+        """
+        del packet
+        return 0, 0
+
     @property
     def spec(self) -> str:
         """The spec string; ``make_compressor(c.spec) == c``."""
@@ -150,6 +160,10 @@ class Compressor(ABC):
         """
         del sizes
         return self
+
+    def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
+        """Return the compressor for tensors of these shapes, in order; knows more than `bind`."""
+        return self.bind([math.prod(shape) for shape in shapes])
 
 
 def as_vector(x: Vector | Tensor) -> Vector:

@@ -138,6 +138,11 @@ class Packet:
         return codec(self.header.codec).spec_of(self)
 
 
+def total_bytes(parts: Iterable[Buffer]) -> int:
+    """Return the bytes of some pieces of a payload."""
+    return sum(_bytes_of(part).nbytes for part in parts if len(part))
+
+
 def _bytes_of(part: Buffer) -> memoryview:
     view = part.data if isinstance(part, np.ndarray) else memoryview(part)
     return view.cast("B")

@@ -30,6 +30,13 @@ class Reader:
         self._bytes: U8 = np.frombuffer(packet.payload, dtype=np.uint8)
         self._at = 0
 
+    @classmethod
+    def over(cls, data: U8, name: str) -> Reader:
+        """Return a reader of some bytes of a payload."""
+        reader = object.__new__(cls)
+        reader.name, reader._bytes, reader._at = name, data, 0
+        return reader
+
     @property
     def left(self) -> int:
         """Bytes that were not taken yet."""

@@ -124,6 +124,12 @@ class QSGD(Compressor):
         return Levels(packed, norms, blocks.equal_blocks(packet.dim, bucket), levels)
 
     @classmethod
+    def codes(cls, packet: Packet) -> tuple[int, int]:
+        """Return the levels' codes."""
+        levels, _ = _read_head(Reader(packet, cls.name))
+        return packet.dim, _width(levels)
+
+    @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``qsgd`` with its levels and bucket."""
         return cls(*_read_head(Reader(packet, cls.name))).spec

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_one_of, require_share, whole
+from flowerpress.compressors.front import Expander, Front, require_finite_values
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import U32
 from flowerpress.compressors.packet import Buffer, Packet
@@ -31,7 +32,21 @@ def _places(law: str, k: int, dim: int, key: tuple[int, int]) -> U32:
 
 
 @dataclass(frozen=True)
-class RandK(Compressor):
+class _Drawn:
+    """Places that a key gives; drawn once the values are there."""
+
+    law: str
+    size: int
+    dim: int
+    key: tuple[int, int]
+
+    def expand(self, values: Vector) -> Decoded:
+        require_finite_values(values)
+        return Sparse(_places(self.law, self.size, self.dim, self.key), values)
+
+
+@dataclass(frozen=True)
+class RandK(Front):
     """Keep k coordinates at random, scaled so that the mean is right. Unbiased.
 
     Only values and an 8-byte key are sent: the receiver draws the same places (Konečný et al.,
@@ -75,13 +90,18 @@ class RandK(Compressor):
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the key, k, the law and the scaled values, in the order the places are drawn."""
+        header, values = self.split(x, draw)
+        return [*header, values]
+
+    def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:
+        """Return the key, k and the law, and the scaled values."""
         k = kept(self.ratio, self.k, x.size)
         key = draw.key(_PLACES)
         ids = _places(self.law, k, x.size, key)
         with np.errstate(over="ignore"):
             values = x[ids] * self._factors(k, x.size).astype(x.dtype)
         require_finite(values, "the scaled value")
-        return [_HEAD.pack(*key, k, LAWS.index(self.law), bytes(3)), values]
+        return [_HEAD.pack(*key, k, LAWS.index(self.law), bytes(3))], values
 
     def _factors(self, k: int, dim: int) -> Vector:
         """Return one over the chance that each kept place is kept."""
@@ -94,25 +114,50 @@ class RandK(Compressor):
     def decode(cls, packet: Packet) -> Decoded:
         """Check k, the law and the values, and draw the places again."""
         reader = Reader(packet, cls.name)
-        k0, k1, k, law = _read_head(reader)
-        if not 1 <= k <= packet.dim:
-            raise reader.error(f"k is {k}, must be in [1, {packet.dim}]")
-        values = reader.finite(k, packet.dtype, "value")
+        drawn = _read_drawn(reader, packet.dim)
+        values = reader.finite(drawn.size, packet.dtype, "value")
         reader.done()
-        return Sparse(_places(law, k, packet.dim, (k0, k1)), values)
+        return drawn.expand(values)
+
+    @classmethod
+    def expander(cls, header: Reader, dim: int) -> Expander:
+        """Check k and the law."""
+        drawn = _read_drawn(header, dim)
+        header.done()
+        return drawn
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``randk:k=...`` with the law."""
-        *_, k, law = _read_head(Reader(packet, cls.name))
+        return cls.spec_of_header(Reader(packet, cls.name))
+
+    @classmethod
+    def spec_of_header(cls, header: Reader) -> str:
+        """Return ``randk:k=...`` with the law."""
+        *_, k, law = _read_head(header)
         return cls(k=k, law=law).spec
+
+    def length(self, dim: int, cohort: int = 1) -> int:
+        """Return k."""
+        return kept(self.ratio, self.k, dim)
+
+    def header_bits(self, dim: int) -> float:
+        """Return the bits of the key, k and the law."""
+        return 8.0 * _HEAD.size
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants; places are drawn by each sender alone, so A = omega / cohort."""
-        k = kept(self.ratio, self.k, dim)
+        k = self.length(dim)
         omega = dim / k - 1 if self.law == "uniform" else float(-(-dim // k) - 1)
         alpha = 1.0 if k == dim else None
-        return Traits(True, omega, alpha, (omega / cohort, 0.0), 8.0 * _HEAD.size + 32 * k)
+        return Traits(True, omega, alpha, (omega / cohort, 0.0), self.header_bits(dim) + 32 * k)
+
+
+def _read_drawn(reader: Reader, dim: int) -> _Drawn:
+    k0, k1, k, law = _read_head(reader)
+    if not 1 <= k <= dim:
+        raise reader.error(f"k is {k}, must be in [1, {dim}]")
+    return _Drawn(law, k, dim, (k0, k1))
 
 
 def _read_head(reader: Reader) -> tuple[int, int, int, str]:

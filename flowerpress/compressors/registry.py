@@ -6,13 +6,20 @@ point's name is the compressor's name and its object the class.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.metadata import entry_points
 
 from flowerpress.compressors.base import Compressor
+from flowerpress.compressors.chain import Chain
+from flowerpress.compressors.drive import Drive
+from flowerpress.compressors.eden import Eden
+from flowerpress.compressors.front import Front
+from flowerpress.compressors.hadamard import Hadamard
 from flowerpress.compressors.halves import BF16, FP16
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.natural import Natural
+from flowerpress.compressors.nesting import MAX_DEPTH
 from flowerpress.compressors.packet import PacketError
 from flowerpress.compressors.qsgd import QSGD
 from flowerpress.compressors.randk import RandK
@@ -31,7 +38,11 @@ _OWN: tuple[type[Compressor], ...] = (
     BF16,
     Uniform,
     Natural,
+    *(Chain, Hadamard, Drive, Eden),
 )
+
+# Between stages, and not in a number such as 1e+3: names start with a letter.
+_PLUS = re.compile(r"\+(?=\s*[A-Za-z_]|\s*$)")
 
 
 @cache
@@ -54,12 +65,12 @@ def compressor_names() -> list[str]:
     >>> "topk" in compressor_names()
     True
     """
-    return sorted(_classes())
+    return sorted(name for name in _classes() if name != Chain.name)
 
 
 def compressor_class(name: str) -> type[Compressor]:
     """Return the class of that name; ValueError lists the known names."""
-    if name not in _classes():
+    if name not in compressor_names():
         known = ", ".join(compressor_names())
         raise ValueError(f"unknown compressor {name!r}; known are {known}")
     return _classes()[name]
@@ -77,6 +88,8 @@ def codec(number: int) -> type[Compressor]:
 def make_compressor(spec: str | Compressor) -> Compressor:
     """Build a compressor from its spec string ``name[:value][,key=value]...``.
 
+    Stages are written with ``+``, left to right: ``topk:0.01+qsgd:7`` quantizes the kept values.
+
     Parameters
     ----------
     spec : str or Compressor
@@ -93,6 +106,8 @@ def make_compressor(spec: str | Compressor) -> Compressor:
     TopK(ratio=0.01, k=None)
     >>> make_compressor("qsgd:levels=3,bucket=64").spec
     'qsgd:3,bucket=64'
+    >>> make_compressor("topk:k=3 + sign").spec
+    'topk:k=3+sign'
     >>> make_compressor("zip")
     Traceback (most recent call last):
     ...
@@ -100,6 +115,16 @@ def make_compressor(spec: str | Compressor) -> Compressor:
     """
     if isinstance(spec, Compressor):
         return spec
+    stages = _PLUS.split(spec)
+    if len(stages) > MAX_DEPTH:
+        raise ValueError(f"compressor {spec!r}: {len(stages)} stages, at most {MAX_DEPTH} are read")
+    *fronts, compressor = [_stage(stage) for stage in stages]
+    for front in reversed(fronts):
+        compressor = _chain(front, compressor)
+    return compressor
+
+
+def _stage(spec: str) -> Compressor:
     name, _, rest = spec.partition(":")
     cls = compressor_class(name.strip())
     values: dict[str, object] = {}
@@ -112,6 +137,13 @@ def make_compressor(spec: str | Compressor) -> Compressor:
         except ValueError as error:
             raise ValueError(f"compressor {spec!r}: {key}={text!r}: {error}") from error
     return cls(**values)
+
+
+def _chain(front: Compressor, rest: Compressor) -> Chain:
+    if not isinstance(front, Front):
+        able = ", ".join(name for name in compressor_names() if issubclass(_classes()[name], Front))
+        raise ValueError(f"{front.spec!r} can't stand before '+'; what can: {able}")
+    return Chain(front, rest)
 
 
 def _split(cls: type[Compressor], item: str, position: int, spec: str) -> tuple[str, str]:

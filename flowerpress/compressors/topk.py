@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, whole
+from flowerpress.compressors.front import Expander, Front, Places
 from flowerpress.compressors.ids import decode_ids, encode_ids
 from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.packing import U32
 from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Reader, Sparse
 
@@ -21,7 +23,7 @@ _HEAD = struct.Struct("<IBBH")
 
 
 @dataclass(frozen=True)
-class TopK(Compressor):
+class TopK(Front):
     """Keep the k coordinates of largest magnitude, exactly; ties go to the lowest place.
 
     Contractive with ``alpha = k / d`` (Stich et al., "Sparsified SGD with memory", NeurIPS 2018).
@@ -58,39 +60,71 @@ class TopK(Compressor):
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return k, the values in order of their places, and the places."""
+        (head, code), values = self.split(x, draw)
+        return [head, values, code]
+
+    def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:
+        """Return k and the places, and the values."""
         del draw
         ids = kernels().top_ids(x, kept(self.ratio, self.k, x.size))
         tag, parameter, code = encode_ids(ids, x.size)
-        return [_HEAD.pack(ids.size, tag, parameter, 0), x[ids], code]
+        return [_HEAD.pack(ids.size, tag, parameter, 0), code], x[ids]
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check k, the values and the places."""
         reader = Reader(packet, cls.name)
-        k, tag, parameter, spare = reader.unpack(_HEAD)
-        if not 1 <= k <= packet.dim:
-            raise reader.error(f"k is {k}, must be in [1, {packet.dim}]")
-        if spare:
-            raise reader.error(f"bytes 6 and 7 are {spare:#06x}, must be zero")
+        k, tag, parameter = _read_head(reader, packet.dim)
         values = reader.finite(k, packet.dtype, "value")
-        try:
-            ids = decode_ids(tag, parameter, reader.take(reader.left, "ids"), k, packet.dim)
-        except ValueError as error:
-            raise reader.error(str(error)) from error
-        return Sparse(ids, values)
+        return Sparse(_read_ids(reader, tag, parameter, k, packet.dim), values)
+
+    @classmethod
+    def expander(cls, header: Reader, dim: int) -> Expander:
+        """Check k and the places."""
+        k, tag, parameter = _read_head(header, dim)
+        return Places(_read_ids(header, tag, parameter, k, dim))
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``topk:k=...``."""
-        (k, *_) = Reader(packet, cls.name).unpack(_HEAD)
+        return cls.spec_of_header(Reader(packet, cls.name))
+
+    @classmethod
+    def spec_of_header(cls, header: Reader) -> str:
+        """Return ``topk:k=...``."""
+        (k, *_) = header.unpack(_HEAD)
         return f"{cls.name}:k={k}"
+
+    def length(self, dim: int, cohort: int = 1) -> int:
+        """Return k."""
+        return kept(self.ratio, self.k, dim)
+
+    def header_bits(self, dim: int) -> float:
+        """Return the bits of k and of places that are spread evenly."""
+        return 8.0 * _HEAD.size + expected_id_bits(self.length(dim), dim)
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants; the bits of the places assume that they are spread evenly."""
         del cohort
-        k = kept(self.ratio, self.k, dim)
-        bits = 8.0 * _HEAD.size + 32 * k + expected_id_bits(k, dim)
+        k = self.length(dim)
+        bits = self.header_bits(dim) + 32 * k
         return Traits(k == dim, 0.0 if k == dim else None, k / dim, None, bits)
+
+
+def _read_head(reader: Reader, dim: int) -> tuple[int, int, int]:
+    k, tag, parameter, spare = reader.unpack(_HEAD)
+    if not 1 <= k <= dim:
+        raise reader.error(f"k is {k}, must be in [1, {dim}]")
+    if spare:
+        raise reader.error(f"bytes 6 and 7 are {spare:#06x}, must be zero")
+    return k, tag, parameter
+
+
+def _read_ids(reader: Reader, tag: int, parameter: int, k: int, dim: int) -> U32:
+    try:
+        return decode_ids(tag, parameter, reader.take(reader.left, "ids"), k, dim)
+    except ValueError as error:
+        raise reader.error(str(error)) from error
 
 
 def expected_id_bits(k: int, dim: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.compressors.composed import COMPOSED, RANDOM_COMPOSED
+
 COMPRESSORS = (
     "identity",
     "topk:0.1",
@@ -27,5 +29,6 @@ COMPRESSORS = (
     "uniform:1,rounding=nearest",
     "uniform:3,bucket=3000,rounding=nearest",
     "natural",
+    *COMPOSED,
 )
-RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd", "uniform", "natural")
+RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd", "uniform", "natural", *RANDOM_COMPOSED)

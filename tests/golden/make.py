@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from flowerpress.compressors import Draw, decompress, make_compressor
+from tests.golden import composed
 
 FOLDER = Path(__file__).parent / "v1"
 DRAW = {"seed": 0x0123456789ABCDEF, "round": 5, "rank": 2, "cohort": 4, "stream": 1}
@@ -48,6 +49,7 @@ CASES = {
     "uniform-5-nearest": ("uniform:5,rounding=nearest", 1100, "<f4"),
     "natural": ("natural", 1100, "<f4"),
     "natural-float64": ("natural", 50, "<f8"),
+    **composed.CASES,
 }
 
 

@@ -14,11 +14,12 @@ MASK = 0xFFFFFFFF
 
 def read(data: bytes) -> np.ndarray:
     """Return the vector of a frame that is known to be right."""
-    from tests.golden.quantized import READERS
+    from tests.golden import composed, quantized
 
     _, _, codec, dtype, _, length, dim, _ = struct.unpack_from("<4sBBBBQII", data)
     payload, number = data[24 : 24 + length], {1: np.float32, 2: np.float64}[dtype]
-    body = {1: identity, 2: topk, 3: randk, 4: sign, 5: qsgd, **READERS}[codec]
+    own = {1: identity, 2: topk, 3: randk, 4: sign, 5: qsgd}
+    body = {**own, **quantized.READERS, **composed.READERS}[codec]
     return np.array(body(payload, dim, number), dtype=number)
 
 
@@ -53,14 +54,15 @@ def identity(data, dim, number):
 def topk(data, dim, number):
     k, code, p = struct.unpack_from("<IBB", data)
     values, at = numbers(data, 8, k, number)
-    ids = data[at:]
+    return scattered(topk_places(data[at:], k, code, p, dim), values, dim)
+
+
+def topk_places(ids, k, code, p, dim):
     if code == 0:
-        places = list(struct.unpack(f"<{k}I", ids))
-    elif code == 1:
-        places = [i for i in range(dim) if bit(ids, i)]
-    else:
-        places = placed(varint(ids) if code == 2 else rice(ids, k, p))
-    return scattered(places, values, dim)
+        return list(struct.unpack(f"<{k}I", ids))
+    if code == 1:
+        return [i for i in range(dim) if bit(ids, i)]
+    return placed(varint(ids) if code == 2 else rice(ids, k, p))
 
 
 def scattered(places, values, dim):
@@ -118,15 +120,19 @@ def mixed(i, a, b):
 
 
 def randk(data, dim, number):
-    k0, k1, k, law = struct.unpack_from("<IIIB", data)
+    (k,) = struct.unpack_from("<I", data, 8)
     values, _ = numbers(data, 16, k, number)
+    return scattered(randk_places(data, dim), values, dim)
+
+
+def randk_places(data, dim):
+    k0, k1, k, law = struct.unpack_from("<IIIB", data)
     if law == 1:
         groups = [(j * dim // k, (j + 1) * dim // k) for j in range(k)]
-        places = [
+        return [
             start + (mixed(j % 1024, *philox(j // 1024, k0, k1)) * (stop - start) >> 32)
             for j, (start, stop) in enumerate(groups)
         ]
-        return scattered(places, values, dim)
     m = max(8, (dim - 1).bit_length())
     low_bits, high_bits = m // 2, m - m // 2
 
@@ -145,7 +151,7 @@ def randk(data, dim, number):
         while x >= dim:
             x = network(x)
         places.append(x)
-    return scattered(places, values, dim)
+    return places
 
 
 def sign(data, dim, number):

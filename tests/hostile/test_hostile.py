@@ -16,10 +16,10 @@ from flowerpress.compressors.packet import Packet
 from flowerpress.compressors.registry import codec
 from flowerpress.compressors.testing import forced_kernels
 from tests.compressors.table import COMPRESSORS
-from tests.hostile import attacks, quantized
+from tests.hostile import attacks, composed, quantized
 from tests.hostile.attacks import IDENTITY, LONGEST, QSGD, frame, topk, u4
 
-ATTACKS = attacks.ATTACKS + quantized.ATTACKS
+ATTACKS = attacks.ATTACKS + quantized.ATTACKS + composed.ATTACKS
 
 
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])

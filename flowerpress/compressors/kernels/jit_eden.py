@@ -1,0 +1,40 @@
+"""Nearest centroids of a normal distribution: the compiled half; see ``kernels.eden``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels.eden import tables
+from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.packing import U32
+from flowerpress.compressors.kernels.sums import Offsets
+
+__all__ = ["nearest", "tables"]
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def nearest(z: Floats, roots: Floats, offsets: Offsets, edges: Floats) -> U32:
+    """Return the code of the centroid nearest to ``z / root`` of its block."""
+    codes = np.empty(z.size, dtype=np.uint32)
+    for block in range(roots.size):
+        part = slice(offsets[block], offsets[block + 1])
+        _nearest(z[part], roots[block], edges, codes[part])
+    return codes
+
+
+@jit
+def _nearest(z: Floats, root: Any, edges: Floats, codes: U32) -> None:
+    half = np.uint32(edges.size + 1)
+    if not root > 0:
+        codes[:] = half
+        return
+    codes[:] = np.uint32(0)
+    for edge in edges:
+        for i in range(z.size):
+            codes[i] += np.uint32(1) if abs(z[i]) / root > edge else np.uint32(0)
+    for i in range(z.size):
+        codes[i] = np.uint32(half - 1 - codes[i]) if z[i] < 0 else np.uint32(half + codes[i])

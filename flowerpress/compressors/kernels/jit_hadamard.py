@@ -1,0 +1,151 @@
+"""Randomised Hadamard transforms in blocks: the compiled half; see ``kernels.hadamard``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+
+Floats = npt.NDArray[np.floating[Any]]
+
+_FIRST, _LAST = np.uint32(31), np.uint32(30)
+
+
+def rotate(x: Floats, size: int, key: tuple[int, int]) -> Floats:
+    """Return the transform of `x`; blocks of `size`, a power of two of at most ``x.size``."""
+    out = np.empty_like(x)
+    scale = x.dtype.type(size**-0.5)
+    _rotate(x, size, np.uint32(key[0]), np.uint32(key[1]), scale, out)
+    return out
+
+
+def unrotate(y: Floats, size: int, key: tuple[int, int]) -> Floats:
+    """Return the vector whose transform is `y`, up to rounding."""
+    out = np.empty_like(y)
+    scale = y.dtype.type(size**-0.5)
+    _unrotate(y, size, np.uint32(key[0]), np.uint32(key[1]), scale, out)
+    return out
+
+
+@jit
+def _flip(x: Floats, first: int, k0: np.uint32, k1: np.uint32, bit: np.uint32, scale: Any) -> None:
+    """Multiply `x`, which starts at coordinate `first`, by `scale` with random signs."""
+    at = 0
+    while at < x.size:
+        place = (first + at) % 1024
+        count = min(1024 - place, x.size - at)
+        b0, b1 = block_keys(k0, k1, (first + at) // 1024)
+        piece = x[at : at + count]
+        for i in range(count):
+            word = mix(np.uint32(np.uint32(place) + np.uint32(i)), b0, b1)
+            negative = np.uint32(np.uint32(word >> bit) & np.uint32(1))
+            piece[i] = piece[i] * (-scale if negative else scale)
+        at += count
+
+
+@jit
+def _eight(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+    """Do three distances at once: a third of the traffic, the same roundings."""
+    a, b, c, d, e, f, g, h = a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
+    a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
+    return a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
+
+
+# One function for each distance: with constant strides the compiler knows that the eight places
+# differ, and does eight or sixteen butterflies with one instruction.
+
+
+@jit
+def _distances_1_2_4(x: Floats) -> None:
+    for at in range(0, x.size, 8):
+        v = x[at : at + 8]
+        v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7] = _eight(
+            v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
+        )
+
+
+@jit
+def _distances_8_16_32(x: Floats) -> None:
+    for at in range(0, x.size, 64):
+        v = x[at : at + 64]
+        for i in range(8):
+            v[i], v[i + 8], v[i + 16], v[i + 24], v[i + 32], v[i + 40], v[i + 48], v[i + 56] = (
+                _eight(
+                    v[i], v[i + 8], v[i + 16], v[i + 24], v[i + 32], v[i + 40], v[i + 48], v[i + 56]
+                )
+            )
+
+
+@jit
+def _distances_64_128_256(x: Floats) -> None:
+    for at in range(0, x.size, 512):
+        u, v = x[at : at + 256], x[at + 256 : at + 512]
+        for i in range(64):
+            u[i], u[i + 64], u[i + 128], u[i + 192], v[i], v[i + 64], v[i + 128], v[i + 192] = (
+                _eight(
+                    u[i], u[i + 64], u[i + 128], u[i + 192], v[i], v[i + 64], v[i + 128], v[i + 192]
+                )
+            )
+
+
+@jit
+def _distance(x: Floats, distance: int) -> None:
+    for at in range(0, x.size, 2 * distance):
+        low, high = x[at : at + distance], x[at + distance : at + 2 * distance]
+        for i in range(distance):
+            a, b = low[i], high[i]
+            low[i], high[i] = a + b, a - b
+
+
+@jit
+def _transform(x: Floats) -> None:
+    """Do all butterflies of one block, from the shortest distance to the longest."""
+    distance = 1
+    if x.size >= 8:
+        _distances_1_2_4(x)
+        distance = 8
+    if x.size >= 64:
+        _distances_8_16_32(x)
+        distance = 64
+    if x.size >= 512:
+        _distances_64_128_256(x)
+        distance = 512
+    while distance < x.size:
+        _distance(x, distance)
+        distance *= 2
+
+
+@jit
+def _rotate(x: Floats, size: int, k0: np.uint32, k1: np.uint32, scale: Any, out: Floats) -> None:
+    for at in range(0, x.size - size + 1, size):
+        block = out[at : at + size]
+        block[:] = x[at : at + size]
+        _flip(block, at, k0, k1, _FIRST, scale)
+        _transform(block)
+    whole = x.size // size * size
+    if whole < x.size:
+        out[whole:] = x[whole:]
+        block = out[x.size - size :]
+        _flip(block, x.size - size, k0, k1, _LAST, scale)
+        _transform(block)
+
+
+@jit
+def _unrotate(y: Floats, size: int, k0: np.uint32, k1: np.uint32, scale: Any, out: Floats) -> None:
+    out[:] = y
+    one = scale / scale
+    if y.size % size:
+        block = out[y.size - size :]
+        for i in range(size):
+            block[i] = block[i] * scale
+        _transform(block)
+        _flip(block, y.size - size, k0, k1, _LAST, one)
+    for at in range(0, y.size - size + 1, size):
+        block = out[at : at + size]
+        for i in range(size):
+            block[i] = block[i] * scale
+        _transform(block)
+        _flip(block, at, k0, k1, _FIRST, one)
