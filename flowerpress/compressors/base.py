@@ -84,11 +84,15 @@ class Compressor(ABC):
         The number in the frame's header: 0 to 127 for this package, 128 to 255 for others.
     parsers : mapping
         For each field of the spec string, in order, a function from its text to its value.
+    finds_nonfinite : bool
+        `encode` itself calls :func:`refuse_nonfinite` when its sums show that `x` is not finite,
+        which saves a pass over `x`.
     """
 
     name: ClassVar[str]
     codec: ClassVar[int]
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
+    finds_nonfinite: ClassVar[bool] = False
 
     def compress(self, x: Vector | Tensor, draw: Draw = _NO_DRAW) -> Packet:
         """Compress `x`.
@@ -113,11 +117,16 @@ class Compressor(ABC):
             the first position), or if what must be sent overflows the dtype.
         """
         vector = as_vector(x)
+        if not self.finds_nonfinite:
+            refuse_nonfinite(vector)
         return Packet.build(self.codec, vector.dtype, vector.size, self.encode(vector, draw))
 
     @abstractmethod
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
-        """Return the pieces of the payload of `x`, which is finite and contiguous."""
+        """Return the pieces of the payload of `x`, which is contiguous.
+
+        It is also finite, unless the class sets `finds_nonfinite`.
+        """
 
     @classmethod
     @abstractmethod
@@ -167,7 +176,7 @@ class Compressor(ABC):
 
 
 def as_vector(x: Vector | Tensor) -> Vector:
-    """Return `x` as a finite, contiguous 1-D array; see :meth:`Compressor.compress`."""
+    """Return `x` as a contiguous 1-D array; see :meth:`Compressor.compress`."""
     array = x if isinstance(x, np.ndarray) else _tensor_to_array(x)
     if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"compress: dtype must be float32 or float64, got {array.dtype}")
@@ -175,9 +184,7 @@ def as_vector(x: Vector | Tensor) -> Vector:
         raise ValueError(f"compress: a vector has one dimension, got shape {array.shape}")
     if not 1 <= array.size <= MAX_DIM:
         raise ValueError(f"compress: length must be in [1, 2**32), got {array.size}")
-    array = np.ascontiguousarray(array)
-    _require_finite(array)
-    return array
+    return np.ascontiguousarray(array)
 
 
 def _tensor_to_array(x: Any) -> Vector:
@@ -192,7 +199,8 @@ def _tensor_to_array(x: Any) -> Vector:
         raise ValueError(f"compress: dtype must be float32 or float64, got {x.dtype}") from error
 
 
-def _require_finite(x: Vector) -> None:
+def refuse_nonfinite(x: Vector) -> None:
+    """Raise ValueError that names the first NaN or infinity of `x`, if there is one."""
     position = kernels().nonfinite_position(x)
     if position >= 0:
         raise ValueError(f"compress: x[{position}] is {x[position]}; nothing was sent")

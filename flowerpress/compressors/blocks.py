@@ -6,6 +6,7 @@ import numpy as np
 
 from flowerpress.compressors.base import Vector
 from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.packing import BLOCK
 from flowerpress.compressors.kernels.sums import Offsets
 
 
@@ -19,6 +20,11 @@ def equal_blocks(dim: int, size: int) -> Offsets:
     """
     step = size if 0 < size < dim else dim
     return np.append(np.arange(0, dim, step, dtype=np.int64), dim)
+
+
+def start_aligned(offsets: Offsets) -> bool:
+    """Return whether every block starts at a multiple of 1024 coordinates."""
+    return not (offsets[:-1] % BLOCK).any()
 
 
 def mean_magnitudes(x: Vector, offsets: Offsets) -> Vector:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.kernels import kernels
+
 Buffer: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
 
 MAGIC = b"FPRS"
@@ -23,6 +25,7 @@ _HEAD = struct.Struct("<4sBBBBQI")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEAD.size + _CRC.size
 MAX_DIM = (1 << 32) - 1
+_LONG = 1 << 15  # bytes from which the kernels' CRC-32 pays
 
 
 class PacketError(ValueError):
@@ -98,7 +101,7 @@ class Packet:
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
         for view in views:
-            crc = zlib.crc32(view, crc)
+            crc = _crc32(view, crc)
         packet = object.__new__(cls)
         object.__setattr__(packet, "data", b"".join([head, _CRC.pack(crc), *views]))
         object.__setattr__(packet, "header", Header(codec, dtype, dim))
@@ -148,6 +151,14 @@ def _bytes_of(part: Buffer) -> memoryview:
     return view.cast("B")
 
 
+def _crc32(view: memoryview, start: int) -> int:
+    """Return what ``zlib.crc32(view, start)`` does, faster for long payloads."""
+    if view.nbytes < _LONG:
+        return zlib.crc32(view, start)
+    crc: int = kernels().crc32(np.frombuffer(view, dtype=np.uint8), start)
+    return crc
+
+
 def _parse_header(data: bytes) -> Header:
     if len(data) < HEADER_BYTES:
         raise PacketError(
@@ -170,7 +181,7 @@ def _parse_header(data: bytes) -> Header:
         raise PacketError("frame: dim is 0, a packet holds at least one coordinate")
     view = memoryview(data)
     (stated,) = _CRC.unpack_from(data, _HEAD.size)
-    actual = zlib.crc32(view[HEADER_BYTES:], zlib.crc32(view[: _HEAD.size]))
+    actual = _crc32(view[HEADER_BYTES:], zlib.crc32(view[: _HEAD.size]))
     if stated != actual:
         raise PacketError(f"frame: CRC-32 is {actual:#010x}, the header says {stated:#010x}")
     return Header(codec, DTYPES[dtype], dim)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowerpress.compressors import blocks
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.packing import U8, packed_bytes
+from flowerpress.compressors.kernels.packing import BLOCK, U8, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Reader, require_finite, weighted
@@ -88,6 +88,7 @@ class QSGD(Compressor):
 
     name: ClassVar[str] = "qsgd"
     codec: ClassVar[int] = 5
+    finds_nonfinite: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"levels": whole, "bucket": whole}
 
     def __post_init__(self) -> None:
@@ -96,14 +97,26 @@ class QSGD(Compressor):
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the norms and the codes ``s + sign * level``."""
-        offsets = blocks.equal_blocks(x.size, self.bucket)
-        norms = blocks.norms(x, offsets)
+        width, key, kernel = _width(self.levels), draw.key(_DITHER), kernels()
+        if x.dtype == np.float32 and self.bucket and BLOCK % self.bucket == 0:  # in one pass
+            norms, packed = kernel.norm_levels_pack(x, self.bucket, self.levels, width, key)
+            self._require_norms(norms, x)
+        else:
+            if x.dtype != np.float32:  # a float32 shows in its bucket's norm
+                refuse_nonfinite(x)
+            offsets = blocks.equal_blocks(x.size, self.bucket)
+            norms = blocks.norms(x, offsets)
+            self._require_norms(norms, x)
+            packed = kernel.levels_pack(x, norms, offsets, self.levels, width, key)
+        return [_HEAD.pack(self.levels, 0, self.bucket), norms, packed]
+
+    def _require_norms(self, norms: Vector, x: Vector) -> None:
+        """Raise ValueError if `x` is not finite or a norm overflows."""
+        if not np.isfinite(norms).all():
+            refuse_nonfinite(x)
         # The top level is rebuilt as step * levels, which may round up past the largest number.
         with np.errstate(over="ignore"):
             require_finite(_steps(norms, self.levels) * x.dtype.type(self.levels), "bucket")
-        width = _width(self.levels)
-        packed = kernels().levels_pack(x, norms, offsets, self.levels, width, draw.key(_DITHER))
-        return [_HEAD.pack(self.levels, 0, self.bucket), norms, packed]
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowerpress.compressors import blocks
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import kernels
@@ -80,6 +80,7 @@ class Sign(Compressor):
 
     name: ClassVar[str] = "sign"
     codec: ClassVar[int] = 4
+    finds_nonfinite: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"scale": str, "block": _block}
 
     def __post_init__(self) -> None:
@@ -110,14 +111,29 @@ class Sign(Compressor):
         """Return the blocks, their scales and the signs."""
         del draw
         offsets = self._offsets(x.size)
-        measure = blocks.mean_magnitudes if self.scale == "l1" else blocks.root_mean_squares
+        scales, packed = self._scales_and_signs(x, offsets)
         scale = SCALES.index(self.scale)
         if isinstance(self.block, int):
             head = [_HEAD.pack(scale, _EQUAL, 0, self.block)]
         else:
             listed = np.diff(offsets).astype("<u4").tobytes()
             head = [_HEAD.pack(scale, _LISTED, 0, len(self.sizes)), listed]
-        return [*head, measure(x, offsets), kernels().sign_pack(x)]
+        return [*head, scales, packed]
+
+    def _scales_and_signs(self, x: Vector, offsets: Offsets) -> tuple[Vector, U8]:
+        square = self.scale == "l2"
+        if x.dtype == np.float32 and blocks.start_aligned(offsets):  # one pass does both
+            sums, packed = kernels().sign_pack_with_sums(x, offsets, square)
+            means = sums / np.diff(offsets)
+            scales = (np.sqrt(means) if square else means).astype(x.dtype)
+        else:
+            measure = blocks.root_mean_squares if square else blocks.mean_magnitudes
+            if x.dtype != np.float32:  # a float32 shows in its block's sum
+                refuse_nonfinite(x)
+            scales, packed = measure(x, offsets), kernels().sign_pack(x)
+        if not np.isfinite(scales).all():
+            refuse_nonfinite(x)
+        return scales, packed
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:

@@ -50,3 +50,16 @@ def mix(index: np.uint32, k0: np.uint32, k1: np.uint32) -> np.uint32:
     x = np.uint32(np.uint32(np.uint32(x ^ (x >> np.uint32(11))) + k1) * np.uint32(0xAC4C1B51))
     x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x31848BAB))
     return np.uint32(x ^ (x >> np.uint32(14)))
+
+
+@jit
+def mix_pair(index: np.uint32, k0: np.uint32, k1: np.uint32) -> tuple[np.uint32, np.uint32]:
+    """Return two pseudo-random words; see `philox.mix_pair`."""
+    x = np.uint32(np.uint32(index * np.uint32(0x9E3779B9)) + k0)
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(17))) * np.uint32(0xED5AD4BB))
+    x = np.uint32(np.uint32(np.uint32(x ^ (x >> np.uint32(11))) + k1) * np.uint32(0xAC4C1B51))
+    first = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x31848BAB))
+    second = np.uint32(np.uint32(x ^ (x >> np.uint32(13))) * np.uint32(0x7FEB352D))
+    return np.uint32(first ^ (first >> np.uint32(14))), np.uint32(
+        second ^ (second >> np.uint32(16))
+    )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels import id_codes, jit_blocks, jit_ids, jit_select
+from flowerpress.compressors.kernels import (
+    id_codes,
+    jit_blocks,
+    jit_crc,
+    jit_ids,
+    jit_levels,
+    jit_select,
+)
+from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
+from flowerpress.compressors.kernels.rounding import fixed_digits
 from flowerpress.compressors.kernels.subsets import ROUNDS, feistel_halves
 from flowerpress.compressors.kernels.sums import F64, Offsets
 
@@ -18,20 +28,35 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 __all__ = [
     "block_sums",
     "code_above",
+    "crc32",
     "levels_add",
     "levels_pack",
     "nonfinite_position",
+    "norm_levels_pack",
     "rice_decode",
     "rice_encode",
     "scatter_add",
     "sign_add",
     "sign_pack",
+    "sign_pack_with_sums",
     "stratified_ids",
     "top_ids",
     "uniform_ids",
     "varint_decode",
     "varint_encode",
 ]
+
+
+def crc32(data: U8, start: int) -> int:
+    """Return the CRC-32 of zlib, of `data` after bytes whose CRC-32 is `start`."""
+    whole = data.size // 128 * 128
+    if whole <= 4096:
+        return zlib.crc32(data, start)
+    words = np.require(data[:whole].view(np.uint32), requirements="A")
+    kept = np.empty(1024, dtype=np.uint32)
+    jit_crc.fold(words, np.uint32(~start & 0xFFFFFFFF), kept)
+    # The start is in `kept` already: all ones stand for the register zero.
+    return zlib.crc32(data[whole:], zlib.crc32(kept, 0xFFFFFFFF))
 
 
 def nonfinite_position(x: Floats) -> int:
@@ -119,9 +144,17 @@ def rice_decode(code: U8, count: int, p: int) -> U32:
 
 def sign_pack(x: Floats) -> U8:
     """Pack one bit for each coordinate: 1 where ``x >= 0``."""
-    packed = np.empty(packed_bytes(x.size, 1), dtype=np.uint8)
+    packed = empty_bytes(packed_bytes(x.size, 1))
     jit_blocks.sign_pack(x, *_split(packed, x.size, 1))
     return packed
+
+
+def sign_pack_with_sums(x: Floats, offsets: Offsets, square: bool) -> tuple[F64, U8]:
+    """Return the block sums and the packed signs; blocks start at multiples of 1024."""
+    sums = np.empty(offsets.size - 1, dtype=np.float64)
+    packed = empty_bytes(packed_bytes(x.size, 1))
+    jit_blocks.sign_pack_with_sums(x, offsets, square, sums, *_split(packed, x.size, 1))
+    return sums, packed
 
 
 def sign_add(packed: U8, terms: Floats, offsets: Offsets, out: Floats) -> None:
@@ -133,16 +166,30 @@ def levels_pack(
     x: Floats, norms: Floats, offsets: Offsets, levels: int, width: int, key: tuple[int, int]
 ) -> U8:
     """Round each coordinate to a level of its block's norm and pack the codes."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = empty_bytes(packed_bytes(x.size, width))
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])
     whole, rest = _split(packed, x.size, width)
-    jit_blocks.levels_pack(x, norms, offsets, levels, width, k0, k1, whole, rest)
+    digits = np.uint32(fixed_digits(levels))
+    jit_levels.levels_pack(x, norms, offsets, levels, width, digits, k0, k1, whole, rest)
     return packed
+
+
+def norm_levels_pack(
+    x: Floats, bucket: int, levels: int, width: int, key: tuple[int, int]
+) -> tuple[Floats, U8]:
+    """Return the float32 norm of each bucket, whose size divides 1024, and the packed codes."""
+    norms = np.empty(-(-x.size // bucket), dtype=np.float32)
+    packed = empty_bytes(packed_bytes(x.size, width))
+    k0, k1 = np.uint32(key[0]), np.uint32(key[1])
+    whole, rest = _split(packed, x.size, width)
+    digits = np.uint32(fixed_digits(levels))
+    jit_levels.norm_levels_pack(x, bucket, levels, width, digits, k0, k1, norms, whole, rest)
+    return norms, packed
 
 
 def code_above(packed: U8, count: int, width: int, top: int) -> int:
     """Return the position of the first code above `top`, or -1."""
-    return jit_blocks.code_above(*_split(packed, count, width), count, width, np.uint32(top))
+    return jit_levels.code_above(*_split(packed, count, width), count, width, np.uint32(top))
 
 
 def levels_add(
@@ -150,7 +197,7 @@ def levels_add(
 ) -> None:
     """Add ``steps[b] * (code - levels)`` to each coordinate of block b."""
     whole, rest = _split(packed, out.size, width)
-    jit_blocks.levels_add(whole, rest, steps, offsets, levels, width, out)
+    jit_levels.levels_add(whole, rest, steps, offsets, levels, width, out)
 
 
 def _magnitudes(x: Floats) -> tuple[Bits, np.unsignedinteger[Any]]:

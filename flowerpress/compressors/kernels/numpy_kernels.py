@@ -6,6 +6,7 @@ same bytes. Work goes through pieces of 64 blocks, so temporaries stay small.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,26 @@ import numpy.typing as npt
 
 from flowerpress.compressors.kernels import id_codes, packing, subsets
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, pieces
-from flowerpress.compressors.kernels.philox import words
-from flowerpress.compressors.kernels.sums import Offsets, block_sums
+from flowerpress.compressors.kernels.philox import rounding_words
+from flowerpress.compressors.kernels.rounding import SCALED_UP, TINY_NORM, fixed_digits
+from flowerpress.compressors.kernels.sums import F64, Offsets, block_sums
 
 Floats = npt.NDArray[np.floating[Any]]
 
 __all__ = [
     "block_sums",
     "code_above",
+    "crc32",
     "levels_add",
     "levels_pack",
     "nonfinite_position",
+    "norm_levels_pack",
     "rice_decode",
     "rice_encode",
     "scatter_add",
     "sign_add",
     "sign_pack",
+    "sign_pack_with_sums",
     "stratified_ids",
     "top_ids",
     "uniform_ids",
@@ -40,6 +45,11 @@ uniform_ids = subsets.uniform_ids
 stratified_ids = subsets.stratified_ids
 rice_encode, rice_decode = id_codes.rice_encode, id_codes.rice_decode
 varint_encode, varint_decode = id_codes.varint_encode, id_codes.varint_decode
+
+
+def crc32(data: U8, start: int) -> int:
+    """Return the CRC-32 of zlib, of `data` after bytes whose CRC-32 is `start`."""
+    return zlib.crc32(data, start)
 
 
 def nonfinite_position(x: Floats) -> int:
@@ -75,6 +85,11 @@ def sign_pack(x: Floats) -> U8:
     return np.concatenate(parts)
 
 
+def sign_pack_with_sums(x: Floats, offsets: Offsets, square: bool) -> tuple[F64, U8]:
+    """Return the block sums and the packed signs; blocks start at multiples of 1024."""
+    return block_sums(x, offsets, square), sign_pack(x)
+
+
 def sign_add(packed: U8, terms: Floats, offsets: Offsets, out: Floats) -> None:
     """Add ``terms[b]`` or ``-terms[b]`` to each coordinate of block b, by its bit."""
     for start, stop in pieces(out.size):
@@ -100,20 +115,58 @@ def levels_pack(
     key : tuple of int
         The key of the random words.
     """
-    one = x.dtype.type
-    top = one(levels)
+    round_piece = _round_32 if x.dtype == np.float32 else _round_64
     parts = []
     for start, stop in pieces(x.size):
         norm = _spread(norms, offsets, start, stop)
-        piece = x[start:stop]
-        share = np.zeros_like(piece)
-        np.divide(np.abs(piece), norm, out=share, where=norm > 0)
-        scaled = np.minimum(share * top, top)
-        level = np.floor(scaled)
-        level += _dither(key, start, stop, piece.dtype) < scaled - level
-        signed = np.where(piece < 0, top - level, top + level)
-        parts.append(packing.pack(signed.astype(np.uint32), width))
+        count = -(-stop // BLOCK) - start // BLOCK
+        word = rounding_words(key, start // BLOCK, count).reshape(-1)
+        codes = round_piece(x[start:stop], norm, levels, word[: stop - start])
+        parts.append(packing.pack(codes, width))
     return np.concatenate(parts)
+
+
+def norm_levels_pack(
+    x: Floats, bucket: int, levels: int, width: int, key: tuple[int, int]
+) -> tuple[Floats, U8]:
+    """Return the float32 norm of each bucket, whose size divides 1024, and the packed codes.
+
+    The same as `block_sums`, a root and `levels_pack`, but `x` is read once. A norm that is not
+    finite is returned as it is, with arbitrary codes.
+    """
+    offsets = np.append(np.arange(0, x.size, bucket, dtype=np.int64), x.size)
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(block_sums(x, offsets, True)).astype(np.float32)
+    if not np.isfinite(norms).all():
+        return norms, np.empty(0, dtype=np.uint8)
+    return norms, levels_pack(x, norms, offsets, levels, width, key)
+
+
+def _round_32(x: Floats, norm: Floats, levels: int, word: U32) -> U32:
+    """Return the codes of float32 coordinates; see `kernels.rounding`."""
+    digits = fixed_digits(levels)
+    lift = np.where(norm < np.float32(TINY_NORM), np.float32(SCALED_UP), np.float32(1))
+    top = np.float32(levels << digits)
+    factor = np.zeros_like(norm)
+    np.divide(top, norm * lift, out=factor, where=norm > 0)
+    scaled = np.clip(x * lift * factor, -top, top)
+    dither = np.uint32(levels << digits) + (word >> np.uint32(32 - digits))
+    codes: U32 = (scaled.astype(np.int32).view(np.uint32) + dither) >> np.uint32(digits)
+    return codes
+
+
+def _round_64(x: Floats, norm: Floats, levels: int, word: U32) -> U32:
+    """Return the codes of float64 coordinates.
+
+    The dither is an odd multiple of 2**-33. Such numbers lie symmetrically around 1/2, so rounding
+    is unbiased to half a step of this grid, and a value that is on a level is never moved.
+    """
+    share = np.zeros_like(x)
+    np.divide(np.abs(x), norm, out=share, where=norm > 0)
+    scaled = np.minimum(share * levels, float(levels))
+    level = np.floor(scaled)
+    level += (word.astype(np.float64) * 2.0 + 1.0) * 2.0**-33 < scaled - level
+    return np.where(x < 0, levels - level, levels + level).astype(np.uint32)
 
 
 def code_above(packed: U8, count: int, width: int, top: int) -> int:
@@ -147,17 +200,3 @@ def _spread(values: Floats, offsets: Offsets, start: int, stop: int) -> Floats:
     last = int(np.searchsorted(offsets, stop, side="left"))
     edges = np.clip(offsets[first : last + 1], start, stop)
     return np.repeat(values[first:last], np.diff(edges))
-
-
-def _dither(key: tuple[int, int], start: int, stop: int, dtype: np.dtype[Any]) -> Floats:
-    """Return numbers in (0, 1), odd multiples of 2**-24 (float32) or 2**-33 (float64).
-
-    Odd multiples lie symmetrically around 1/2, so rounding with them is unbiased to half a step of
-    this grid, and a value that is on the quantizer's own grid is never moved.
-    """
-    word = words(key, start // BLOCK, -(-stop // BLOCK) - start // BLOCK).reshape(-1)
-    word = word[: stop - start]
-    if dtype == np.float32:
-        odd = (word >> np.uint32(9)) * np.uint32(2) + np.uint32(1)
-        return odd.astype(np.float32) * np.float32(2.0**-24)
-    return (word.astype(np.float64) * 2.0 + 1.0) * 2.0**-33

@@ -68,6 +68,33 @@ def mix(index: U32, k0: U32 | np.uint32, k1: U32 | np.uint32) -> U32:
     return x ^ (x >> np.uint32(14))
 
 
+def mix_pair(index: U32, k0: U32 | np.uint32, k1: U32 | np.uint32) -> tuple[U32, U32]:
+    """Return two pseudo-random words for each index: `mix` with two endings, for less than two.
+
+    Both are permutations of the same 32-bit state, so each is as uniform as `mix`. Their pairs take
+    2**32 values out of 2**64: enough for roundings, which look at the top bits, and for nothing
+    that needs all 64 bits to be independent.
+    """
+    x = index * np.uint32(_WEYL_0) + k0
+    x = (x ^ (x >> np.uint32(17))) * np.uint32(0xED5AD4BB)
+    x = ((x ^ (x >> np.uint32(11))) + k1) * np.uint32(0xAC4C1B51)
+    first = (x ^ (x >> np.uint32(15))) * np.uint32(0x31848BAB)
+    second = (x ^ (x >> np.uint32(13))) * np.uint32(0x7FEB352D)
+    return first ^ (first >> np.uint32(14)), second ^ (second >> np.uint32(16))
+
+
+def rounding_words(key: tuple[int, int], first: int, count: int) -> U32:
+    """Return words for random roundings: places i and i + 512 of a block have one state.
+
+    Returns
+    -------
+    ndarray of uint32, shape (count, 1024)
+    """
+    k0, k1 = block_keys(key, first, count)
+    pair = mix_pair(np.arange(512, dtype=np.uint32)[None, :], k0[:, None], k1[:, None])
+    return np.concatenate(pair, axis=1)
+
+
 def words(key: tuple[int, int], first: int, count: int) -> U32:
     """Return the words of the coordinates of `count` blocks from block `first` on.
 
