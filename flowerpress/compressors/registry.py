@@ -21,6 +21,7 @@ from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.natural import Natural
 from flowerpress.compressors.nesting import MAX_DEPTH
 from flowerpress.compressors.packet import PacketError
+from flowerpress.compressors.permk import PermK
 from flowerpress.compressors.qsgd import QSGD
 from flowerpress.compressors.randk import RandK
 from flowerpress.compressors.sign import Sign
@@ -38,6 +39,7 @@ _OWN: tuple[type[Compressor], ...] = (
     BF16,
     Uniform,
     Natural,
+    PermK,
     *(Chain, Hadamard, Drive, Eden),
 )
 

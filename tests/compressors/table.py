@@ -29,6 +29,7 @@ COMPRESSORS = (
     "uniform:1,rounding=nearest",
     "uniform:3,bucket=3000,rounding=nearest",
     "natural",
+    "permk",
     *COMPOSED,
 )
 RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd", "uniform", "natural", *RANDOM_COMPOSED)

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from tests.golden.reader import codes, numbers
+from tests.golden.reader import codes, mixed, numbers, philox, scattered
 
 
 def fp16(data, dim, number):
@@ -42,4 +42,18 @@ def natural(data, dim, number):
     return [-value if code & 128 else value for value, code in zip(values, data[4:], strict=True)]
 
 
-READERS = {6: uniform, 7: natural, 12: fp16, 13: bf16}
+def permk(data, dim, number):
+    cohort, rank = struct.unpack_from("<II", data)
+    if cohort > dim:
+        (place,) = struct.unpack_from("<I", data, 8)
+        return scattered([place], numbers(data, 12, 1, number)[0], dim)
+    k0, k1 = struct.unpack_from("<II", data, 8)
+    places = []
+    for group in range(-(-dim // cohort)):
+        turn = mixed(group % 1024, *philox(group // 1024, k0, k1)) * cohort >> 32
+        places.append(group * cohort + (turn + rank) % cohort)
+    places = [place for place in places if place < dim]
+    return scattered(places, numbers(data, 16, len(places), number)[0], dim)
+
+
+READERS = {6: uniform, 7: natural, 12: fp16, 13: bf16, 16: permk}

@@ -6,7 +6,7 @@ import struct
 
 from tests.hostile.attacks import INF, LONGEST, NAN, Attack, f4, frame, u4
 
-UNIFORM, NATURAL, FP16, BF16 = 6, 7, 12, 13
+UNIFORM, NATURAL, FP16, BF16, PERMK = 6, 7, 12, 13, 16
 
 
 def half(exponent: int, *codes: int, spare: int = 0) -> bytes:
@@ -35,6 +35,17 @@ ATTACKS = [
     Attack("a power too few", 2, frame(NATURAL, 2, half(0) + b"\1"), "codes takes 2 bytes"),
     Attack("a power too many", 1, frame(NATURAL, 1, half(0) + b"\1\1"), "1 bytes follow"),
     Attack("4 billion powers", LONGEST, frame(NATURAL, LONGEST, half(0)), "takes 4294967295"),
+    # perm-k
+    Attack("cohort of none", 4, frame(PERMK, 4, u4(0, 0, 1, 1)), "rank is 0"),
+    Attack("rank beyond the cohort", 4, frame(PERMK, 4, u4(2, 2, 1, 1) + f4(1, 1)), "rank is 2"),
+    Attack("share too small", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1)), "no share of 1 in 2"),
+    Attack("share too large", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1, 1, 1)), "4 bytes follow"),
+    Attack("share cut short", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1, 1)[:-1]), "no share"),
+    Attack("share of nan", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1, NAN)), "value 1 is nan"),
+    Attack("place beyond", 4, frame(PERMK, 4, u4(5, 0, 4) + f4(1)), "place is 4"),
+    Attack("two places", 4, frame(PERMK, 4, u4(5, 0, 1) + f4(1, 1)), "4 bytes follow"),
+    Attack("no place", 4, frame(PERMK, 4, u4(LONGEST, 0)), "header takes 4 bytes"),
+    Attack("4 billion shares", LONGEST, frame(PERMK, LONGEST, u4(1, 0, 1, 1)), "no share"),
     # fp16 and bf16
     Attack("half of infinity", 2, frame(FP16, 2, half(0, 0, 0x7C00)), "number 1 is not finite"),
     Attack("half of nan", 1, frame(FP16, 1, half(0, 0xFE01)), "number 0 is not finite"),
