@@ -9,10 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.front import Expander, Front, Places, require_finite_values
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.packing import U32
+from flowerpress.compressors.kernels.packing import BLOCK, U32
+from flowerpress.compressors.kernels.philox import words
 from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Reader, Sparse, require_finite
@@ -26,7 +28,33 @@ _PLACE = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
-class PermK(Compressor):
+class _Share:
+    """One sender's share of the places; found once the values are there."""
+
+    dim: int
+    cohort: int
+    rank: int
+    key: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """One place for each group, but not always one in the last, shorter group."""
+        groups, rest = divmod(self.dim, self.cohort)
+        return groups + (self._place(groups) < rest if rest else 0)
+
+    def _place(self, group: int) -> int:
+        word = int(words(self.key, group // BLOCK, 1)[0, group % BLOCK])
+        return ((word * self.cohort >> 32) + self.rank) % self.cohort
+
+    def expand(self, values: Vector) -> Decoded:
+        """Put the values at their places."""
+        require_finite_values(values)
+        ids = twin("permk").share_ids(self.dim, self.cohort, self.rank, self.key)
+        return Sparse(ids, values)
+
+
+@dataclass(frozen=True)
+class PermK(Front):
     """Send a share of the coordinates, times the cohort's size: together the shares are the vector.
 
     Each packet alone is unbiased. The mean over a whole cohort of n errs by exactly
@@ -69,33 +97,35 @@ class PermK(Compressor):
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the cohort, the rank, where the places come from, and the scaled values."""
+        header, values = self.split(x, draw)
+        return [*header, values]
+
+    def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:
+        """Return the cohort, the rank and where the places come from; and the scaled values."""
         head = _HEAD.pack(draw.cohort, draw.rank)
         if draw.cohort <= x.size:
             key = draw.shared_key(_TURNS)
             ids: U32 = twin("permk").share_ids(x.size, draw.cohort, draw.rank, key)
-            return [head, _KEY.pack(*key), _scaled(x[ids], draw.cohort)]
+            return [head, _KEY.pack(*key)], _scaled(x[ids], draw.cohort)
         place, holders = _one_place(x.size, draw)
-        return [head, _PLACE.pack(place), _scaled(x[place : place + 1], draw.cohort / holders)]
+        factor = draw.cohort / holders
+        return [head, _PLACE.pack(place)], _scaled(x[place : place + 1], factor)
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check the numbers and the values, and find the places again."""
         reader = Reader(packet, cls.name)
-        cohort, rank = _read_head(reader)
-        if cohort > packet.dim:
-            (place,) = reader.unpack(_PLACE)
-            if place >= packet.dim:
-                raise reader.error(f"the place is {place}, must be below {packet.dim}")
-            ids = np.array([place], dtype=np.uint32)
-        else:
-            key = reader.unpack(_KEY)
-            least = packet.dim // cohort
-            if not least <= reader.left // packet.dtype.itemsize <= least + 1:
-                raise reader.error(f"{reader.left} bytes are no share of 1 in {cohort}")
-            ids = twin("permk").share_ids(packet.dim, cohort, rank, key)
-        values = reader.finite(ids.size, packet.dtype, "value")
+        expander = _read_places(reader, packet.dim)
+        values = reader.finite(expander.size, packet.dtype, "value")
         reader.done()
-        return Sparse(ids, values)
+        return expander.expand(values)
+
+    @classmethod
+    def expander(cls, header: Reader, dim: int) -> Expander:
+        """Check the numbers."""
+        expander = _read_places(header, dim)
+        header.done()
+        return expander
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
@@ -103,11 +133,26 @@ class PermK(Compressor):
         del packet
         return cls.name
 
+    @classmethod
+    def spec_of_header(cls, header: Reader) -> str:
+        """Return ``permk``."""
+        del header
+        return cls.name
+
+    def length(self, dim: int, cohort: int = 1) -> int:
+        """Return the size of the largest share."""
+        return -(-dim // cohort)
+
+    def header_bits(self, dim: int) -> float:
+        """Return the bits of the cohort, the rank and the key; a place takes 32 bits less."""
+        del dim
+        return 8.0 * (_HEAD.size + _KEY.size)
+
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants of a whole cohort of this size."""
         alpha = 1.0 if cohort == 1 or dim == 1 else None
         if cohort <= dim:
-            bits = 8.0 * (_HEAD.size + _KEY.size) + 32 * dim / cohort
+            bits = self.header_bits(dim) + 32 * dim / cohort
             return Traits(True, cohort - 1.0, alpha, (1.0, 1.0), bits)
         # Of d coordinates, some have one sender more than the others.
         few, more = divmod(cohort, dim)
@@ -180,3 +225,14 @@ def _read_head(reader: Reader) -> tuple[int, int]:
     if not rank < cohort:
         raise reader.error(f"the rank is {rank}, must be below the cohort's size {cohort}")
     return cohort, rank
+
+
+def _read_places(reader: Reader, dim: int) -> Expander:
+    cohort, rank = _read_head(reader)
+    if cohort <= dim:
+        k0, k1 = reader.unpack(_KEY)
+        return _Share(dim, cohort, rank, (k0, k1))
+    (place,) = reader.unpack(_PLACE)
+    if place >= dim:
+        raise reader.error(f"the place is {place}, must be below {dim}")
+    return Places(np.array([place], dtype=np.uint32))

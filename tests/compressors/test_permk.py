@@ -116,6 +116,24 @@ def test_values_that_overflow_when_scaled():
         PermK().compress(x, Draw(cohort=2))
 
 
+def test_quantized_shares():
+    """Shares may be quantized: then the cohort's mean has the error of the quantizer alone."""
+    dim, cohort = 50, 4
+    chain = make_compressor("permk+uniform:2,bucket=0")
+    x = np.random.default_rng(3).standard_normal(dim)
+    errors = []
+    for seed in range(400):
+        total = np.zeros(dim)
+        for rank in range(cohort):
+            packet = chain.compress(x, Draw(seed=seed, rank=rank, cohort=cohort))
+            assert packet.compressor == chain.spec
+            add_to(packet, total, 1 / cohort)
+        errors.append(((total - x) ** 2).sum())
+    a, b = chain.traits(dim, cohort).ab
+    assert np.mean(errors) <= (a - b) * (x**2).sum()
+    assert not np.allclose(errors, 0)
+
+
 def test_a_round_and_a_seed_deal_anew():
     shares = {
         tuple(np.flatnonzero(decompress(PermK().compress(np.ones(40), draw))))

@@ -38,14 +38,14 @@ ATTACKS = [
     # perm-k
     Attack("cohort of none", 4, frame(PERMK, 4, u4(0, 0, 1, 1)), "rank is 0"),
     Attack("rank beyond the cohort", 4, frame(PERMK, 4, u4(2, 2, 1, 1) + f4(1, 1)), "rank is 2"),
-    Attack("share too small", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1)), "no share of 1 in 2"),
+    Attack("share too small", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1)), "value takes 8 bytes"),
     Attack("share too large", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1, 1, 1)), "4 bytes follow"),
-    Attack("share cut short", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1, 1)[:-1]), "no share"),
+    Attack("share cut short", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1, 1)[:-1]), "value takes 8"),
     Attack("share of nan", 4, frame(PERMK, 4, u4(2, 0, 1, 1) + f4(1, NAN)), "value 1 is nan"),
-    Attack("place beyond", 4, frame(PERMK, 4, u4(5, 0, 4) + f4(1)), "place is 4"),
+    Attack("perm-k place beyond", 4, frame(PERMK, 4, u4(5, 0, 4) + f4(1)), "place is 4"),
     Attack("two places", 4, frame(PERMK, 4, u4(5, 0, 1) + f4(1, 1)), "4 bytes follow"),
     Attack("no place", 4, frame(PERMK, 4, u4(LONGEST, 0)), "header takes 4 bytes"),
-    Attack("4 billion shares", LONGEST, frame(PERMK, LONGEST, u4(1, 0, 1, 1)), "no share"),
+    Attack("4 billion shares", LONGEST, frame(PERMK, LONGEST, u4(1, 0, 1, 1)), "takes 17179869180"),
     # fp16 and bf16
     Attack("half of infinity", 2, frame(FP16, 2, half(0, 0, 0x7C00)), "number 1 is not finite"),
     Attack("half of nan", 1, frame(FP16, 1, half(0, 0xFE01)), "number 0 is not finite"),
