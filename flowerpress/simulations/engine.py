@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NodeConfig = Mapping[str, int | float | str | bool]
 _RAISED = 2  # Flower's error code for a ClientApp that raised
 _FIRST_NODE = 2  # node 1 is the server
-_WORTH_A_THREAD = 0.005  # seconds
+_WORTH_A_THREAD = 0.01  # seconds
 
 
 @dataclass
@@ -91,7 +91,7 @@ class InProcessGrid(Grid):
             node = _FIRST_NODE + i
             context = Context(self.run_id, node, config, RecordDict(), dict(run_config or {}))
             self._nodes[node] = _Node(context, shared)
-        self._threads, self._longest = threads, 0.0
+        self._threads, self._last = threads, 0.0  # seconds the last training message took
         count = min(num_nodes, os.cpu_count() or 1) if threads is None else threads
         self._pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="client")
         self._futures: dict[str, Future[Message | None]] = {}
@@ -146,13 +146,10 @@ class InProcessGrid(Grid):
         Small tasks spend their time in Python, one thread at a time: ten clients of a softmax
         regression took 12 ms a round one after the other, and 16 ms in two threads.
         """
-        if self._threads is not None or self._longest > _WORTH_A_THREAD:
+        if self._threads is not None or self._last > _WORTH_A_THREAD:
             return self._pool.submit(self._deliver, message)
         future: Future[Message | None] = Future()
-        start = time.perf_counter()
         future.set_result(self._deliver(message))
-        if message.metadata.message_type == "train":
-            self._longest = time.perf_counter() - start
         return future
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -199,10 +196,14 @@ class InProcessGrid(Grid):
 
     def _call(self, node: _Node, message: Message) -> Message:
         _one_torch_thread()
+        start = time.perf_counter()
         try:
             return node.app(message, node.context)
         except Exception as error:  # as Flower does: the server sees an error reply
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
+        finally:
+            if message.metadata.message_type == "train":
+                self._last = time.perf_counter() - start
 
 
 def _one_torch_thread() -> None:
