@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flowerpress.compressors.base import Decoded, Traits, Vector
+import numpy as np
+
+from flowerpress.compressors.base import Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, whole
 from flowerpress.compressors.front import Expander, Front, Places
@@ -53,6 +55,7 @@ class TopK(Front):
 
     name: ClassVar[str] = "topk"
     codec: ClassVar[int] = 2
+    finds_nonfinite: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole}
 
     def __post_init__(self) -> None:
@@ -66,9 +69,12 @@ class TopK(Front):
     def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:
         """Return k and the places, and the values."""
         del draw
-        ids = kernels().top_ids(x, kept(self.ratio, self.k, x.size))
+        ids = kernels().top_ids(x, self.length(x.size))
         tag, parameter, code = encode_ids(ids, x.size)
-        return [_HEAD.pack(ids.size, tag, parameter, 0), code], x[ids]
+        values = x[ids]
+        if not np.isfinite(values).all():  # NaN and infinity are kept first
+            refuse_nonfinite(x)
+        return [_HEAD.pack(ids.size, tag, parameter, 0), code], values
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:

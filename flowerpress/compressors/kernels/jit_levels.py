@@ -172,7 +172,7 @@ def _has_all_ones(words: U32, width: int) -> bool:
         if width > 8:
             word = np.uint32(word & np.uint32(word >> np.uint32(8)))
         found |= np.uint32(word & lowest)
-    return found != 0
+    return bool(found != 0)
 
 
 @jit

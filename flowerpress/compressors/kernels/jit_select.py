@@ -16,6 +16,7 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 
 BLOCK = 1024
 BINS = 2048
+RUN = 16
 
 
 @jit
@@ -50,6 +51,45 @@ def candidates(bits: Bits, magnitude: Any, floor: Any, ids: U32, keys: Bits) -> 
                     ids[found] = np.uint32(start + i)
                     keys[found] = value
                     found += 1
+
+
+@jit
+def sampled(bits: Bits, magnitude: Any, runs: int, keys: Bits) -> None:
+    """Set `keys` to the magnitudes of evenly spaced runs of 16 neighbours: a cache line each."""
+    step = bits.size // runs
+    for run in range(runs):
+        for i in range(RUN):
+            keys[run * RUN + i] = bits[run * step + i] & magnitude
+
+
+@jit
+def collect(bits: Bits, magnitude: Any, floor: Any, ids: U32, keys: Bits) -> int:
+    """List the places and magnitudes of coordinates from `floor` on, ascending.
+
+    Return their number, or -1 if there is too little room: 1024 entries must stay free.
+    """
+    flags = np.empty(BLOCK, dtype=np.uint8)
+    words = flags.view(np.uint64)
+    found = 0
+    for start in range(0, bits.size, BLOCK):
+        if found + BLOCK > ids.size:
+            return -1
+        piece = bits[start : start + BLOCK]
+        for i in range(piece.size):
+            flags[i] = np.uint8(1) if piece[i] & magnitude >= floor else np.uint8(0)
+        eights = piece.size // 8
+        for eight in range(eights):
+            at = 8 * eight
+            if words[eight]:
+                for i in range(8):  # no branch: a place that is not taken is written over
+                    ids[found] = np.uint32(start + at + i)
+                    keys[found] = piece[at + i] & magnitude
+                    found += flags[at + i]
+        for i in range(8 * eights, piece.size):
+            ids[found] = np.uint32(start + i)
+            keys[found] = piece[i] & magnitude
+            found += flags[i]
+    return found
 
 
 @jit
@@ -106,13 +146,18 @@ def uniform_ids(
 @jit
 def stratified_ids(ids: U32, dim: int, k0: np.uint32, k1: np.uint32) -> None:
     """Draw one place from each of k groups of neighbours."""
-    k = np.uint64(ids.size)
+    k = ids.size
+    size, left = dim // k, dim % k
     b0, b1 = np.uint32(0), np.uint32(0)
-    start = np.uint64(0)
-    for j in range(ids.size):
+    start, owed = 0, 0
+    for j in range(k):
         if j % BLOCK == 0:
             b0, b1 = block_keys(k0, k1, j // BLOCK)
-        stop = np.uint64(np.uint64(j + 1) * np.uint64(dim)) // k
+        # The edge (j + 1) * dim // k, without a division for each group.
+        owed += left
+        longer = owed >= k
+        owed -= k if longer else 0
+        here = size + 1 if longer else size
         word = np.uint64(mix(np.uint32(j % BLOCK), b0, b1))
-        ids[j] = np.uint32(start + ((word * (stop - start)) >> np.uint64(32)))
-        start = stop
+        ids[j] = np.uint32(np.uint64(start) + ((word * np.uint64(here)) >> np.uint64(32)))
+        start += here

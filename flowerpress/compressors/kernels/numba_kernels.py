@@ -25,6 +25,9 @@ from flowerpress.compressors.kernels.sums import F64, Offsets
 Floats = npt.NDArray[np.floating[Any]]
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 
+# Coordinates from which a sample finds the k-th magnitude faster than a histogram does.
+_SAMPLE_FROM = 1 << 19
+
 __all__ = [
     "block_sums",
     "code_above",
@@ -51,12 +54,12 @@ def crc32(data: U8, start: int) -> int:
     """Return the CRC-32 of zlib, of `data` after bytes whose CRC-32 is `start`."""
     whole = data.size // 128 * 128
     if whole <= 4096:
-        return zlib.crc32(data, start)
+        return zlib.crc32(data.data, start)
     words = np.require(data[:whole].view(np.uint32), requirements="A")
     kept = np.empty(1024, dtype=np.uint32)
     jit_crc.fold(words, np.uint32(~start & 0xFFFFFFFF), kept)
     # The start is in `kept` already: all ones stand for the register zero.
-    return zlib.crc32(data[whole:], zlib.crc32(kept, 0xFFFFFFFF))
+    return zlib.crc32(data[whole:].data, zlib.crc32(kept.data, 0xFFFFFFFF))
 
 
 def nonfinite_position(x: Floats) -> int:
@@ -76,6 +79,35 @@ def top_ids(x: Floats, k: int) -> U32:
     if k >= x.size:
         return np.arange(x.size, dtype=np.uint32)
     bits, magnitude = _magnitudes(x)
+    found = _above_sampled(bits, magnitude, k) if x.size >= _SAMPLE_FROM else None
+    ids, keys = found or _above_binned(bits, magnitude, k)
+    threshold = np.partition(keys, ids.size - k)[ids.size - k]
+    return jit_select.choose(ids, keys, threshold, k)
+
+
+def _above_sampled(
+    bits: Bits, magnitude: np.unsignedinteger[Any], k: int
+) -> tuple[U32, Bits] | None:
+    """Return at least k places with the largest magnitudes, and these, from one pass over `bits`.
+
+    The floor comes from a sample that has about a hundred of the k largest. None if it misled.
+    """
+    runs = min(bits.size // (16 * jit_select.RUN), max(64, 100 * bits.size // k // jit_select.RUN))
+    sample = np.empty(runs * jit_select.RUN, dtype=bits.dtype)
+    jit_select.sampled(bits, magnitude, runs, sample)
+    expected = sample.size * k / bits.size
+    depth = int(expected + 4 * np.sqrt(expected) + 2)
+    if depth >= sample.size // 2:
+        return None
+    floor = np.partition(sample, sample.size - depth)[sample.size - depth]
+    room = 2 * k + 2 * jit_select.BLOCK
+    ids, keys = np.empty(room, dtype=np.uint32), np.empty(room, dtype=bits.dtype)
+    found = jit_select.collect(bits, magnitude, floor, ids, keys)
+    return (ids[:found], keys[:found]) if found >= k else None
+
+
+def _above_binned(bits: Bits, magnitude: np.unsignedinteger[Any], k: int) -> tuple[U32, Bits]:
+    """Return at least k places with the largest magnitudes, and these, by a histogram."""
     shift = bits.dtype.type(8 * bits.dtype.itemsize - 12)
     counts = jit_select.magnitude_histogram(bits, magnitude, shift)
     reached = np.cumsum(counts[::-1])
@@ -84,8 +116,7 @@ def top_ids(x: Floats, k: int) -> U32:
     ids = np.empty(int(reached[depth]), dtype=np.uint32)
     keys = np.empty(ids.size, dtype=bits.dtype)
     jit_select.candidates(bits, magnitude, floor, ids, keys)
-    threshold = np.partition(keys, ids.size - k)[ids.size - k]
-    return jit_select.choose(ids, keys, threshold, k)
+    return ids, keys
 
 
 def scatter_add(ids: U32, values: Floats, out: Floats) -> None:

@@ -49,7 +49,7 @@ varint_encode, varint_decode = id_codes.varint_encode, id_codes.varint_decode
 
 def crc32(data: U8, start: int) -> int:
     """Return the CRC-32 of zlib, of `data` after bytes whose CRC-32 is `start`."""
-    return zlib.crc32(data, start)
+    return zlib.crc32(data.data, start)
 
 
 def nonfinite_position(x: Floats) -> int:
