@@ -92,6 +92,11 @@ class Natural(Compressor):
         return Powers(codes, np.ldexp(np.ones(1, dtype=packet.dtype), top))
 
     @classmethod
+    def codes(cls, packet: Packet) -> tuple[int, int]:
+        """Return the codes of a byte."""
+        return packet.dim, 8
+
+    @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``natural``."""
         del packet

@@ -6,24 +6,26 @@ point's name is the compressor's name and its object the class.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from importlib.metadata import entry_points
 
+from flowerpress.compressors import grammar
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.chain import Chain
 from flowerpress.compressors.drive import Drive
 from flowerpress.compressors.eden import Eden
+from flowerpress.compressors.entropy import Entropy, Rans
 from flowerpress.compressors.front import Front
 from flowerpress.compressors.hadamard import Hadamard
 from flowerpress.compressors.halves import BF16, FP16
 from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.induced import Induced
 from flowerpress.compressors.natural import Natural
-from flowerpress.compressors.nesting import MAX_DEPTH
 from flowerpress.compressors.packet import PacketError
 from flowerpress.compressors.permk import PermK
 from flowerpress.compressors.qsgd import QSGD
 from flowerpress.compressors.randk import RandK
+from flowerpress.compressors.scaled import Scaled
 from flowerpress.compressors.sign import Sign
 from flowerpress.compressors.topk import TopK
 from flowerpress.compressors.uniform import Uniform
@@ -41,10 +43,10 @@ _OWN: tuple[type[Compressor], ...] = (
     Natural,
     PermK,
     *(Chain, Hadamard, Drive, Eden),
+    *(Induced, Scaled, Rans),
 )
-
-# Between stages, and not in a number such as 1e+3: names start with a letter.
-_PLUS = re.compile(r"\+(?=\s*[A-Za-z_]|\s*$)")
+# Written with parentheses, around so many others.
+_OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2}
 
 
 @cache
@@ -90,7 +92,9 @@ def codec(number: int) -> type[Compressor]:
 def make_compressor(spec: str | Compressor) -> Compressor:
     """Build a compressor from its spec string ``name[:value][,key=value]...``.
 
-    Stages are written with ``+``, left to right: ``topk:0.01+qsgd:7`` quantizes the kept values.
+    Stages are written with ``+``, left to right: ``topk:0.01+qsgd:7`` quantizes the kept values and
+    ``qsgd:7+rans`` codes the levels by their frequency. Compressors made of others take them in
+    parentheses: ``scaled(randk:0.1)``, ``induced(topk:0.01; randk:0.01)``.
 
     Parameters
     ----------
@@ -117,42 +121,42 @@ def make_compressor(spec: str | Compressor) -> Compressor:
     """
     if isinstance(spec, Compressor):
         return spec
-    stages = _PLUS.split(spec)
-    if len(stages) > MAX_DEPTH:
-        raise ValueError(f"compressor {spec!r}: {len(stages)} stages, at most {MAX_DEPTH} are read")
-    *fronts, compressor = [_stage(stage) for stage in stages]
+    built: list[Compressor] = []
+    for text in grammar.stages(spec):
+        name = text.strip()
+        cls = _classes().get(name)
+        if cls is not None and issubclass(cls, Entropy):
+            if not built:
+                raise ValueError(f"{name!r} stands after another compressor: 'qsgd:7+{name}'")
+            built = [cls(_chain(built))]
+        else:
+            built.append(_stage(text))
+    return _chain(built)
+
+
+def _chain(stages: list[Compressor]) -> Compressor:
+    *fronts, compressor = stages
     for front in reversed(fronts):
-        compressor = _chain(front, compressor)
+        if not isinstance(front, Front):
+            able = (name for name in compressor_names() if issubclass(_classes()[name], Front))
+            raise ValueError(f"{front.spec!r} can't stand before '+'; what can: {', '.join(able)}")
+        compressor = Chain(front, compressor)
     return compressor
 
 
-def _stage(spec: str) -> Compressor:
-    name, _, rest = spec.partition(":")
-    cls = compressor_class(name.strip())
-    values: dict[str, object] = {}
-    for position, item in enumerate(rest.split(",") if rest.strip() else []):
-        key, text = _split(cls, item, position, spec)
-        if key in values:
-            raise ValueError(f"compressor {spec!r}: {key} is given twice")
-        try:
-            values[key] = cls.parsers[key](text)
-        except ValueError as error:
-            raise ValueError(f"compressor {spec!r}: {key}={text!r}: {error}") from error
-    return cls(**values)
-
-
-def _chain(front: Compressor, rest: Compressor) -> Chain:
-    if not isinstance(front, Front):
-        able = ", ".join(name for name in compressor_names() if issubclass(_classes()[name], Front))
-        raise ValueError(f"{front.spec!r} can't stand before '+'; what can: {able}")
-    return Chain(front, rest)
-
-
-def _split(cls: type[Compressor], item: str, position: int, spec: str) -> tuple[str, str]:
-    key, equals, text = (part.strip() for part in item.partition("="))
-    if not equals and position == 0 and cls.parsers:
-        return next(iter(cls.parsers)), key
-    if not equals or key not in cls.parsers:
-        valid = ", ".join(cls.parsers) or "none"
-        raise ValueError(f"compressor {spec!r}: {item.strip()!r} is not a field; fields: {valid}")
-    return key, text
+def _stage(text: str) -> Compressor:
+    """Return the compressor that stands between two ``+``."""
+    made_of = grammar.operands(text)
+    if made_of is None:
+        name, _, rest = text.partition(":")
+        cls = compressor_class(name.strip())
+        if cls in _OPERANDS:
+            inside = "; ".join(["randk:0.1", "randk:0.1"][: _OPERANDS[cls]])
+            raise ValueError(f"{cls.name!r} is written around others: '{cls.name}({inside})'")
+        return cls(**grammar.fields(cls.parsers, rest, text))
+    name, specs = made_of
+    cls = compressor_class(name)
+    if len(specs) != _OPERANDS.get(cls, 0):
+        able = ", ".join(f"{each.name} ({count})" for each, count in _OPERANDS.items())
+        raise ValueError(f"{text!r}: parentheses hold {len(specs)} compressors; what takes: {able}")
+    return cls(*(make_compressor(part) for part in specs))

@@ -131,6 +131,12 @@ class Uniform(Compressor):
         return Points(packed, np.zeros_like(maxima), _steps(maxima, top), offsets, top)
 
     @classmethod
+    def codes(cls, packet: Packet) -> tuple[int, int]:
+        """Return the levels' codes."""
+        width, _, _ = _read_head(Reader(packet, cls.name))
+        return packet.dim, width
+
+    @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``uniform`` with its fields."""
         bits, nearest, bucket = _read_head(Reader(packet, cls.name))

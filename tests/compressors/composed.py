@@ -12,5 +12,10 @@ COMPOSED = (
     "drive:biased",
     "eden",
     "eden:5,scale=biased",
+    "scaled(randk:0.2)",
+    "induced(topk:0.1; randk:0.2)",
+    "induced(topk:0.2; sign)",
+    "qsgd:1+rans",
+    "topk:0.5+qsgd:7+rans",
 )
-RANDOM_COMPOSED = ("randk:0.2+qsgd:7", "drive", "eden")
+RANDOM_COMPOSED = ("randk:0.2+qsgd:7", "drive", "eden", "induced(topk:0.1; randk:0.2)", "qsgd+rans")

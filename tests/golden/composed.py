@@ -100,8 +100,58 @@ def eden(data, dim, number):
     return unrotated(values, struct.unpack_from("<II", data), number)
 
 
+def scaled(data, dim, number):
+    (factor,) = struct.unpack_from("<d", data)
+    return [number(v * number(factor)) for v in reader.read(data[8:])]
+
+
+def induced(data, dim, number):
+    (size,) = struct.unpack_from("<Q", data)
+    first, second = reader.read(data[8 : 8 + size]), reader.read(data[8 + size :])
+    return [number(0) + a + b for a, b in zip(first, second, strict=True)]
+
+
+def rans(data, dim, number):
+    inside, width, first, count, entries, _, cut = struct.unpack_from("<BBHIHHQ", data)
+    payload, at = data[20 : 20 + cut], 20 + cut
+    if width:
+        frequencies = struct.unpack_from(f"<{entries}H", data, at)
+        at += 2 * entries
+        lanes = list(struct.unpack_from("<32I", data, at))
+        words = list(struct.unpack(f"<{len(data) - at - 128 >> 1}H", data[at + 128 :]))
+        owners = [s for s, f in enumerate(frequencies) for _ in range(f)]
+        symbols = []
+        for i in range(count):
+            x, slot = lanes[i % 32], lanes[i % 32] % 16384
+            symbol = owners[slot]
+            symbols.append(first + symbol)
+            x = frequencies[symbol] * (x // 16384) + slot - sum(frequencies[:symbol])
+            lanes[i % 32] = x << 16 | words.pop(0) if x < 65536 else x
+        assert lanes == [65536] * 32
+        assert not words
+        payload += packed(symbols, width)
+    head = struct.pack(
+        "<4sBBBBQII", b"FPRS", 1, inside, {4: 1, 8: 2}[number().itemsize], 0, len(payload), dim, 0
+    )
+    return reader.read(head + payload)
+
+
+def packed(symbols, width):
+    """Return codes as the format packs them."""
+    out = b""
+    for block in range(len(symbols) // 1024):
+        lanes = [0] * 32
+        for i, code in enumerate(symbols[1024 * block : 1024 * (block + 1)]):
+            lanes[i % 32] |= code << width * (i // 32)
+        for j in range(width):
+            out += struct.pack("<32I", *(lane >> 32 * j & reader.MASK for lane in lanes))
+    rest = symbols[len(symbols) // 1024 * 1024 :]
+    bits = sum(code << width * i for i, code in enumerate(rest))
+    return out + bits.to_bytes((len(rest) * width + 7) // 8, "little")
+
+
 FRONTS = {2: topk, 3: randk, 20: hadamard_front}
-READERS = {20: hadamard, 21: drive, 22: eden, 25: chain}
+READERS = {20: hadamard, 21: drive, 22: eden, 25: chain, 26: induced, 27: scaled, 28: rans}
 
 # name: spec, dim, dtype.
 CASES = {
@@ -114,4 +164,12 @@ CASES = {
     "drive-biased-float64": ("drive:biased", 300, "<f8"),
     "eden": ("eden", 1100, "<f4"),
     "eden-3-biased-float64": ("eden:3,scale=biased", 300, "<f8"),
+    "scaled": ("scaled(randk:k=20)", 1100, "<f4"),
+    "scaled-float64": ("scaled(randk:0.1,law=stratified)", 50, "<f8"),
+    "induced": ("induced(topk:k=20; randk:k=20)", 1100, "<f4"),
+    "induced-float64": ("induced(sign; qsgd:7)", 50, "<f8"),
+    "rans": ("qsgd:7+rans", 1100, "<f4"),
+    "rans-float64": ("topk:k=500+qsgd:7,bucket=64+rans", 1100, "<f8"),
+    "rans-bytes": ("identity+rans", 1100, "<f4"),
+    "rans-stored": ("sign+rans", 1100, "<f4"),
 }

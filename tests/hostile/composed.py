@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
+
 from tests.hostile.attacks import (
     IDENTITY,
     INF,
@@ -19,7 +21,7 @@ from tests.hostile.attacks import (
     u4,
 )
 
-HADAMARD, DRIVE, EDEN, CHAIN = 20, 21, 22, 25
+HADAMARD, DRIVE, EDEN, CHAIN, INDUCED, SCALED, RANS = 20, 21, 22, 25, 26, 27, 28
 
 
 def chain(
@@ -43,7 +45,81 @@ def eden(payload: bytes, *, bits: int = 2, scale: int = 0, spare: int = 0, dim: 
     return frame(EDEN, dim, KEY + struct.pack("<BBH", bits, scale, spare) + payload)
 
 
+def scaled(factor: float, inside: bytes) -> bytes:
+    return frame(SCALED, 1, struct.pack("<d", factor) + inside)
+
+
+def induced(size: int, inside: bytes) -> bytes:
+    return frame(INDUCED, 1, struct.pack("<Q", size) + inside)
+
+
+BIG = frame(IDENTITY, 1, f4(3e38))
+
+
+def rans(
+    table: tuple[int, ...] = (16384,),
+    code: bytes = u4(*[65536] * 32),
+    *,
+    inside: int = SIGN,
+    width: int = 1,
+    first: int = 1,
+    count: int = 40,
+    spare: int = 0,
+    cut: int = 12,
+    entries: int | None = None,
+    dim: int = 40,
+) -> bytes:
+    """Forty signs, all of them plus, in no words at all."""
+    size = len(table) if entries is None else entries
+    head = struct.pack("<BBHIHHQ", inside, width, first, count, size, spare, cut)
+    before = u4(0, 0) + f4(1)
+    return frame(RANS, dim, head + before + np.array(table, dtype="<u2").tobytes() + code)
+
+
 ATTACKS = [
+    # scaled and induced
+    Attack("factor is nan", 1, scaled(NAN, ONE), "factor is nan"),
+    Attack("factor is zero", 1, scaled(0.0, ONE), "factor is 0.0"),
+    Attack("factor above one", 1, scaled(1.5, ONE), "factor is 1.5"),
+    Attack("factor of nothing", 1, scaled(0.5, b""), "0 bytes, fewer than"),
+    Attack("factor of two values", 1, scaled(0.5, HUGE), "dim is 9 inside"),
+    Attack("first packet too long", 1, induced(999, ONE + ONE), "takes 999 bytes"),
+    Attack("first of 2**64", 1, induced((1 << 64) - 1, ONE + ONE), "takes 18446744073709551615"),
+    Attack("first packet cut short", 1, induced(len(ONE) - 1, ONE + ONE), "header says"),
+    Attack("no second packet", 1, induced(len(ONE), ONE), "0 bytes, fewer than"),
+    Attack("second of two values", 1, induced(len(ONE), ONE + HUGE), "dim is 9 inside"),
+    Attack("the sum overflows", 1, induced(len(BIG), BIG + BIG), "decoded number 0 is inf"),
+    # rans
+    Attack("rans of nothing", 40, frame(RANS, 40, b""), "header takes 20 bytes"),
+    Attack("rans' spare bytes", 40, rans(spare=1), "bytes 10 and 11"),
+    Attack("rans of an unknown codec", 40, rans(inside=0), "codec 0"),
+    Attack("before the symbols too long", 40, rans(cut=1 << 60), "takes 1152921504606846976"),
+    Attack("symbols of 13 bits", 40, rans(width=13), "symbols of 13 bits"),
+    Attack("no symbols", 40, rans(count=0), "0 symbols"),
+    Attack("more symbols than coordinates", 40, rans(count=41), "41 symbols of 1 bits"),
+    Attack("4 billion symbols", 40, rans(count=LONGEST), "4294967295 symbols"),
+    Attack("a thousand million bytes", 40, rans(width=8, count=10**9), "symbols of 8 bits"),
+    Attack("no table", 40, rans(table=()), "symbols 1 to 0"),
+    Attack("symbols beyond their bits", 40, rans(table=(8192, 8192)), "symbols 1 to 2"),
+    Attack("table cut short", 40, rans(width=8, entries=255), "the table takes 510 bytes"),
+    Attack("frequencies too small", 40, rans(table=(16383,)), "add up to 16383"),
+    Attack("frequencies too large", 40, rans((65535, 1), first=0), "add up to 65536"),
+    Attack("a zero at the end", 40, rans((16384, 0), first=0), "must not be zero"),
+    Attack("a zero at the start", 40, rans((0, 16384), first=0), "must not be zero"),
+    Attack("31 lanes", 40, rans(code=u4(*[65536] * 31)), "lanes takes 128 bytes"),
+    Attack("a lane too low", 40, rans(code=u4(*[65536] * 31, 65535)), "lane 31 is below"),
+    Attack("a lane too high", 40, rans(code=u4(*[65536] * 31, 65537)), "do not hold 40"),
+    Attack("half a word", 40, rans(code=u4(*[65536] * 32) + b"\0"), "half a word"),
+    Attack("a word too many", 40, rans(code=u4(*[65536] * 32) + b"\0\0"), "do not hold 40"),
+    Attack("a word too few", 40, rans((1, 16383), u4(*[65536] * 32), first=0), "do not hold 40"),
+    Attack("too few symbols inside", 40, rans(count=30), "codes takes 5 bytes"),
+    Attack("symbols that are sent as they are", 40, rans(width=0), "has no symbols"),
+    Attack(
+        "stored and more",
+        40,
+        rans((), b"", width=0, first=0, count=0, cut=5),
+        "7 bytes follow",
+    ),
     # chains
     Attack("a chain of nothing", 9, frame(CHAIN, 9, b""), "header takes 8 bytes"),
     Attack("chain's spare bytes", 9, chain(TOPK, PLACE, ONE, spare=1), "bytes 1 to 3"),

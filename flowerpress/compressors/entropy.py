@@ -1,0 +1,227 @@
+"""Entropy stages: the codes of a packet, in fewer bits where some are more frequent."""
+
+from __future__ import annotations
+
+import struct
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from flowerpress.compressors import nesting
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.kernels.packing import U8, U32, packed_bytes
+from flowerpress.compressors.kernels.rans import BITS, LANES, LOW, TOTAL
+from flowerpress.compressors.kernels.twins import twin
+from flowerpress.compressors.packet import HEADER_BYTES, Buffer, Packet, total_bytes
+from flowerpress.compressors.payload import Reader
+
+MAX_WIDTH = 12
+_BYTE = 8
+_SAMPLE = 1 << 16
+
+# Codec inside, bits of a symbol, lowest symbol, symbols, entries of the table, two zero bytes,
+# bytes before the symbols.
+_HEAD = struct.Struct("<BBHIHHQ")
+
+
+@dataclass(frozen=True)
+class Entropy(Compressor):
+    """A stage that codes the symbols at the end of another compressor's packets.
+
+    Where a packet ends with packed codes of up to 12 bits, these are the symbols and what comes
+    before them is sent as it is. Otherwise the symbols are the payload's bytes. A payload that
+    would not become shorter is sent as it is.
+
+    Parameters
+    ----------
+    inner : Compressor
+        What makes the packets. The vector that is decoded is the same.
+    """
+
+    inner: Compressor
+
+    def __post_init__(self) -> None:
+        nesting.require_depth(self)
+
+    @classmethod
+    @abstractmethod
+    def write(cls, symbols: U32, counts: U32) -> tuple[U32, Sequence[Buffer]]:
+        """Return the entries of the table and the pieces of the code.
+
+        `counts` has how often each symbol from zero on occurs; the first and the last are not zero.
+        """
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: Reader, table: U32, count: int) -> U32:
+        """Return the symbols, from zero on; `PacketError` unless the rest holds just these."""
+
+    def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
+        """Return the payload inside, its symbols coded if that is shorter."""
+        packet = self.inner.compress(x, draw)
+        payload = np.frombuffer(packet.payload, dtype=np.uint8)
+        number = packet.header.codec
+        coded = self._coded(number, payload, *_symbols_of(packet), x.size)
+        if coded is not None and total_bytes(coded) < payload.size:
+            return coded
+        return [_HEAD.pack(number, 0, 0, 0, 0, 0, payload.size), payload]
+
+    @classmethod
+    def _coded(
+        cls, number: int, payload: U8, count: int, width: int, dim: int
+    ) -> Sequence[Buffer] | None:
+        if not count or count > _most_symbols(dim, width):
+            return None
+        cut = payload.size - packed_bytes(count, width)
+        symbols = twin("symbols").unpack(payload[cut:], count, width)
+        counts = np.bincount(symbols).astype(np.uint32)
+        first = int(np.argmax(counts > 0))
+        table, code = cls.write(symbols - np.uint32(first), counts[first:])
+        head = _HEAD.pack(number, width, first, count, table.size, 0, cut)
+        return [head, payload[:cut], table.astype("<u2").tobytes(), *code]
+
+    @classmethod
+    def inside(cls, packet: Packet) -> Packet:
+        """Return the packet that was coded; `PacketError` if the code is wrong."""
+        reader = Reader(packet, cls.name)
+        number, width, first, count, entries, spare, cut = reader.unpack(_HEAD)
+        if spare:
+            raise reader.error("bytes 10 and 11 must be zero")
+        payload = reader.take(cut, "what comes before the symbols")
+        pieces: list[Buffer] = [payload]
+        if width:
+            cls._require_symbols(reader, packet.dim, width, first, count, entries)
+            table = reader.array(entries, np.dtype("<u2"), "the table").astype(np.uint32)
+            symbols: U32 = cls.read(reader, table, count) + np.uint32(first)
+            pieces.append(twin("symbols").pack(symbols, width))
+        elif first or count or entries:
+            raise reader.error("a payload sent as it is has no symbols")
+        reader.done()
+        return Packet.build(number, packet.dtype, packet.dim, pieces)
+
+    @staticmethod
+    def _require_symbols(
+        reader: Reader, dim: int, width: int, first: int, count: int, entries: int
+    ) -> None:
+        if width > MAX_WIDTH:
+            raise reader.error(f"symbols of {width} bits, at most {MAX_WIDTH} are read")
+        if not 1 <= count <= _most_symbols(dim, width):
+            raise reader.error(f"{count} symbols of {width} bits for {dim} coordinates")
+        if not entries or first + entries > 1 << width:
+            raise reader.error(f"symbols {first} to {first + entries - 1} of {width} bits")
+
+    @classmethod
+    def decode(cls, packet: Packet) -> Decoded:
+        """Undo the code and check the packet inside."""
+        return nesting.decode(cls.inside(packet))
+
+    @classmethod
+    def spec_of(cls, packet: Packet) -> str:
+        """Return the spec inside, and the stage."""
+        return f"{nesting.spec_of(cls.inside(packet))}+{cls.name}"
+
+    def bind(self, sizes: Sequence[int]) -> Compressor:
+        """Bind what is inside."""
+        return replace(self, inner=self.inner.bind(sizes))
+
+    @property
+    def spec(self) -> str:
+        """The spec inside, and the stage."""
+        return f"{self.inner.spec}+{self.name}"
+
+    def traits(self, dim: int, cohort: int = 1) -> Traits:
+        """Return the constants inside; the bits are those of a Gaussian vector, by measurement."""
+        return replace(self.inner.traits(dim, cohort), bits=_measured_bits(self, dim))
+
+
+def _symbols_of(packet: Packet) -> tuple[int, int]:
+    """Return how many symbols the payload ends with, and their bits."""
+    count, width = nesting.codes_of(packet)
+    if not 1 <= width <= MAX_WIDTH:
+        return len(packet.payload), _BYTE
+    return count, width
+
+
+def _most_symbols(dim: int, width: int) -> int:
+    """Return how many symbols are read: one a coordinate, or the bytes of any codec's payload."""
+    return min(1024 + 24 * dim, (1 << 32) - 1) if width == _BYTE else dim
+
+
+@lru_cache(maxsize=256)
+def _measured_bits(stage: Entropy, dim: int) -> float:
+    size = min(dim, _SAMPLE)
+    x = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+    sent = 8.0 * (stage.compress(x).nbytes - HEADER_BYTES)
+    return sent * dim / size
+
+
+@dataclass(frozen=True)
+class Rans(Entropy):
+    """Code symbols by their frequency with rANS, close to the entropy; written ``qsgd:7+rans``.
+
+    Range asymmetric numeral systems (Duda, "Asymmetric numeral systems: entropy coding combining
+    speed of Huffman coding with compression rate of arithmetic coding", 2013) spend as many bits on
+    a symbol as its frequency says, fractions too. Frequencies are kept to 14 bits. Within 1 % of
+    the empirical entropy for symbols of up to 8 bits, once the table of two bytes for each symbol
+    and 128 bytes of lanes are small beside the code.
+
+    Examples
+    --------
+    >>> from flowerpress.compressors import make_compressor
+    >>> x = np.random.default_rng(0).standard_normal(100_000, dtype=np.float32)
+    >>> [make_compressor(spec).compress(x).nbytes for spec in ("qsgd:1", "qsgd:1+rans")]
+    [25816, 4...]
+    """
+
+    name: ClassVar[str] = "rans"
+    codec: ClassVar[int] = 28
+
+    @classmethod
+    def write(cls, symbols: U32, counts: U32) -> tuple[U32, Sequence[Buffer]]:
+        """Return the frequencies, and the lanes and words."""
+        frequencies = _shares(counts)
+        lanes, words = twin("rans").encode(symbols, frequencies)
+        return frequencies, [lanes, words]
+
+    @classmethod
+    def read(cls, reader: Reader, table: U32, count: int) -> U32:
+        """Check the frequencies and undo the lanes."""
+        if int(table.sum(dtype=np.uint64)) != TOTAL:
+            raise reader.error(f"frequencies add up to {table.sum()}, must be {TOTAL}")
+        if not table[0] or not table[-1]:
+            raise reader.error("the first and the last frequency must not be zero")
+        lanes = reader.array(LANES, np.dtype("<u4"), "lanes")
+        if (lanes < LOW).any():
+            raise reader.error(f"lane {int(np.argmax(lanes < LOW))} is below {LOW}")
+        if reader.left % 2:
+            raise reader.error("half a word at the end")
+        words = reader.array(reader.left // 2, np.dtype("<u2"), "words")
+        symbols: U32 | None = twin("rans").decode(lanes, words, table, count)
+        if symbols is None:
+            raise reader.error(f"the words do not hold {count} symbols")
+        return symbols
+
+
+def _shares(counts: U32) -> U32:
+    """Return frequencies that add up to ``TOTAL``, none zero of a symbol that occurs.
+
+    What rounding down leaves goes to the largest remainders; what the rare symbols take too much
+    comes from the most frequent ones.
+    """
+    wide = counts.astype(np.uint64) << np.uint64(BITS)
+    total = counts.sum(dtype=np.uint64)
+    shares = (wide // total).astype(np.int64)
+    shares[(shares == 0) & (counts > 0)] = 1
+    missing = TOTAL - int(shares.sum())
+    if missing > 0:
+        order = np.argsort(-(wide % total).astype(np.int64), kind="stable")
+        shares[order[:missing]] += 1
+    for _ in range(-missing):
+        shares[np.argmax(shares)] -= 1
+    result: U32 = shares.astype(np.uint32)
+    return result
