@@ -138,7 +138,12 @@ class Packet:
         """
         from flowerpress.compressors.registry import codec
 
-        return codec(self.header.codec).spec_of(self)
+        try:
+            return codec(self.header.codec).spec_of(self)
+        except PacketError:
+            raise
+        except ValueError as error:  # a parameter that no compressor may have
+            raise PacketError(f"frame: {error}") from error
 
 
 def total_bytes(parts: Iterable[Buffer]) -> int:

@@ -59,6 +59,13 @@ def test_length_and_checksum():
         Packet(data[:16] + b"\x02" + data[17:])
 
 
+def test_a_spec_that_no_compressor_has_is_a_packet_error():
+    data = make_compressor("randk:k=2").compress(X).data
+    none = resealed(data[:32] + bytes(4) + data[36:])
+    with pytest.raises(PacketError, match="frame: k must be an integer >= 1, got 0"):
+        _ = Packet(none).compressor
+
+
 def test_a_packet_error_is_a_value_error():
     assert issubclass(PacketError, ValueError)
 
