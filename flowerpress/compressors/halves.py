@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels.packing import pieces
 from flowerpress.compressors.kernels.twins import twin
@@ -63,6 +63,7 @@ def _factors(exponent: int, dtype: np.dtype[Any]) -> tuple[Any, Any]:
 class _Half(Compressor):
     """What both formats share."""
 
+    finds_nonfinite: ClassVar[bool] = True
     infinite: ClassVar[int]  # the first code that is no finite number
     rounding: ClassVar[float]  # the largest relative error of a number that is not tiny
 
@@ -70,6 +71,8 @@ class _Half(Compressor):
         """Return the exponent and the numbers; the largest magnitude lies in [2**14, 2**15)."""
         del draw
         largest = twin("natural").largest_magnitude(x)
+        if not np.isfinite(largest):
+            refuse_nonfinite(x)
         exponent = int(np.frexp(largest)[1]) - _TOP if largest else 0
         pack = getattr(twin("halves"), f"{self.name}_pack")
         # What is far below the largest may underflow: that is the format's rounding to zero.

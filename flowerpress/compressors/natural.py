@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels.natural import TOP_EXPONENT
 from flowerpress.compressors.kernels.packing import U8
@@ -60,10 +60,13 @@ class Natural(Compressor):
 
     name: ClassVar[str] = "natural"
     codec: ClassVar[int] = 7
+    finds_nonfinite: ClassVar[bool] = True
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the highest exponent and the codes."""
         largest = twin("natural").largest_magnitude(x)
+        if not np.isfinite(largest):
+            refuse_nonfinite(x)
         mantissa, exponent = np.frexp(largest)
         top = int(exponent) - (1 if mantissa == 0.5 else 0) if largest else 0
         if top >= np.finfo(x.dtype).maxexp:

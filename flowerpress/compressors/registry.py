@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from flowerpress.compressors import grammar
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.chain import Chain
+from flowerpress.compressors.cq import CQ
 from flowerpress.compressors.drive import Drive
 from flowerpress.compressors.eden import Eden
 from flowerpress.compressors.entropy import Entropy, Rans
@@ -43,6 +44,7 @@ _OWN: tuple[type[Compressor], ...] = (
     Natural,
     PermK,
     *(Chain, Hadamard, Drive, Eden),
+    CQ,
     *(Induced, Scaled, Rans),
 )
 # Written with parentheses, around so many others.

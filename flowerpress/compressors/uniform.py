@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowerpress.compressors import blocks
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import kernels
@@ -84,6 +84,7 @@ class Uniform(Compressor):
 
     name: ClassVar[str] = "uniform"
     codec: ClassVar[int] = 6
+    finds_nonfinite: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {
         "bits": whole,
         "bucket": whole,
@@ -102,13 +103,12 @@ class Uniform(Compressor):
         key = None if nearest else draw.key(_DITHER)
         if x.dtype == np.float32 and self.bucket and BLOCK % self.bucket == 0:  # in one pass
             maxima, packed = twin("affine").max_uniform_pack(x, self.bucket, top, width, key)
+            _require_maxima(maxima, top, x)
         else:
             offsets = blocks.equal_blocks(x.size, self.bucket)
             maxima = twin("affine").block_maxima(x, offsets)
+            _require_maxima(maxima, top, x)
             packed = twin("affine").uniform_pack(x, maxima, offsets, top, width, key)
-        # The outermost point is rebuilt as step * top, which may round up past the largest number.
-        with np.errstate(over="ignore"):
-            require_finite(_steps(maxima, top) * x.dtype.type(top), "bucket")
         return [_HEAD.pack(self.bits, nearest, 0, self.bucket), maxima, packed]
 
     @classmethod
@@ -161,6 +161,15 @@ class Uniform(Compressor):
 def _top(bits: int, nearest: bool) -> int:
     """Return the largest code."""
     return (1 << bits) - (2 if nearest and bits > 1 else 1)
+
+
+def _require_maxima(maxima: Vector, top: int, x: Vector) -> None:
+    """Raise ValueError if `x` is not finite or a point overflows."""
+    if not np.isfinite(maxima).all():
+        refuse_nonfinite(x)
+    # The outermost point is rebuilt as step * top, which may round up past the largest number.
+    with np.errstate(over="ignore"):
+        require_finite(_steps(maxima, top) * x.dtype.type(top), "bucket")
 
 
 def _steps(maxima: Vector, top: int) -> Vector:

@@ -30,6 +30,19 @@ COMPRESSORS = (
     "uniform:3,bucket=3000,rounding=nearest",
     "natural",
     "permk",
+    "permk+uniform:3,bucket=0",
+    "cq",
+    "cq:3",
+    "cq:16",
     *COMPOSED,
 )
-RANDOM = ("randk:0.2", "randk:0.2,law=stratified", "qsgd", "uniform", "natural", *RANDOM_COMPOSED)
+RANDOM = (
+    "randk:0.2",
+    "randk:0.2,law=stratified",
+    "qsgd",
+    "uniform",
+    "natural",
+    "cq",
+    "cq:4",
+    *RANDOM_COMPOSED,
+)

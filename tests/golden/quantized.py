@@ -56,4 +56,20 @@ def permk(data, dim, number):
     return scattered(places, numbers(data, 16, len(places), number)[0], dim)
 
 
-READERS = {6: uniform, 7: natural, 12: fp16, 13: bf16, 16: permk}
+def cq(data, dim, number):
+    levels, _ = struct.unpack_from("<HH", data)
+    at, top = (4 if levels == 2 else 12), levels - 1
+    (reach,), rest = numbers(data, at, 1, number)
+    step = number(float(reach) * (1.0 if levels == 2 else (levels + 1) / (levels * (levels - 1))))
+    mids = [number(0)] * -(-dim // 1024)
+    if levels > 2:
+        k0, k1 = struct.unpack_from("<II", data, 4)
+        turns = [(philox(block, k0, k1)[0] + 0.5) * 2.0**-32 for block in range(len(mids))]
+        mids = [number(float(reach) * ((1 - 2 * turn) / levels)) for turn in turns]
+    return [
+        mids[i // 1024] + step * number(2 * code - top)
+        for i, code in enumerate(codes(data[rest:], dim, top.bit_length()))
+    ]
+
+
+READERS = {15: cq, 6: uniform, 7: natural, 12: fp16, 13: bf16, 16: permk}

@@ -6,7 +6,7 @@ import struct
 
 from tests.hostile.attacks import INF, LONGEST, NAN, Attack, f4, frame, u4
 
-UNIFORM, NATURAL, FP16, BF16, PERMK = 6, 7, 12, 13, 16
+UNIFORM, NATURAL, FP16, BF16, CQ, PERMK = 6, 7, 12, 13, 15, 16
 
 
 def half(exponent: int, *codes: int, spare: int = 0) -> bytes:
@@ -35,6 +35,17 @@ ATTACKS = [
     Attack("a power too few", 2, frame(NATURAL, 2, half(0) + b"\1"), "codes takes 2 bytes"),
     Attack("a power too many", 1, frame(NATURAL, 1, half(0) + b"\1\1"), "1 bytes follow"),
     Attack("4 billion powers", LONGEST, frame(NATURAL, LONGEST, half(0)), "takes 4294967295"),
+    # cq
+    Attack("cq of one level", 2, frame(CQ, 2, u4(1, 0)), "levels is 1"),
+    Attack("cq of 257 levels", 2, frame(CQ, 2, u4(257, 0)), "levels is 257"),
+    Attack("unknown range", 2, frame(CQ, 2, u4(0x20002) + f4(1) + b"\1"), "range of kind 2"),
+    Attack("range below zero", 2, frame(CQ, 2, u4(2) + f4(-1) + b"\1"), "below zero"),
+    Attack("range is inf", 2, frame(CQ, 2, u4(2) + f4(INF) + b"\1"), "range 0 is inf"),
+    Attack("range of nan", 2, frame(CQ, 2, u4(4, 1, 1) + f4(NAN) + b"\1"), "range 0 is nan"),
+    Attack("grid without a key", 2, frame(CQ, 2, u4(4) + f4(1)), "header takes 8 bytes"),
+    Attack("code of no level", 2, frame(CQ, 2, u4(3, 1, 1) + f4(1) + b"\x0c"), "code 1 is above 2"),
+    Attack("padding after the bits", 2, frame(CQ, 2, u4(2) + f4(1) + b"\4"), "padding"),
+    Attack("4 billion bits", LONGEST, frame(CQ, LONGEST, u4(2) + f4(1)), "codes take"),
     # perm-k
     Attack("cohort of none", 4, frame(PERMK, 4, u4(0, 0, 1, 1)), "rank is 0"),
     Attack("rank beyond the cohort", 4, frame(PERMK, 4, u4(2, 2, 1, 1) + f4(1, 1)), "rank is 2"),

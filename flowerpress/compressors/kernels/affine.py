@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors.kernels import packing
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, pieces
-from flowerpress.compressors.kernels.philox import words
+from flowerpress.compressors.kernels.philox import rounding_words
 from flowerpress.compressors.kernels.sums import Offsets
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -92,7 +92,7 @@ def max_uniform_pack(
 def _words(key: tuple[int, int] | None, start: int, stop: int) -> U32:
     if key is None:
         return np.full(stop - start, HALF, dtype=np.uint32)
-    word = words(key, start // BLOCK, -(-stop // BLOCK) - start // BLOCK).reshape(-1)
+    word = rounding_words(key, start // BLOCK, -(-stop // BLOCK) - start // BLOCK).reshape(-1)
     return word[: stop - start]
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import affine
-from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+from flowerpress.compressors.kernels.buffers import empty_bytes
+from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.jit_levels import rounding_words
 from flowerpress.compressors.kernels.jit_packing import (
     pack_block,
     pack_rest,
@@ -52,14 +54,6 @@ def load(packed: U32, rest: U8, start: int, stop: int, width: int, codes: U32) -
 
 
 @jit
-def random_words(k0: np.uint32, k1: np.uint32, block: int, words: U32) -> None:
-    """Set `words` to the random words of a block's first coordinates."""
-    b0, b1 = block_keys(k0, k1, block)
-    for i in range(words.size):
-        words[i] = mix(np.uint32(i), b0, b1)
-
-
-@jit
 def largest_bits(bits: U32) -> np.uint32:
     """Return the bits of the largest magnitude; at least those of infinity if one is not finite."""
     largest = np.uint32(0)
@@ -82,11 +76,9 @@ def _round_32(x: Floats, largest: Any, top: int, digits: int, words: U32, codes:
         place = np.float32(np.float32(x[i] * lift) * factor)
         place = place if place < reach else reach
         place = place if place > -reach else -reach
-        codes[i] = np.uint32(np.int32(place))
-    for i in range(x.size):
         # The masks show the compiler that the shifts may be done in 32 bits.
-        dither = np.uint32(words[i] >> (left & FIVE_BITS))
-        fixed = np.uint32(np.uint32(codes[i] + middle) + dither)
+        dither = np.uint32(middle + np.uint32(words[i] >> (left & FIVE_BITS)))
+        fixed = np.uint32(np.uint32(np.int32(place)) + dither)
         codes[i] = np.uint32(fixed >> (right & FIVE_BITS))
 
 
@@ -120,7 +112,7 @@ def _uniform_pack(
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)
         if not nearest:
-            random_words(k0, k1, start // BLOCK, words)
+            rounding_words(k0, k1, start // BLOCK, words)
         at = start
         while at < stop:
             end = min(stop, offsets[owner + 1])
@@ -155,7 +147,7 @@ def _max_uniform_pack(
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)
         if not nearest:
-            random_words(k0, k1, start // BLOCK, words)
+            rounding_words(k0, k1, start // BLOCK, words)
         for at in range(start, stop, bucket):
             end = min(at + bucket, stop)
             maxima_bits[owner] = largest_bits(bits[at:end])
@@ -204,7 +196,7 @@ def uniform_pack(
     x: Floats, maxima: Floats, offsets: I64, top: int, width: int, key: tuple[int, int] | None
 ) -> U8:
     """Round each coordinate to a code over its block's range, and pack the codes."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = empty_bytes(packed_bytes(x.size, width))
     digits, parts = affine.fixed_digits(top), split(packed, x.size, width)
     _uniform_pack(x, maxima, offsets, top, digits, width, *_rounding(key), *parts)
     return packed
@@ -214,7 +206,7 @@ def max_uniform_pack(
     x: Floats, bucket: int, top: int, width: int, key: tuple[int, int] | None
 ) -> tuple[Floats, U8]:
     """Return the float32 maximum of each bucket and the packed codes, in one pass."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = empty_bytes(packed_bytes(x.size, width))
     maxima = np.empty(-(-x.size // bucket), dtype=np.float32)
     digits, parts = affine.fixed_digits(top), split(packed, x.size, width)
     views = maxima, maxima.view(np.uint32)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import halves
+from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import jit
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -50,7 +51,7 @@ def fp16_pack(x: Floats, first: Any, second: Any) -> U16:
     """Return the codes of ``x * first * second``."""
     if x.dtype != np.float32:
         return halves.fp16_pack(x, first, second)
-    codes = np.empty(x.size, dtype=np.uint16)
+    codes: U16 = empty_bytes(2 * x.size).view(np.uint16)
     scaled, moved = np.empty(BLOCK, dtype=np.float32), np.empty(BLOCK, dtype=np.float32)
     views = scaled, scaled.view(np.uint32), moved, moved.view(np.uint32)
     _fp16_pack(x, first, second, *views, codes)
@@ -73,7 +74,7 @@ def bf16_pack(x: Floats, first: Any, second: Any) -> U16:
     """Return the codes of ``x * first * second``."""
     if x.dtype != np.float32:
         return halves.bf16_pack(x, first, second)
-    codes = np.empty(x.size, dtype=np.uint16)
+    codes: U16 = empty_bytes(2 * x.size).view(np.uint16)
     scaled = np.empty(BLOCK, dtype=np.float32)
     _bf16_pack(x, first, second, scaled, scaled.view(np.uint32), codes)
     return codes

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+from flowerpress.compressors.kernels.buffers import empty_bytes
+from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.jit_levels import rounding_words
 
 F32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating[Any]]
@@ -19,20 +21,19 @@ BLOCK = 1024
 
 
 @jit
-def _codes_32(bits: U32, b0: np.uint32, b1: np.uint32, codes: U8) -> None:
+def _codes_32(bits: U32, words: U32, codes: U8) -> None:
     for i in range(codes.size):
-        word = mix(np.uint32(i), b0, b1)
+        noise = np.uint32(words[i] >> np.uint32(9))
         magnitude = np.uint32(bits[i] & np.uint32(0x7FFFFFFF))
-        code = np.uint32(np.uint32(magnitude + np.uint32(word >> np.uint32(9))) >> np.uint32(23))
+        code = np.uint32(np.uint32(magnitude + noise) >> np.uint32(23))
         sign = np.uint32(np.uint32(bits[i] >> np.uint32(31)) << np.uint32(7))
         codes[i] = np.uint8(code | sign)
 
 
 @jit
-def _codes_64(bits: U64, b0: np.uint32, b1: np.uint32, codes: U8) -> None:
+def _codes_64(bits: U64, words: U32, codes: U8) -> None:
     for i in range(codes.size):
-        word = np.uint64(mix(np.uint32(i), b0, b1))
-        noise = (word << np.uint64(20)) + np.uint64(1 << 19)
+        noise = (np.uint64(words[i]) << np.uint64(20)) + np.uint64(1 << 19)
         magnitude = bits[i] & np.uint64(0x7FFFFFFFFFFFFFFF)
         sign = (bits[i] >> np.uint64(63)) << np.uint64(7)
         codes[i] = np.uint8(((magnitude + noise) >> np.uint64(52)) | sign)
@@ -49,15 +50,16 @@ def _natural_pack(
     bits: Any,
     codes: U8,
 ) -> None:
+    words = np.empty(BLOCK, dtype=np.uint32)
     for start in range(0, x.size, BLOCK):
         part, target = x[start : start + BLOCK], codes[start : start + BLOCK]
-        b0, b1 = block_keys(k0, k1, start // BLOCK)
+        rounding_words(k0, k1, start // BLOCK, words)
         for i in range(part.size):
             scaled[i] = part[i] * first * second
         if x.itemsize == 4:
-            _codes_32(bits, b0, b1, target)
+            _codes_32(bits, words, target)
         else:
-            _codes_64(bits, b0, b1, target)
+            _codes_64(bits, words, target)
 
 
 @jit
@@ -84,7 +86,7 @@ def _natural_add(codes: U8, unit: Any, values: F32, bits: U32, out: Floats) -> N
 
 def natural_pack(x: Floats, first: Any, second: Any, key: tuple[int, int]) -> U8:
     """Return the codes of ``x * first * second``."""
-    codes = np.empty(x.size, dtype=np.uint8)
+    codes = empty_bytes(x.size)
     scaled = np.empty(BLOCK, dtype=x.dtype)
     bits = scaled.view(np.uint32 if x.dtype == np.float32 else np.uint64)
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])

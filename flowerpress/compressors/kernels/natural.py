@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels.packing import BLOCK, U8, pieces
-from flowerpress.compressors.kernels.philox import words
+from flowerpress.compressors.kernels.philox import rounding_words
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -28,7 +28,7 @@ def natural_pack(x: Floats, first: Any, second: Any, key: tuple[int, int]) -> U8
     codes = np.empty(x.size, dtype=np.uint8)
     for start, stop in pieces(x.size):
         scaled = x[start:stop] * first * second
-        word = words(key, start // BLOCK, -(-stop // BLOCK) - start // BLOCK).reshape(-1)
+        word = rounding_words(key, start // BLOCK, -(-stop // BLOCK) - start // BLOCK).reshape(-1)
         word = word[: stop - start]
         if x.dtype == np.float32:
             bits = np.abs(scaled).view(np.uint32)
