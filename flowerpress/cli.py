@@ -1,4 +1,4 @@
-"""The command line: `flowerpress run` and `flowerpress list`.
+"""The command line: `flowerpress run`, `flowerpress list` and `flowerpress bench`.
 
 Only what a terminal needs is here: arguments in, one line out for what is wrong. The work is in
 :mod:`flowerpress.simulations`, which is imported where it is used: `--help` must not wait for it.
@@ -157,6 +157,45 @@ def list_command(kind: Annotated[str, typer.Argument()] = "all") -> None:
             console.print(f"  {entry.name:<16}{entry.line}", markup=False)
             if entry.citation:
                 console.print(f"  {'':<16}{entry.citation}", style="dim", markup=False)
+
+
+bench_app = typer.Typer(help="Measure speed, size and error.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.callback()
+def bench_group() -> None:
+    """Measure speed, size and error."""
+
+
+@bench_app.command("compressors")
+def bench_command(
+    quick: Annotated[bool, typer.Option("--quick", help="Short vectors: some seconds.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="A compressor; may be repeated.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="gaussian, heavy-tailed, mnist.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Gets the figures too.")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Check the bars; exit 1 if missed.")] = False,
+) -> None:
+    """Time every compressor against a copy of the vector and plain numpy and torch forms.
+
+    Pairs are encoding / decoding into a sum. "x copy": times the speed of copying the vector;
+    "bits": of the packet, a coordinate; "ideal": of an entropy code; "error": squared, relative.
+    """
+    from flowerpress.simulations import bench_report
+
+    console = Console(highlight=False, width=bench_report.WIDTH)
+    if gate:
+        if bench_report.gate(console):
+            raise typer.Exit(TARGET_MISSED)
+        return
+
+    def show(rows: list[Any]) -> None:
+        console.print(bench_report.table(rows))
+        console.print()
+
+    rows = bench_report.run(quick=quick, only=only, data=data, on_rows=show)
+    if json is not None:
+        bench_report.save(json, rows)
 
 
 def run_all(console: Console, experiments: list[Experiment]) -> list[Outcome]:

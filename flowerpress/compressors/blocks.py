@@ -19,12 +19,14 @@ def equal_blocks(dim: int, size: int) -> Offsets:
     array([0, 5])
     """
     step = size if 0 < size < dim else dim
-    return np.append(np.arange(0, dim, step, dtype=np.int64), dim)
+    edges = np.arange(0, dim + step, step, dtype=np.int64)
+    edges[-1] = dim
+    return edges
 
 
 def start_aligned(offsets: Offsets) -> bool:
     """Return whether every block starts at a multiple of 1024 coordinates."""
-    return not (offsets[:-1] % BLOCK).any()
+    return offsets.size == 2 or not (offsets[:-1] % BLOCK).any()
 
 
 def mean_magnitudes(x: Vector, offsets: Offsets) -> Vector:

@@ -124,7 +124,7 @@ class Sign(Compressor):
         square = self.scale == "l2"
         if x.dtype == np.float32 and blocks.start_aligned(offsets):  # one pass does both
             sums, packed = kernels().sign_pack_with_sums(x, offsets, square)
-            means = sums / np.diff(offsets)
+            means = sums / (offsets[1:] - offsets[:-1])
             scales = (np.sqrt(means) if square else means).astype(x.dtype)
         else:
             measure = blocks.root_mean_squares if square else blocks.mean_magnitudes
