@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from flowerpress.compressors import grammar
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.chain import Chain
+from flowerpress.compressors.countsketch import CountSketch
 from flowerpress.compressors.cq import CQ
 from flowerpress.compressors.drive import Drive
 from flowerpress.compressors.eden import Eden
@@ -46,6 +47,7 @@ _OWN: tuple[type[Compressor], ...] = (
     *(Chain, Hadamard, Drive, Eden),
     CQ,
     *(Induced, Scaled, Rans),
+    CountSketch,
 )
 # Written with parentheses, around so many others.
 _OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2}

@@ -150,8 +150,34 @@ def packed(symbols, width):
     return out + bits.to_bytes((len(rest) * width + 7) // 8, "little")
 
 
+def countsketch(data, dim, number):
+    k0, k1, _, rows, _, columns = struct.unpack_from("<IIBBHI", data)
+    cells, _ = reader.numbers(data, 16, rows * columns, number)
+    second = reader.philox((1 << 32) - 1, k0, k1)
+    values = []
+    for i in range(dim):
+        word = reader.mixed(i % 1024, *reader.philox(i // 1024, k0, k1))
+        said = []
+        for row in range(rows):
+            place = 16 * (i // columns) + row
+            turn = reader.mixed(place % 1024, *reader.philox(place // 1024, *second))
+            cell = cells[row * columns + (i + (turn * columns >> 32)) % columns]
+            said.append(-cell if word >> row & 1 else cell)
+        values.append(sorted(said)[rows // 2])
+    return values
+
+
 FRONTS = {2: topk, 3: randk, 20: hadamard_front}
-READERS = {20: hadamard, 21: drive, 22: eden, 25: chain, 26: induced, 27: scaled, 28: rans}
+READERS = {
+    20: hadamard,
+    21: drive,
+    22: eden,
+    23: countsketch,
+    25: chain,
+    26: induced,
+    27: scaled,
+    28: rans,
+}
 
 # name: spec, dim, dtype.
 CASES = {
@@ -164,6 +190,8 @@ CASES = {
     "drive-biased-float64": ("drive:biased", 300, "<f8"),
     "eden": ("eden", 1100, "<f4"),
     "eden-3-biased-float64": ("eden:3,scale=biased", 300, "<f8"),
+    "countsketch": ("countsketch:columns=60", 1100, "<f4"),
+    "countsketch-3-float64": ("countsketch:3,ratio=0.1", 300, "<f8"),
     "scaled": ("scaled(randk:k=20)", 1100, "<f4"),
     "scaled-float64": ("scaled(randk:0.1,law=stratified)", 50, "<f8"),
     "induced": ("induced(topk:k=20; randk:k=20)", 1100, "<f4"),

@@ -21,7 +21,8 @@ from tests.hostile.attacks import (
     u4,
 )
 
-HADAMARD, DRIVE, EDEN, CHAIN, INDUCED, SCALED, RANS = 20, 21, 22, 25, 26, 27, 28
+HADAMARD, DRIVE, EDEN, SKETCH, CHAIN = 20, 21, 22, 23, 25
+INDUCED, SCALED, RANS = 26, 27, 28
 
 
 def chain(
@@ -51,6 +52,10 @@ def scaled(factor: float, inside: bytes) -> bytes:
 
 def induced(size: int, inside: bytes) -> bytes:
     return frame(INDUCED, 1, struct.pack("<Q", size) + inside)
+
+
+def sketch(cells: bytes, *, scheme=1, rows=1, spare=0, columns=2, dim: int = 9) -> bytes:
+    return frame(SKETCH, dim, KEY + struct.pack("<BBHI", scheme, rows, spare, columns) + cells)
 
 
 BIG = frame(IDENTITY, 1, f4(3e38))
@@ -89,6 +94,20 @@ ATTACKS = [
     Attack("no second packet", 1, induced(len(ONE), ONE), "0 bytes, fewer than"),
     Attack("second of two values", 1, induced(len(ONE), ONE + HUGE), "dim is 9 inside"),
     Attack("the sum overflows", 1, induced(len(BIG), BIG + BIG), "decoded number 0 is inf"),
+    # countsketch
+    Attack("an unknown hash", 9, sketch(f4(1, 1), scheme=2), "hash 2"),
+    Attack("no rows", 9, sketch(b"", rows=0), "rows is 0"),
+    Attack("two rows", 9, sketch(f4(1, 1, 1, 1), rows=2), "rows is 2"),
+    Attack("17 rows", 9, sketch(f4(*[1] * 34), rows=17), "rows is 17"),
+    Attack("sketch's spare bytes", 9, sketch(f4(1, 1), spare=1), "bytes 10 and 11"),
+    Attack("no columns", 9, sketch(b"", columns=0), "columns is 0"),
+    Attack("more columns than needed", 9, sketch(f4(*[1] * 10), columns=10), "columns is 10"),
+    Attack("a cell too few", 9, sketch(f4(1)), "cell takes 8 bytes"),
+    Attack("a cell too many", 9, sketch(f4(1, 1, 1)), "4 bytes follow"),
+    Attack("a cell is nan", 9, sketch(f4(1, NAN)), "cell 1 is nan"),
+    Attack(
+        "4 billion columns", LONGEST, sketch(b"", columns=LONGEST, dim=LONGEST), "takes 17179869180"
+    ),
     # rans
     Attack("rans of nothing", 40, frame(RANS, 40, b""), "header takes 20 bytes"),
     Attack("rans' spare bytes", 40, rans(spare=1), "bytes 10 and 11"),
