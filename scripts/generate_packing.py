@@ -17,8 +17,8 @@ from pathlib import Path
 
 LANES = 32
 WIDTHS = range(1, 9)
-SUMS = ("add_magnitudes", "add_squares")
-ROWS = 8  # that are added at once
+SUMS = ("add_magnitudes", "add_squares", "add_squares_32")
+ROWS = 16  # that are added at once
 KERNELS = Path(__file__).resolve().parents[1] / "flowerpress" / "compressors" / "kernels"
 
 HEAD = '''"""{title}
@@ -36,7 +36,7 @@ from flowerpress.compressors.kernels.jit import jit
 '''
 ARRAYS = "import numpy as np\nimport numpy.typing as npt"
 U32 = "U32 = npt.NDArray[np.uint32]"
-FLOATS = "Floats = npt.NDArray[np.floating[Any]]\nF64 = npt.NDArray[np.float64]"
+FLOATS = "Floats = npt.NDArray[np.floating[Any]]\nF32 = npt.NDArray[np.float32]\nF64 = npt.NDArray[np.float64]"
 
 
 def sources() -> dict[Path, str]:
@@ -44,7 +44,7 @@ def sources() -> dict[Path, str]:
     layout = "of 1024 codes of one to eight bits, unrolled; `kernels.packing` has the layout."
     packing = HEAD.format(title=f"Packing {layout}", imports=ARRAYS, types=U32)
     unpacking = HEAD.format(title=f"Unpacking {layout}", imports=ARRAYS, types=U32)
-    title = "Sums over the lanes of 256 coordinates, unrolled, in the order of `kernels.sums`."
+    title = "Sums over the lanes of 512 coordinates, unrolled, in the order of `kernels.sums`."
     imports = f"from typing import Any\n\n{ARRAYS}"
     summing = HEAD.format(title=title, imports=imports, types=FLOATS)
     return {
@@ -93,16 +93,20 @@ def unpack(width: int) -> Iterator[str]:
 def add_up(name: str) -> Iterator[str]:
     """Yield the lines of a function that adds rows to the lanes' sums, one after the other."""
     yield "@jit"
-    yield f"def {name}(x: Floats, lanes: F64) -> None:"
+    lanes = "F32" if name.endswith("_32") else "F64"
+    yield f"def {name}(x: Floats, lanes: {lanes}) -> None:"
     yield f'    """Add coordinates w, w + 32, ..., w + {LANES * (ROWS - 1)} to lane w, in order."""'
     yield f"    for w in range({LANES}):"
     yield "        s = lanes[w]"
     for row in range(ROWS):
+        value = f"x[w + {row * LANES}]"
         if name == "add_magnitudes":
-            yield f"        s += np.float64(abs(x[w + {row * LANES}]))"
-        else:
-            yield f"        a = np.float64(x[w + {row * LANES}])"
+            yield f"        s += np.float64(abs({value}))"
+        elif name == "add_squares":
+            yield f"        a = np.float64({value})"
             yield "        s += a * a"
+        else:
+            yield f"        s = np.float32(s + np.float32({value} * {value}))"
     yield "        lanes[w] = s"
     yield ""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.kernels import buffers, numba_kernels, numpy_kernels, philox
+from flowerpress.compressors.kernels import buffers, numba_kernels, numpy_kernels, philox, sums
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 4223, 4224, 4225, 12_416, 33_333, 300_001])
@@ -73,10 +73,13 @@ def test_a_value_on_a_level_is_not_moved(levels):
 
 def test_one_pass_equals_two():
     rng = np.random.default_rng(0)
-    x = rng.standard_normal(5000, dtype=np.float32) * np.float32(1e-33)
+    x = rng.standard_normal(5000, dtype=np.float32)
+    x *= np.repeat(np.float32([1e-33, 1e-18, 1e-10, 1, 1e25]), 1000)
     for bucket in (4, 512, 1024):
         offsets = np.append(np.arange(0, x.size, bucket), x.size)
-        norms = np.sqrt(numpy_kernels.block_sums(x, offsets, True)).astype(np.float32)
+        norms = sums.quick_norms(x, bucket)
+        exact = np.sqrt(np.add.reduceat(x.astype(np.float64) ** 2, offsets[:-1]))
+        np.testing.assert_allclose(norms, exact, rtol=1e-6)
         codes = numba_kernels.levels_pack(x, norms, offsets, 7, 4, (1, 2))
         for kernels in (numpy_kernels, numba_kernels):
             got = kernels.norm_levels_pack(x, bucket, 7, 4, (1, 2))

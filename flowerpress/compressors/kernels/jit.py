@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -63,3 +64,14 @@ def mix_pair(index: np.uint32, k0: np.uint32, k1: np.uint32) -> tuple[np.uint32,
     return np.uint32(first ^ (first >> np.uint32(14))), np.uint32(
         second ^ (second >> np.uint32(16))
     )
+
+
+@jit
+def empty_words(count: int) -> npt.NDArray[np.uint32]:
+    """Return a kernel's own 32-bit words, from the start of a cache line.
+
+    A vector that straddles two lines takes twice as long to read or write.
+    """
+    room = np.empty(count + 16, dtype=np.uint32)
+    skipped = -(room.ctypes.data // 4) % 16
+    return room[skipped : skipped + count]

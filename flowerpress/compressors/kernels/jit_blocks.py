@@ -14,7 +14,12 @@ from flowerpress.compressors.kernels.jit_packing import (
     unpack_block,
     unpack_rest,
 )
-from flowerpress.compressors.kernels.sum_lanes import add_magnitudes, add_squares
+from flowerpress.compressors.kernels.sum_lanes import (
+    add_magnitudes,
+    add_squares,
+    add_squares_32,
+)
+from flowerpress.compressors.kernels.sums import SMALLEST_SQUARE
 
 Floats = npt.NDArray[np.floating[Any]]
 F64 = npt.NDArray[np.float64]
@@ -25,7 +30,7 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 
 BLOCK = 1024
 LANES = 32
-EIGHT_ROWS = 8 * LANES
+SIXTEEN_ROWS = 16 * LANES
 
 
 @jit
@@ -48,21 +53,52 @@ def first_nonfinite(bits: Bits, magnitude: Any, infinity: Any) -> int:
 def chunk_sum(x: Floats, square: bool, lanes: F64) -> float:
     """Return the sum over at most 1024 coordinates, in the order of `kernels.sums`."""
     lanes[:] = 0.0
-    whole = x.size // EIGHT_ROWS * EIGHT_ROWS
-    for at in range(0, whole, EIGHT_ROWS):
+    many = x.size // SIXTEEN_ROWS * SIXTEEN_ROWS
+    whole = x.size // LANES * LANES
+    for at in range(0, many, SIXTEEN_ROWS):
         if square:
-            add_squares(x[at : at + EIGHT_ROWS], lanes)
+            add_squares(x[at : at + SIXTEEN_ROWS], lanes)
         else:
-            add_magnitudes(x[at : at + EIGHT_ROWS], lanes)
-    for i in range(whole, x.size):
-        value = np.float64(x[i])
-        lanes[i % LANES] += value * value if square else abs(value)
-    half = LANES // 2
-    while half:
-        for lane in range(half):
-            lanes[lane] += lanes[lane + half]
-        half //= 2
-    return float(lanes[0])
+            add_magnitudes(x[at : at + SIXTEEN_ROWS], lanes)
+    for at in range(many, whole, LANES):
+        for lane in range(LANES):
+            value = np.float64(x[at + lane])
+            lanes[lane] += value * value if square else abs(value)
+    for lane in range(x.size - whole):
+        value = np.float64(x[whole + lane])
+        lanes[lane] += value * value if square else abs(value)
+    return float(_folded(lanes))
+
+
+@jit
+def quick_norm(x: Floats, lanes: F64, lanes_32: Floats) -> np.float32:
+    """Return the norm of at most 1024 float32 numbers; see `sums.quick_norms`."""
+    lanes_32[:] = np.float32(0)
+    many = x.size // SIXTEEN_ROWS * SIXTEEN_ROWS
+    whole = x.size // LANES * LANES
+    for at in range(0, many, SIXTEEN_ROWS):
+        add_squares_32(x[at : at + SIXTEEN_ROWS], lanes_32)
+    for at in range(many, whole, LANES):
+        for lane in range(LANES):
+            lanes_32[lane] += np.float32(x[at + lane] * x[at + lane])
+    for lane in range(x.size - whole):
+        lanes_32[lane] += np.float32(x[whole + lane] * x[whole + lane])
+    total = np.float32(_folded(lanes_32))
+    if SMALLEST_SQUARE <= total < np.inf:
+        return np.sqrt(total)
+    return np.float32(np.sqrt(chunk_sum(x, True, lanes)))
+
+
+@jit
+def _folded(lanes: Floats) -> Any:
+    """Return the sum of 32 lanes, folded in halves: loops of constant length become vectors."""
+    for lane in range(16):
+        lanes[lane] += lanes[lane + 16]
+    for lane in range(8):
+        lanes[lane] += lanes[lane + 8]
+    for lane in range(4):
+        lanes[lane] += lanes[lane + 4]
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 
 
 @jit

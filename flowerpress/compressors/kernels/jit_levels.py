@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.jit import block_keys, jit, mix_pair
-from flowerpress.compressors.kernels.jit_blocks import chunk_sum
+from flowerpress.compressors.kernels.jit import block_keys, empty_words, jit, mix_pair
+from flowerpress.compressors.kernels.jit_blocks import quick_norm
 from flowerpress.compressors.kernels.jit_packing import (
     pack_block,
     pack_rest,
@@ -94,7 +94,7 @@ def levels_pack(
     rest: U8,
 ) -> None:
     """Round each coordinate to a level of its block's norm and pack the codes."""
-    codes, words = np.empty(BLOCK, dtype=np.uint32), np.empty(BLOCK, dtype=np.uint32)
+    codes, words = empty_words(BLOCK), empty_words(BLOCK)
     owner = 0
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)
@@ -123,18 +123,19 @@ def norm_levels_pack(
     rest: U8,
 ) -> None:
     """Find the norm of each bucket, whose size divides 1024, and round and pack as it passes."""
-    codes, words = np.empty(BLOCK, dtype=np.uint32), np.empty(BLOCK, dtype=np.uint32)
-    lanes = np.empty(LANES, dtype=np.float64)
-    owner = 0
+    codes, words = empty_words(BLOCK), empty_words(BLOCK)
+    lanes, lanes_32 = np.empty(LANES, dtype=np.float64), np.empty(LANES, dtype=np.float32)
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)
-        rounding_words(k0, k1, start // BLOCK, words)
+        first = start // bucket
         for at in range(start, stop, bucket):
-            end = min(at + bucket, stop)
-            norms[owner] = np.sqrt(chunk_sum(x[at:end], True, lanes))
-            a, b = at - start, end - start
-            _round_part(x[at:end], norms[owner], levels, digits, words[a:b], codes[a:b])
-            owner += 1
+            norms[at // bucket] = quick_norm(x[at : min(at + bucket, stop)], lanes, lanes_32)
+        # In between, so that the processor has work while the last norm's additions finish.
+        rounding_words(k0, k1, start // BLOCK, words)
+        for a in range(0, stop - start, bucket):
+            b = min(a + bucket, stop - start)
+            norm = norms[first + a // bucket]
+            _round_part(x[start + a : start + b], norm, levels, digits, words[a:b], codes[a:b])
         _pack(codes, start, stop, width, packed, rest)
 
 
@@ -178,7 +179,7 @@ def _has_all_ones(words: U32, width: int) -> bool:
 @jit
 def code_above(packed: U32, rest: U8, count: int, width: int, top: np.uint32) -> int:
     """Return the place of the first code above `top`, or -1."""
-    codes = np.empty(BLOCK, dtype=np.uint32)
+    codes = empty_words(BLOCK)
     only_ones = 32 % width == 0 and width <= 16 and top == (1 << width) - 2
     for start in range(0, count, BLOCK):
         stop = min(start + BLOCK, count)
@@ -212,7 +213,7 @@ def levels_add(
     packed: U32, rest: U8, steps: Floats, offsets: I64, levels: int, width: int, out: Floats
 ) -> None:
     """Add the step of its block, times the signed level, to each coordinate."""
-    codes = np.empty(BLOCK, dtype=np.uint32)
+    codes = empty_words(BLOCK)
     owner = 0
     for start in range(0, out.size, BLOCK):
         stop = min(start + BLOCK, out.size)

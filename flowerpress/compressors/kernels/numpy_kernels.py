@@ -16,7 +16,7 @@ from flowerpress.compressors.kernels import id_codes, packing, subsets
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, pieces
 from flowerpress.compressors.kernels.philox import rounding_words
 from flowerpress.compressors.kernels.rounding import SCALED_UP, TINY_NORM, fixed_digits
-from flowerpress.compressors.kernels.sums import F64, Offsets, block_sums
+from flowerpress.compressors.kernels.sums import F64, Offsets, block_sums, quick_norms
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -131,12 +131,11 @@ def norm_levels_pack(
 ) -> tuple[Floats, U8]:
     """Return the float32 norm of each bucket, whose size divides 1024, and the packed codes.
 
-    The same as `block_sums`, a root and `levels_pack`, but `x` is read once. A norm that is not
-    finite is returned as it is, with arbitrary codes.
+    The same as `quick_norms` and `levels_pack`, but `x` is read once. A norm that is not finite is
+    returned as it is, with arbitrary codes.
     """
     offsets = np.append(np.arange(0, x.size, bucket, dtype=np.int64), x.size)
-    with np.errstate(over="ignore"):
-        norms = np.sqrt(block_sums(x, offsets, True)).astype(np.float32)
+    norms = quick_norms(x, bucket)
     if not np.isfinite(norms).all():
         return norms, np.empty(0, dtype=np.uint8)
     return norms, levels_pack(x, norms, offsets, levels, width, key)

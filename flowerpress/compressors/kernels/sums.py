@@ -18,6 +18,8 @@ Offsets = npt.NDArray[np.int64]
 CHUNK = 1024
 LANES = 32
 _PIECE = 1 << 18
+# Below it, squares that underflow could be missed in a sum of float32 numbers.
+SMALLEST_SQUARE = np.float32(2.0**-100)
 
 
 def block_sums(x: npt.NDArray[np.floating[Any]], offsets: Offsets, square: bool) -> F64:
@@ -54,6 +56,26 @@ def block_sums(x: npt.NDArray[np.floating[Any]], offsets: Offsets, square: bool)
     return sums
 
 
+def quick_norms(x: npt.NDArray[np.float32], bucket: int) -> npt.NDArray[np.float32]:
+    """Return the norms of buckets of at most 1024 float32 numbers, right to about one in 1e6.
+
+    Squares are added in float32, in the order of this module; where that overflows or comes near
+    underflow, in float64.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        whole = x.size // bucket * bucket
+        parts = [_row_sums(x[:whole].reshape(-1, bucket), True, np.float32)] if whole else []
+        if whole < x.size:
+            parts.append(_row_sums(x[None, whole:], True, np.float32))
+        sums = np.concatenate(parts)
+        norms: npt.NDArray[np.float32] = np.sqrt(sums)
+        odd = np.flatnonzero(~((sums >= SMALLEST_SQUARE) & (sums < np.inf)))
+        for each in odd:
+            piece = x[each * bucket : (each + 1) * bucket]
+            norms[each] = np.sqrt(_row_sums(piece[None], True)[0])
+    return norms
+
+
 def _long_sum(x: npt.NDArray[np.floating[Any]], square: bool) -> float:
     whole = x.size // CHUNK * CHUNK
     chunks = x[:whole].reshape(-1, CHUNK)
@@ -65,10 +87,12 @@ def _long_sum(x: npt.NDArray[np.floating[Any]], square: bool) -> float:
     return float(np.add.accumulate(np.concatenate(sums))[-1])
 
 
-def _row_sums(rows: npt.NDArray[np.floating[Any]], square: bool) -> F64:
+def _row_sums(
+    rows: npt.NDArray[np.floating[Any]], square: bool, dtype: Any = np.float64
+) -> npt.NDArray[Any]:
     count, size = rows.shape
     height = -(-size // LANES)
-    padded = np.zeros((count, height * LANES), dtype=np.float64)
+    padded = np.zeros((count, height * LANES), dtype=dtype)
     padded[:, :size] = rows
     terms = (padded * padded if square else np.abs(padded)).reshape(count, height, LANES)
     lanes = terms[:, 0].copy()
