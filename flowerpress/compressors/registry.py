@@ -22,13 +22,18 @@ from flowerpress.compressors.hadamard import Hadamard
 from flowerpress.compressors.halves import BF16, FP16
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.induced import Induced
+from flowerpress.compressors.loggrid import LogGrid
 from flowerpress.compressors.natural import Natural
 from flowerpress.compressors.packet import PacketError
 from flowerpress.compressors.permk import PermK
 from flowerpress.compressors.qsgd import QSGD
 from flowerpress.compressors.randk import RandK
+from flowerpress.compressors.randsign import RandSign
 from flowerpress.compressors.scaled import Scaled
 from flowerpress.compressors.sign import Sign
+from flowerpress.compressors.signtopk import SignTopK
+from flowerpress.compressors.terngrad import TernGrad
+from flowerpress.compressors.threshold import Threshold
 from flowerpress.compressors.topk import TopK
 from flowerpress.compressors.uniform import Uniform
 
@@ -48,6 +53,11 @@ _OWN: tuple[type[Compressor], ...] = (
     CQ,
     *(Induced, Scaled, Rans),
     CountSketch,
+    TernGrad,
+    LogGrid,
+    RandSign,
+    SignTopK,
+    Threshold,
 )
 # Written with parentheses, around so many others.
 _OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2}

@@ -34,6 +34,13 @@ COMPRESSORS = (
     "cq",
     "cq:3",
     "cq:16",
+    "terngrad",
+    "loggrid",
+    "loggrid:1",
+    "loggrid:7",
+    "signtopk:0.1",
+    "signtopk:k=3",
+    "threshold:1",
     *COMPOSED,
 )
 RANDOM = (
@@ -44,5 +51,6 @@ RANDOM = (
     "natural",
     "cq",
     "cq:4",
+    "terngrad",
     *RANDOM_COMPOSED,
 )

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from tests.golden.reader import codes, mixed, numbers, philox, scattered
+from tests.golden.reader import codes, mixed, numbers, philox, scattered, topk_places
 
 
 def fp16(data, dim, number):
@@ -72,4 +72,53 @@ def cq(data, dim, number):
     ]
 
 
-READERS = {15: cq, 6: uniform, 7: natural, 12: fp16, 13: bf16, 16: permk}
+def points(packed, dim, bits, step, number):
+    """Return points that lie symmetrically, in steps of ``2 * step``."""
+    top = 2 if bits == 2 else 1
+    return [step * number(2 * code - top) for code in codes(packed, dim, bits)]
+
+
+def terngrad(data, dim, number):
+    (largest,), at = numbers(data, 0, 1, number)
+    return points(data[at:], dim, 2, largest / number(2), number)
+
+
+def randsign(data, dim, number):
+    (reach,), at = numbers(data, 0, 1, number)
+    return points(data[at:], dim, 1, reach, number)
+
+
+def loggrid(data, dim, number):
+    k = data[0]
+    (largest,), at = numbers(data, 4, 1, number)
+    levels = [code - k for code in codes(data[at:], dim, (2 * k).bit_length())]
+    return [np.sign(j) * np.ldexp(largest, abs(j) - k) if j else 0.0 for j in levels]
+
+
+def signtopk(data, dim, number):
+    k, code, p = struct.unpack_from("<IBB", data)
+    (scale,), at = numbers(data, 8, 1, number)
+    size = 128 * (k // 1024) + (k % 1024 + 7) // 8
+    values = [scale if sign else -scale for sign in codes(data[at : at + size], k, 1)]
+    return scattered(topk_places(data[at + size :], k, code, p, dim), values, dim)
+
+
+def threshold(data, dim, number):
+    k, code, p = struct.unpack_from("<IBB", data)
+    values, at = numbers(data, 16, k, number)
+    return scattered(topk_places(data[at:], k, code, p, dim), values, dim)
+
+
+READERS = {
+    8: terngrad,
+    9: loggrid,
+    10: randsign,
+    11: signtopk,
+    14: threshold,
+    15: cq,
+    6: uniform,
+    7: natural,
+    12: fp16,
+    13: bf16,
+    16: permk,
+}

@@ -6,11 +6,16 @@ import struct
 
 from tests.hostile.attacks import INF, LONGEST, NAN, Attack, f4, frame, u4
 
+TERNGRAD, LOGGRID, RANDSIGN, SIGNTOPK, THRESHOLD = 8, 9, 10, 11, 14
 UNIFORM, NATURAL, FP16, BF16, CQ, PERMK = 6, 7, 12, 13, 15, 16
 
 
 def half(exponent: int, *codes: int, spare: int = 0) -> bytes:
     return struct.pack("<hH", exponent, spare) + struct.pack(f"<{len(codes)}H", *codes)
+
+
+def kept(k: int, tag: int = 0, *, least: float = 1.0) -> bytes:
+    return struct.pack("<IBBHd", k, tag, 0, 0, least)
 
 
 ATTACKS = [
@@ -35,6 +40,41 @@ ATTACKS = [
     Attack("a power too few", 2, frame(NATURAL, 2, half(0) + b"\1"), "codes takes 2 bytes"),
     Attack("a power too many", 1, frame(NATURAL, 1, half(0) + b"\1\1"), "1 bytes follow"),
     Attack("4 billion powers", LONGEST, frame(NATURAL, LONGEST, half(0)), "takes 4294967295"),
+    # terngrad, loggrid, randsign
+    Attack("ternary code 3", 2, frame(TERNGRAD, 2, f4(1) + b"\x0d"), "code 1 is above 2|code 0 is"),
+    Attack("ternary of inf", 2, frame(TERNGRAD, 2, f4(INF) + b"\1"), "magnitude 0 is inf"),
+    Attack("ternary padding", 2, frame(TERNGRAD, 2, f4(1) + b"\x10"), "padding"),
+    Attack("4 billion ternary", LONGEST, frame(TERNGRAD, LONGEST, f4(1)), "codes take"),
+    Attack("grid of no powers", 2, frame(LOGGRID, 2, u4(0) + f4(1) + b"\0"), "k is 0"),
+    Attack("grid of 64 powers", 2, frame(LOGGRID, 2, u4(64) + f4(1) + b"\0\0"), "k is 64"),
+    Attack("grid's spare bytes", 2, frame(LOGGRID, 2, u4(0x103) + f4(1) + b"\0"), "bytes 1 to 3"),
+    Attack("code of no power", 2, frame(LOGGRID, 2, u4(3) + f4(1) + b"\x38"), "code 1 is above 6"),
+    Attack("grid of nan", 2, frame(LOGGRID, 2, u4(3) + f4(NAN) + b"\0"), "magnitude 0 is nan"),
+    Attack("grid below zero", 2, frame(LOGGRID, 2, u4(3) + f4(-1) + b"\0"), "below zero"),
+    Attack("random range of nan", 2, frame(RANDSIGN, 2, f4(NAN) + b"\1"), "range 0 is nan"),
+    Attack("random padding", 2, frame(RANDSIGN, 2, f4(1) + b"\4"), "padding"),
+    Attack("4 billion random signs", LONGEST, frame(RANDSIGN, LONGEST, f4(1)), "codes take"),
+    # signtopk and threshold
+    Attack("no signs of top-k", 9, frame(SIGNTOPK, 9, u4(0, 0) + f4(1)), "k is 0"),
+    Attack("more signs than places", 9, frame(SIGNTOPK, 9, u4(10, 0) + f4(1)), "k is 10"),
+    Attack("signs' spare bytes", 9, frame(SIGNTOPK, 9, u4(1, 1 << 16) + f4(1)), "bytes 6 and 7"),
+    Attack("signs of nan", 9, frame(SIGNTOPK, 9, u4(1, 0) + f4(NAN) + b"\1"), "scale 0 is nan"),
+    Attack("padding of kept signs", 9, frame(SIGNTOPK, 9, u4(1, 0) + f4(1) + b"\2"), "padding"),
+    Attack("kept sign's place", 9, frame(SIGNTOPK, 9, u4(1, 2) + f4(1) + b"\1\x09"), "ids reach 9"),
+    Attack("4 billion kept signs", LONGEST, frame(SIGNTOPK, LONGEST, u4(LONGEST, 2)), "takes 4"),
+    Attack("more than all", 2, frame(THRESHOLD, 2, kept(3) + f4(1, 1, 1)), "count is 3"),
+    Attack("threshold of zero", 2, frame(THRESHOLD, 2, kept(0, least=0.0)), "threshold is 0.0"),
+    Attack("threshold of nan", 2, frame(THRESHOLD, 2, kept(0, least=NAN)), "threshold is nan"),
+    Attack(
+        "below the threshold", 2, frame(THRESHOLD, 2, kept(1, 2) + f4(0.5) + b"\1"), "below 1.0"
+    ),
+    Attack(
+        "above, but nan", 2, frame(THRESHOLD, 2, kept(1, 2) + f4(NAN) + b"\1"), "value 0 is nan"
+    ),
+    Attack("ids of nothing", 2, frame(THRESHOLD, 2, kept(0) + b"\1"), "ids, but no values"),
+    Attack("code of nothing", 2, frame(THRESHOLD, 2, kept(0, 2)), "ids, but no values"),
+    Attack("threshold's place", 2, frame(THRESHOLD, 2, kept(1, 2) + f4(1) + b"\2"), "ids reach 2"),
+    Attack("4 billion kept", LONGEST, frame(THRESHOLD, LONGEST, kept(LONGEST)), "takes 171798"),
     # cq
     Attack("cq of one level", 2, frame(CQ, 2, u4(1, 0)), "levels is 1"),
     Attack("cq of 257 levels", 2, frame(CQ, 2, u4(257, 0)), "levels is 257"),
