@@ -202,7 +202,8 @@ def test_momentum_follows_the_step_size_down_and_ef21_without_it_does_not():
 
 @pytest.mark.slow
 def test_second_momentum_averages_the_noise_over_a_hundred_workers():
-    single = tail("ef21-sgdm", 100, 3000, 0.01, 0.1)
-    double = tail("ef21-sgd2m", 100, 3000, 0.01, 0.1)
+    single = tail("ef21-sgdm", 100, 1500, 0.01, 0.1)
+    double = tail("ef21-sgd2m", 100, 1500, 0.01, 0.1)
     assert single >= 4 * double, (single, double)
-    assert 2.7e-5 <= double <= 1.1e-4  # 5.4e-5 within a factor of 2, as above
+    # 7 samples of a squared normal: 5.4e-5 within a factor of 2.5.
+    assert 2.1e-5 <= double <= 1.35e-4
