@@ -23,9 +23,10 @@ class Dense:
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * values``, in pieces that stay in the cache."""
-        # Rounding keeps the order, so if the extremes do not overflow nothing does.
-        extremes = np.array([self.values.min(), self.values.max()])
-        weighted(extremes, weight, out.dtype)
+        if self.values.dtype != out.dtype or abs(weight) > 1:
+            # Rounding keeps the order, so if the extremes do not overflow nothing does.
+            extremes = np.array([self.values.min(), self.values.max()])
+            weighted(extremes, weight, out.dtype)
         for start, stop in pieces(out.size):
             out[start:stop] += weighted(self.values[start:stop], weight, out.dtype)
 

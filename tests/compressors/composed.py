@@ -10,7 +10,6 @@ COMPOSED = (
     "hadamard+randk:0.3+qsgd:3",
     "hadamard+cq",
     "permk+cq",
-    "randk:0.3+cq",
     "drive",
     "drive:biased",
     "eden",

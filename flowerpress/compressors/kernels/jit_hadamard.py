@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import block_keys, jit, mix
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -16,7 +17,7 @@ _FIRST, _LAST = np.uint32(31), np.uint32(30)
 
 def rotate(x: Floats, size: int, key: tuple[int, int]) -> Floats:
     """Return the transform of `x`; blocks of `size`, a power of two of at most ``x.size``."""
-    out = np.empty_like(x)
+    out = empty_bytes(x.nbytes).view(x.dtype)
     scale = x.dtype.type(size**-0.5)
     _rotate(x, size, np.uint32(key[0]), np.uint32(key[1]), scale, out)
     return out
@@ -24,15 +25,35 @@ def rotate(x: Floats, size: int, key: tuple[int, int]) -> Floats:
 
 def unrotate(y: Floats, size: int, key: tuple[int, int]) -> Floats:
     """Return the vector whose transform is `y`, up to rounding."""
-    out = np.empty_like(y)
+    out = empty_bytes(y.nbytes).view(y.dtype)
     scale = y.dtype.type(size**-0.5)
     _unrotate(y, size, np.uint32(key[0]), np.uint32(key[1]), scale, out)
     return out
 
 
 @jit
-def _flip(x: Floats, first: int, k0: np.uint32, k1: np.uint32, bit: np.uint32, scale: Any) -> None:
-    """Multiply `x`, which starts at coordinate `first`, by `scale` with random signs."""
+def _flip(
+    x: Floats, first: int, k0: np.uint32, k1: np.uint32, bit: np.uint32, scale: Any, out: Floats
+) -> None:
+    """Write `x`, which starts at coordinate `first`, times `scale` with random signs to `out`."""
+    at = 0
+    while at < x.size:
+        place = (first + at) % 1024
+        count = min(1024 - place, x.size - at)
+        b0, b1 = block_keys(k0, k1, (first + at) // 1024)
+        source, target = x[at : at + count], out[at : at + count]
+        for i in range(count):
+            word = mix(np.uint32(np.uint32(place) + np.uint32(i)), b0, b1)
+            negative = np.uint32(np.uint32(word >> bit) & np.uint32(1))
+            target[i] = source[i] * (-scale if negative else scale)
+        at += count
+
+
+@jit
+def _flip_in_place(
+    x: Floats, first: int, k0: np.uint32, k1: np.uint32, bit: np.uint32, scale: Any
+) -> None:
+    """Multiply `x`: one array instead of two that overlap, which would not be vectorized."""
     at = 0
     while at < x.size:
         place = (first + at) % 1024
@@ -122,30 +143,42 @@ def _transform(x: Floats) -> None:
 def _rotate(x: Floats, size: int, k0: np.uint32, k1: np.uint32, scale: Any, out: Floats) -> None:
     for at in range(0, x.size - size + 1, size):
         block = out[at : at + size]
-        block[:] = x[at : at + size]
-        _flip(block, at, k0, k1, _FIRST, scale)
+        _flip(x[at : at + size], at, k0, k1, _FIRST, scale, block)
         _transform(block)
     whole = x.size // size * size
     if whole < x.size:
         out[whole:] = x[whole:]
         block = out[x.size - size :]
-        _flip(block, x.size - size, k0, k1, _LAST, scale)
+        _flip_in_place(block, x.size - size, k0, k1, _LAST, scale)
         _transform(block)
 
 
 @jit
+def _times(x: Floats, scale: Any, out: Floats) -> None:
+    for i in range(x.size):
+        out[i] = x[i] * scale
+
+
+@jit
+def _times_in_place(x: Floats, scale: Any) -> None:
+    for i in range(x.size):
+        x[i] = x[i] * scale
+
+
+@jit
 def _unrotate(y: Floats, size: int, k0: np.uint32, k1: np.uint32, scale: Any, out: Floats) -> None:
-    out[:] = y
     one = scale / scale
+    last = y.size  # from here on the last block has been turned back already
     if y.size % size:
-        block = out[y.size - size :]
-        for i in range(size):
-            block[i] = block[i] * scale
+        last = y.size - size
+        block = out[last:]
+        _times(y[last:], scale, block)
         _transform(block)
-        _flip(block, y.size - size, k0, k1, _LAST, one)
+        _flip_in_place(block, last, k0, k1, _LAST, one)
     for at in range(0, y.size - size + 1, size):
         block = out[at : at + size]
-        for i in range(size):
-            block[i] = block[i] * scale
+        before = max(0, min(size, last - at))
+        _times(y[at : at + before], scale, block[:before])
+        _times_in_place(block[before:], scale)
         _transform(block)
-        _flip(block, at, k0, k1, _FIRST, one)
+        _flip_in_place(block, at, k0, k1, _FIRST, one)
