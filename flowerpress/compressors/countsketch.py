@@ -61,7 +61,7 @@ class CountSketch(Compressor):
 
     (Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", ICALP 2002; in
     federated learning Rothchild et al., "FetchSGD: communication-efficient federated learning with
-    sketching", ICML 2020.) Sketches are linear: all senders of a round use one key, so that tables
+    sketching", ICML 2020). Sketches are linear: all senders of a round use one key, so that tables
     may be added, see :func:`merge`, and large values found in the sum. Errors of senders are alike
     for like vectors, hence A = omega.
 

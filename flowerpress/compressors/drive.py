@@ -32,7 +32,7 @@ _HEAD = struct.Struct("<IIB3s")
 class Drive(Compressor):
     """Rotate at random, send the signs and one scale for each block of 8192.
 
-    (Vargaftik et al., "DRIVE: one-bit distributed mean estimation", NeurIPS 2021.) Each sender
+    (Vargaftik et al., "DRIVE: one-bit distributed mean estimation", NeurIPS 2021). Each sender
     rotates its own way, so that errors average out over senders.
 
     Parameters

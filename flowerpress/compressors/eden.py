@@ -56,7 +56,7 @@ class Eden(Compressor):
     """Rotate at random, send the nearest of 2^b fixed centroids of a normal distribution.
 
     (Vargaftik et al., "EDEN: communication-efficient and robust distributed mean estimation for
-    federated learning", ICML 2022.) Each sender rotates its own way, so errors average out. One
+    federated learning", ICML 2022). Each sender rotates its own way, so errors average out. One
     scale for each block of 8192 goes along.
 
     Parameters

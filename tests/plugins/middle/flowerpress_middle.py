@@ -29,8 +29,7 @@ class Constants:
 class Middle(Compressor):
     """Send the mean of each block, exactly a projection.
 
-    Its alpha is zero in the worst case, so none is stated. (Nobody, "A compressor for a test",
-    2024.)
+    Its alpha is zero in the worst case, so none is stated.
 
     Parameters
     ----------
