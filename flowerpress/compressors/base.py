@@ -10,13 +10,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.device import device_vector, on_device, stays_on_device
 from flowerpress.compressors.packet import MAX_DIM, Buffer, Packet
 
 Vector: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -87,12 +88,15 @@ class Compressor(ABC):
     finds_nonfinite : bool
         `encode` itself calls :func:`refuse_nonfinite` when its sums show that `x` is not finite,
         which saves a pass over `x`.
+    torch_kernels : bool
+        `encode` gets along with a :class:`~flowerpress.compressors.kernels.device.DeviceVector`.
     """
 
     name: ClassVar[str]
     codec: ClassVar[int]
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
     finds_nonfinite: ClassVar[bool] = False
+    torch_kernels: ClassVar[bool] = False
 
     def compress(self, x: Vector | Tensor, draw: Draw = _NO_DRAW) -> Packet:
         """Compress `x`.
@@ -101,7 +105,8 @@ class Compressor(ABC):
         ----------
         x : Vector or torch.Tensor, shape (d,)
             float32 or float64, ``1 <= d < 2**32``, all finite. It is not changed. A torch tensor
-            on the CPU is viewed without a copy; one on another device is first copied to the host.
+            on the CPU is viewed without a copy. One on a CUDA device is compressed there by a
+            compressor that `encodes_tensors`; any other is first copied to the host.
         draw : Draw
             The random numbers to use. Compressors that need none ignore it.
 
@@ -116,10 +121,15 @@ class Compressor(ABC):
             If `x` has another shape or dtype, is empty, or holds NaN or infinity (the message names
             the first position), or if what must be sent overflows the dtype.
         """
-        vector = as_vector(x)
+        vector = as_vector(x, self.encodes_tensors)
         if not self.finds_nonfinite:
             refuse_nonfinite(vector)
         return Packet.build(self.codec, vector.dtype, vector.size, self.encode(vector, draw))
+
+    @property
+    def encodes_tensors(self) -> bool:
+        """Whether tensors are compressed on their device; only the packed result leaves it."""
+        return self.torch_kernels
 
     @abstractmethod
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
@@ -175,19 +185,31 @@ class Compressor(ABC):
         return self.bind([math.prod(shape) for shape in shapes])
 
 
-def as_vector(x: Vector | Tensor) -> Vector:
-    """Return `x` as a contiguous 1-D array; see :meth:`Compressor.compress`."""
-    array = x if isinstance(x, np.ndarray) else _tensor_to_array(x)
+def as_vector(x: Vector | Tensor, keep: bool = False) -> Vector:
+    """Return `x` as a contiguous 1-D array; see :meth:`Compressor.compress`.
+
+    With `keep`, a tensor that can be compressed where it is stays there.
+    """
+    if on_device(x):  # on its way to a compressor inside another
+        return cast(Vector, x)
+    if keep and stays_on_device(x):
+        return _require_vector(cast(Vector, device_vector(x)))
+    return np.ascontiguousarray(_require_vector(_to_array(x)))
+
+
+def _require_vector(array: Vector) -> Vector:
     if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"compress: dtype must be float32 or float64, got {array.dtype}")
     if array.ndim != 1:
         raise ValueError(f"compress: a vector has one dimension, got shape {array.shape}")
     if not 1 <= array.size <= MAX_DIM:
         raise ValueError(f"compress: length must be in [1, 2**32), got {array.size}")
-    return np.ascontiguousarray(array)
+    return array
 
 
-def _tensor_to_array(x: Any) -> Vector:
+def _to_array(x: Any) -> Vector:
+    if isinstance(x, np.ndarray):
+        return x
     # By its methods and not by its type, so that torch is not imported here.
     if not all(hasattr(x, name) for name in ("detach", "cpu", "numpy")):
         raise ValueError(
@@ -201,6 +223,6 @@ def _tensor_to_array(x: Any) -> Vector:
 
 def refuse_nonfinite(x: Vector) -> None:
     """Raise ValueError that names the first NaN or infinity of `x`, if there is one."""
-    position = kernels().nonfinite_position(x)
+    position = kernels(x).nonfinite_position(x)
     if position >= 0:
         raise ValueError(f"compress: x[{position}] is {x[position]}; nothing was sent")

@@ -84,6 +84,11 @@ class Chain(Compressor):
             raise ValueError(f"{self.front.spec!r} leaves no values for what follows the '+'")
         nesting.require_depth(self)
 
+    @property
+    def encodes_tensors(self) -> bool:
+        """Whether the front chooses from tensors on their device."""
+        return self.front.encodes_tensors
+
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the front's header and the packet of the values."""
         header, values = self.front.split(x, draw)

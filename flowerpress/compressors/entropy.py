@@ -61,6 +61,11 @@ class Entropy(Compressor):
     def read(cls, reader: Reader, table: U32, count: int) -> U32:
         """Return the symbols, from zero on; `PacketError` unless the rest holds just these."""
 
+    @property
+    def encodes_tensors(self) -> bool:
+        """Whether what is inside compresses tensors on their device."""
+        return self.inner.encodes_tensors
+
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the payload inside, its symbols coded if that is shorter."""
         packet = self.inner.compress(x, draw)

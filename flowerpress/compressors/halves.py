@@ -64,17 +64,18 @@ class _Half(Compressor):
     """What both formats share."""
 
     finds_nonfinite: ClassVar[bool] = True
+    torch_kernels: ClassVar[bool] = True
     infinite: ClassVar[int]  # the first code that is no finite number
     rounding: ClassVar[float]  # the largest relative error of a number that is not tiny
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the exponent and the numbers; the largest magnitude lies in [2**14, 2**15)."""
         del draw
-        largest = twin("natural").largest_magnitude(x)
+        largest = twin("natural", x).largest_magnitude(x)
         if not np.isfinite(largest):
             refuse_nonfinite(x)
         exponent = int(np.frexp(largest)[1]) - _TOP if largest else 0
-        pack = getattr(twin("halves"), f"{self.name}_pack")
+        pack = getattr(twin("halves", x), f"{self.name}_pack")
         # What is far below the largest may underflow: that is the format's rounding to zero.
         with np.errstate(under="ignore"):
             codes: U16 = pack(x, *_factors(-exponent, x.dtype))

@@ -61,10 +61,11 @@ class Natural(Compressor):
     name: ClassVar[str] = "natural"
     codec: ClassVar[int] = 7
     finds_nonfinite: ClassVar[bool] = True
+    torch_kernels: ClassVar[bool] = True
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the highest exponent and the codes."""
-        largest = twin("natural").largest_magnitude(x)
+        largest = twin("natural", x).largest_magnitude(x)
         if not np.isfinite(largest):
             refuse_nonfinite(x)
         mantissa, exponent = np.frexp(largest)
@@ -77,7 +78,7 @@ class Natural(Compressor):
         shift = TOP_EXPONENT[x.dtype] - top
         factors = [x.dtype.type(2.0**part) for part in (shift // 2, shift - shift // 2)]
         with np.errstate(under="ignore"):
-            codes = twin("natural").natural_pack(x, *factors, draw.key(_DITHER))
+            codes = twin("natural", x).natural_pack(x, *factors, draw.key(_DITHER))
         return [_HEAD.pack(top, 0), codes]
 
     @classmethod

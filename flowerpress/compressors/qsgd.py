@@ -89,6 +89,7 @@ class QSGD(Compressor):
     name: ClassVar[str] = "qsgd"
     codec: ClassVar[int] = 5
     finds_nonfinite: ClassVar[bool] = True
+    torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"levels": whole, "bucket": whole}
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class QSGD(Compressor):
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the norms and the codes ``s + sign * level``."""
-        width, key, kernel = _width(self.levels), draw.key(_DITHER), kernels()
+        width, key, kernel = _width(self.levels), draw.key(_DITHER), kernels(x)
         if x.dtype == np.float32 and self.bucket and BLOCK % self.bucket == 0:  # in one pass
             norms, packed = kernel.norm_levels_pack(x, self.bucket, self.levels, width, key)
             self._require_norms(norms, x)

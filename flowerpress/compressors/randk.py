@@ -82,6 +82,7 @@ class RandK(Front):
 
     name: ClassVar[str] = "randk"
     codec: ClassVar[int] = 3
+    torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole, "law": str}
 
     def __post_init__(self) -> None:

@@ -73,6 +73,11 @@ class Scaled(Compressor):
             )
         return 1 / (1 + traits.omega)
 
+    @property
+    def encodes_tensors(self) -> bool:
+        """Whether what is inside compresses tensors on their device."""
+        return self.inner.encodes_tensors
+
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the factor and the packet inside."""
         factor = self._factor(x.size, draw.cohort)

@@ -81,6 +81,7 @@ class Sign(Compressor):
     name: ClassVar[str] = "sign"
     codec: ClassVar[int] = 4
     finds_nonfinite: ClassVar[bool] = True
+    torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"scale": str, "block": _block}
 
     def __post_init__(self) -> None:
@@ -123,14 +124,14 @@ class Sign(Compressor):
     def _scales_and_signs(self, x: Vector, offsets: Offsets) -> tuple[Vector, U8]:
         square = self.scale == "l2"
         if x.dtype == np.float32 and blocks.start_aligned(offsets):  # one pass does both
-            sums, packed = kernels().sign_pack_with_sums(x, offsets, square)
+            sums, packed = kernels(x).sign_pack_with_sums(x, offsets, square)
             means = sums / (offsets[1:] - offsets[:-1])
             scales = (np.sqrt(means) if square else means).astype(x.dtype)
         else:
             measure = blocks.root_mean_squares if square else blocks.mean_magnitudes
             if x.dtype != np.float32:  # a float32 shows in its block's sum
                 refuse_nonfinite(x)
-            scales, packed = measure(x, offsets), kernels().sign_pack(x)
+            scales, packed = measure(x, offsets), kernels(x).sign_pack(x)
         if not np.isfinite(scales).all():
             refuse_nonfinite(x)
         return scales, packed

@@ -56,6 +56,7 @@ class TopK(Front):
     name: ClassVar[str] = "topk"
     codec: ClassVar[int] = 2
     finds_nonfinite: ClassVar[bool] = True
+    torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole}
 
     def __post_init__(self) -> None:
@@ -69,7 +70,7 @@ class TopK(Front):
     def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:
         """Return k and the places, and the values."""
         del draw
-        ids = kernels().top_ids(x, self.length(x.size))
+        ids = kernels(x).top_ids(x, self.length(x.size))
         tag, parameter, code = encode_ids(ids, x.size)
         values = x[ids]
         if not np.isfinite(values).all():  # NaN and infinity are kept first

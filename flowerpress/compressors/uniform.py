@@ -85,6 +85,7 @@ class Uniform(Compressor):
     name: ClassVar[str] = "uniform"
     codec: ClassVar[int] = 6
     finds_nonfinite: ClassVar[bool] = True
+    torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {
         "bits": whole,
         "bucket": whole,
@@ -102,13 +103,13 @@ class Uniform(Compressor):
         top, width = _top(self.bits, nearest), self.bits
         key = None if nearest else draw.key(_DITHER)
         if x.dtype == np.float32 and self.bucket and BLOCK % self.bucket == 0:  # in one pass
-            maxima, packed = twin("affine").max_uniform_pack(x, self.bucket, top, width, key)
+            maxima, packed = twin("affine", x).max_uniform_pack(x, self.bucket, top, width, key)
             _require_maxima(maxima, top, x)
         else:
             offsets = blocks.equal_blocks(x.size, self.bucket)
-            maxima = twin("affine").block_maxima(x, offsets)
+            maxima = twin("affine", x).block_maxima(x, offsets)
             _require_maxima(maxima, top, x)
-            packed = twin("affine").uniform_pack(x, maxima, offsets, top, width, key)
+            packed = twin("affine", x).uniform_pack(x, maxima, offsets, top, width, key)
         return [_HEAD.pack(self.bits, nearest, 0, self.bucket), maxima, packed]
 
     @classmethod

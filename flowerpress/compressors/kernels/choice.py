@@ -7,11 +7,15 @@ from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
+from flowerpress.compressors.kernels.device import on_device
+
 VARIABLE = "FLOWERPRESS_KERNELS"
 
 
-def kernels() -> ModuleType:
+def kernels(x: object = None) -> ModuleType:
     """Return the kernel module in use: numba's where numba is installed, else numpy's.
+
+    For a vector `x` that is on a device it is torch's, which has what encoding needs.
 
     The environment variable ``FLOWERPRESS_KERNELS`` forces ``numpy`` or ``numba``; both give the
     same bytes.
@@ -23,6 +27,10 @@ def kernels() -> ModuleType:
     ImportError
         If it asks for numba and numba is not installed.
     """
+    if on_device(x):
+        from flowerpress.compressors.kernels import torch_encode
+
+        return torch_encode
     return _load(os.environ.get(VARIABLE, ""))
 
 

@@ -1,4 +1,4 @@
-"""The two halves of a kernel module: ``name`` is numpy's, ``jit_name`` is numba's."""
+"""The parts of a kernel module: ``name`` is numpy's, with ``jit_`` numba's, ``torch_`` torch's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from importlib import import_module
 from types import ModuleType
 
 from flowerpress.compressors.kernels.choice import kernels
+from flowerpress.compressors.kernels.device import on_device
 
 
-def twin(name: str) -> ModuleType:
-    """Return the half of the module `name` that is in use; see :func:`kernels.choice.kernels`."""
+def twin(name: str, x: object = None) -> ModuleType:
+    """Return the part of the module `name` to use for `x`; see :func:`kernels.choice.kernels`."""
+    if on_device(x):
+        return _load(f"{__package__}.torch_{name}")
     compiled = kernels().__name__.endswith(".numba_kernels")
     return _load(f"{__package__}.{'jit_' if compiled else ''}{name}")
 
