@@ -85,11 +85,12 @@ def decode_ids(tag: int, parameter: int, code: U8, count: int, dim: int) -> U32:
         gaps = kernels().varint_decode(code, count)
     else:
         gaps = kernels().rice_decode(code, count, parameter)
-    # 64 bits, since hostile gaps may add up to more than 32.
-    places = np.cumsum(gaps.astype(np.uint64)) + np.arange(count, dtype=np.uint64)
-    if count and places[-1] >= dim:
-        raise ValueError(f"ids reach {places[-1]}, but the vector has length {dim}")
-    return places.astype(np.uint32)
+    # The last in full, since hostile gaps may add up to more than 32 bits.
+    ids, last = kernels().places(gaps)
+    if count and last >= dim:
+        raise ValueError(f"ids reach {last}, but the vector has length {dim}")
+    places: U32 = ids
+    return places
 
 
 def _bitmap_decode(code: U8, count: int, dim: int) -> U32:

@@ -65,3 +65,9 @@ def rice_decode(code: U8, count: int, p: int) -> U32:
         raise ValueError(f"Rice id {int(np.argmax(high))} is above 2**32")
     low = unpack_stream(code[:cut], count, p)
     return (high.astype(np.uint32) << np.uint32(p)) | low
+
+
+def places(gaps: U32) -> tuple[U32, int]:
+    """Return the places that gaps lead to, and the last of them in full: it may exceed 32 bits."""
+    full = np.cumsum(gaps.astype(np.uint64)) + np.arange(gaps.size, dtype=np.uint64)
+    return (full & np.uint64(0xFFFFFFFF)).astype(np.uint32), int(full[-1]) if full.size else 0

@@ -71,7 +71,7 @@ def chunk_sum(x: Floats, square: bool, lanes: F64) -> float:
 
 
 @jit
-def quick_norm(x: Floats, lanes: F64, lanes_32: Floats) -> np.float32:
+def quick_norm(x: Floats, lanes: F64, lanes_32: Floats) -> Any:
     """Return the norm of at most 1024 float32 numbers; see `sums.quick_norms`."""
     lanes_32[:] = np.float32(0)
     many = x.size // SIXTEEN_ROWS * SIXTEEN_ROWS

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels.jit import jit
-from flowerpress.compressors.kernels.jit_packing import unpack_rest
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -74,23 +73,67 @@ def rice_decode(low: U8, unary: U8, p: int, gaps: U32) -> bool:
     spare = gaps.size * p % 8
     if spare and low[-1] >> spare:
         return False
-    if p:
-        unpack_rest(low, gaps.size, p, gaps)
-    else:
-        gaps[:] = np.uint32(0)
+    if unary.size and unary[-1] == 0:
+        return False
+    _read_low(low, p, gaps)
     limit = 1 << (32 - p)
-    found, skipped = 0, 0
+    # The bits are as good as random: a branch on each would be guessed wrong half of the time. So
+    # the count is written for every bit, to a place that moves on after a one.
+    found, skipped, most = 0, 0, 0
+    highs = np.empty(gaps.size + 8, dtype=np.int64)
     for at in range(unary.size):
-        byte = unary[at]
-        if byte == 0 and at == unary.size - 1:
+        if found > gaps.size:
             return False
+        byte = np.int64(unary[at])
         for bit in range(8):
-            if (byte >> bit) & 1:
-                if found == gaps.size or skipped >= limit:
-                    return False
-                gaps[found] |= np.uint32(skipped << p)
-                found += 1
-                skipped = 0
-            else:
-                skipped += 1
-    return found == gaps.size
+            one = (byte >> bit) & 1
+            highs[found] = skipped
+            found += one
+            skipped = (skipped + 1) & (one - 1)
+    if found != gaps.size:
+        return False
+    for i in range(gaps.size):
+        most = highs[i] if highs[i] > most else most
+        gaps[i] |= np.uint32(highs[i] << p)
+    return bool(most < limit)
+
+
+@jit
+def _read_low(low: U8, p: int, gaps: U32) -> None:
+    """Read numbers of p bits, one after the other."""
+    if p == 0:
+        gaps[:] = np.uint32(0)
+        return
+    mask = np.uint32((1 << p) - 1)
+    # Four bytes hold any number of up to 25 bits, wherever it starts.
+    quick = min(gaps.size, max(0, (low.size - 4) * 8 // p)) if p <= 25 else 0
+    for i in range(quick):
+        bit = i * p
+        at = bit >> 3
+        word = np.uint32(low[at]) | (np.uint32(low[at + 1]) << np.uint32(8))
+        word |= np.uint32(low[at + 2]) << np.uint32(16)
+        word |= np.uint32(low[at + 3]) << np.uint32(24)
+        gaps[i] = np.uint32(np.uint32(word >> np.uint32(bit & 7)) & mask)
+    held, bits, at = np.uint64(0), 0, (quick * p) >> 3
+    if quick * p & 7:
+        held = np.uint64(low[at]) >> np.uint64(quick * p & 7)
+        bits = 8 - (quick * p & 7)
+        at += 1
+    for i in range(quick, gaps.size):
+        while bits < p:
+            held |= np.uint64(low[at]) << np.uint64(bits)
+            bits += 8
+            at += 1
+        gaps[i] = np.uint32(held & np.uint64(mask))
+        held >>= np.uint64(p)
+        bits -= p
+
+
+@jit
+def places(gaps: U32, ids: U32) -> np.uint64:
+    """Set `ids` to the places that `gaps` lead to; return the last, in 64 bits."""
+    place = np.uint64(0)
+    for i in range(gaps.size):
+        place += np.uint64(gaps[i]) + np.uint64(i > 0)
+        ids[i] = np.uint32(place & np.uint64(0xFFFFFFFF))
+    return place

@@ -36,6 +36,7 @@ __all__ = [
     "levels_pack",
     "nonfinite_position",
     "norm_levels_pack",
+    "places",
     "rice_decode",
     "rice_encode",
     "scatter_add",
@@ -171,6 +172,12 @@ def rice_decode(code: U8, count: int, p: int) -> U32:
         if jit_ids.rice_decode(code[:cut], code[cut:], p, gaps):
             return gaps
     return id_codes.rice_decode(code, count, p)  # says what is wrong
+
+
+def places(gaps: U32) -> tuple[U32, int]:
+    """Return the places that gaps lead to, and the last of them in full."""
+    ids = np.empty(gaps.size, dtype=np.uint32)
+    return ids, int(jit_ids.places(gaps, ids))
 
 
 def sign_pack(x: Floats) -> U8:

@@ -28,6 +28,7 @@ __all__ = [
     "levels_pack",
     "nonfinite_position",
     "norm_levels_pack",
+    "places",
     "rice_decode",
     "rice_encode",
     "scatter_add",
@@ -44,6 +45,7 @@ __all__ = [
 uniform_ids = subsets.uniform_ids
 stratified_ids = subsets.stratified_ids
 rice_encode, rice_decode = id_codes.rice_encode, id_codes.rice_decode
+places = id_codes.places
 varint_encode, varint_decode = id_codes.varint_encode, id_codes.varint_decode
 
 
