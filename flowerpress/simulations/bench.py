@@ -111,7 +111,7 @@ def specs() -> list[str]:
         for spec in SPECS.get(name, (name, f"{name}:0.01")):
             try:
                 make_compressor(spec).compress(np.ones(8, dtype=np.float32))
-            except ValueError:  # needs a value, or the shapes of tensors
+            except (TypeError, ValueError):  # needs a value, or the shapes of tensors
                 continue
             chosen.append(spec)
             if name not in SPECS:
