@@ -69,19 +69,29 @@ def check_hostile(compressor: Compressor, *, count: int = 200) -> None:
 
 def refused(data: bytes, dim: int) -> bool:
     """Return whether `add_to` refuses `data`; AssertionError if it misbehaves in any way."""
+    limit = 1_000_000 + 64 * (dim + len(data))
+    verdict, peak = _judged(data, dim)
+    if peak > limit:  # perhaps a kernel's first call, which compiles it
+        verdict, peak = _judged(data, dim)
+    if peak > limit:
+        raise AssertionError(f"{peak} bytes were taken for {data.hex()}")
+    return verdict
+
+
+def _judged(data: bytes, dim: int) -> tuple[bool, int]:
+    """Return whether `data` is refused, and the most memory that was taken at a time."""
     out = np.ones(dim, dtype=np.float32)
     tracemalloc.start()
     try:
         add_to(data, out)
+        verdict = False
     except PacketError:
-        if not (out == 1).all():
-            raise AssertionError(f"refused, but out was changed: {data.hex()}") from None
-        return True
+        verdict = True
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        if peak > 1_000_000 + 64 * (dim + len(data)):
-            raise AssertionError(f"{peak} bytes were taken for {data.hex()}")
+    if verdict and not (out == 1).all():
+        raise AssertionError(f"refused, but out was changed: {data.hex()}")
     if np.isnan(out).any():
         raise AssertionError(f"accepted, but out is not a number: {data.hex()}")
-    return False
+    return verdict, peak
