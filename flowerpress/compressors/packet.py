@@ -131,7 +131,8 @@ class Packet:
     def compressor(self) -> str:
         """The spec of a compressor that sends packets like this one.
 
-        An entropy-coded packet is decoded for it, in memory of a few times `dim`: check `dim` first.
+        An entropy-coded packet is decoded for it, in memory of a few times `dim`: check that
+        first.
 
         Raises
         ------
