@@ -1,0 +1,68 @@
+"""Which tensors stay on their device, and that operations on them stay there too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flowerpress.compressors import make_compressor
+from flowerpress.compressors.base import as_vector
+from flowerpress.compressors.kernels import device
+from tests.compressors.test_torch_path import SPECS
+
+torch = pytest.importorskip("torch")
+from flowerpress.compressors.kernels import (  # noqa: E402
+    torch_encode,
+    torch_halves,
+    torch_natural,
+    torch_sums,
+    torch_words,
+)
+
+
+def test_what_stays_on_the_device(monkeypatch):
+    monkeypatch.setenv(device.VARIABLE, "1")
+    x = torch.ones(5)
+    assert device.stays_on_device(x)
+    assert not device.stays_on_device(x.numpy())
+    assert not device.stays_on_device(x.half())
+    assert not device.stays_on_device(torch.ones(5, device="meta"))
+    assert isinstance(as_vector(x, True), device.DeviceVector)
+    assert isinstance(as_vector(x), np.ndarray)
+    for value in ("0", ""):
+        monkeypatch.setenv(device.VARIABLE, value)
+        assert not device.stays_on_device(x)
+    monkeypatch.setenv(device.VARIABLE, "yes")
+    with pytest.raises(ValueError, match="FLOWERPRESS_TORCH must be 0 or 1, got 'yes'"):
+        make_compressor("sign").compress(x)
+
+
+def test_torch_is_not_imported_for_arrays():
+    code = (
+        "import sys, numpy; from flowerpress.compressors import make_compressor;"
+        "make_compressor('qsgd').compress(numpy.ones(5)); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("spec", [s for s in SPECS if not s.startswith("topk")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_operation_mixes_devices(spec, dtype, monkeypatch):
+    """On torch's device without values, which refuses operations with tensors of the host."""
+    dtypes = {torch.float32: "f4", torch.float64: "f8", torch.uint8: "u1", torch.int16: "i2"}
+
+    def made_up(tensor):
+        assert tensor.device.type == "meta"
+        return np.ones(tuple(tensor.shape), dtypes[tensor.dtype])
+
+    for module in (device, torch_encode, torch_halves, torch_natural, torch_sums, torch_words):
+        monkeypatch.setattr(module, "to_host", made_up)
+    monkeypatch.setattr(device, "_KINDS", ("meta",))
+    # These two look at values.
+    monkeypatch.setattr(torch_encode, "nonfinite_position", lambda x: -1)
+    monkeypatch.setattr(torch_natural, "largest_magnitude", lambda x: 1.5)
+    compressor = make_compressor(spec).bind((5000, 3))
+    assert compressor.compress(torch.empty(5003, dtype=dtype, device="meta")).dim == 5003
