@@ -8,18 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels.jit import jit
-from flowerpress.compressors.kernels.jit_packing import (
-    pack_block,
-    pack_rest,
-    unpack_block,
-    unpack_rest,
-)
+from flowerpress.compressors.kernels.jit_packing import pack_rest, unpack_rest
+from flowerpress.compressors.kernels.pack_lanes import pack_1
 from flowerpress.compressors.kernels.sum_lanes import (
     add_magnitudes,
     add_squares,
     add_squares_32,
 )
 from flowerpress.compressors.kernels.sums import SMALLEST_SQUARE
+from flowerpress.compressors.kernels.unpack_lanes import unpack_1
 
 Floats = npt.NDArray[np.floating[Any]]
 F64 = npt.NDArray[np.float64]
@@ -128,7 +125,7 @@ def sign_pack(x: Floats, packed: U32, rest: U8) -> None:
     blocks = x.size // BLOCK
     for block in range(blocks):
         _sign_codes(x[block * BLOCK : (block + 1) * BLOCK], codes)
-        pack_block(codes, packed[block * LANES : (block + 1) * LANES], 1)
+        pack_1(codes, packed[block * LANES : (block + 1) * LANES])
     _sign_codes(x[blocks * BLOCK :], codes)
     pack_rest(codes, x.size - blocks * BLOCK, 1, rest)
 
@@ -147,7 +144,7 @@ def sign_pack_with_sums(
             sums[block] = total if start == offsets[block] else sums[block] + total
             _sign_codes(x[start:stop], codes)
             if stop - start == BLOCK:
-                pack_block(codes, packed[start // LANES : stop // LANES], 1)
+                pack_1(codes, packed[start // LANES : stop // LANES])
             else:
                 pack_rest(codes, stop - start, 1, rest)
 
@@ -166,7 +163,7 @@ def sign_add(packed: U32, rest: U8, terms: Floats, offsets: I64, out: Floats) ->
     for start in range(0, out.size, BLOCK):
         stop = min(start + BLOCK, out.size)
         if stop - start == BLOCK:
-            unpack_block(packed[start // LANES : stop // LANES], 1, codes)
+            unpack_1(packed[start // LANES : stop // LANES], codes)
         else:
             unpack_rest(rest, stop - start, 1, codes)
         at = start
