@@ -259,3 +259,18 @@ def test_blocks_are_scaled_like_ldexp():
     vector = device.device_vector(torch.tensor(x))
     got = torch_sums.scaled_blocks(vector, exponents, offsets).tensor.numpy()
     assert np.array_equal(got, np.ldexp(x, np.repeat(exponents, 200)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_natural_at_the_edge_of_a_carry(dtype):
+    """Mantissas that the random bits just carry over, and one less, which they do not."""
+    word = philox.rounding_words(Draw().key(7), 0, 1).reshape(-1).astype(np.uint64)
+    bits, noise = (23, word >> 9) if dtype == np.float32 else (52, (word << 20) + (1 << 19))
+    for less in (0, 1):
+        mantissa = (1 << bits) - noise.astype(np.int64) - less
+        share = np.ldexp(mantissa.clip(0, (1 << bits) - 1).astype(np.float64), -bits)
+        x = (1 + share).astype(dtype)
+        packet = make_compressor("natural").compress(torch.tensor(x), Draw())
+        assert packet == make_compressor("natural").compress(x, Draw())
+        codes = np.frombuffer(packet.payload, np.uint8)[4:]
+        assert (codes[noise > 0] == 127 - less).all()
