@@ -19,7 +19,8 @@ def test_crc_is_that_of_zlib(size, offset):
         assert numba_kernels.crc32(data, start) == zlib.crc32(data, start)
 
 
-def test_a_buffer_is_reused_only_when_nobody_has_it():
+def test_a_buffer_is_reused_only_when_nobody_has_it(monkeypatch):
+    monkeypatch.setattr(buffers, "_buffers", buffers._Buffers())
     first = buffers.empty_bytes(buffers.SMALLEST)
     address = first.ctypes.data
     assert address % 64 == 0
