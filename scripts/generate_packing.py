@@ -36,7 +36,9 @@ from flowerpress.compressors.kernels.jit import jit
 '''
 ARRAYS = "import numpy as np\nimport numpy.typing as npt"
 U32 = "U32 = npt.NDArray[np.uint32]"
-FLOATS = "Floats = npt.NDArray[np.floating[Any]]\nF32 = npt.NDArray[np.float32]\nF64 = npt.NDArray[np.float64]"
+FLOATS = """Floats = npt.NDArray[np.floating[Any]]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]"""
 
 
 def sources() -> dict[Path, str]:

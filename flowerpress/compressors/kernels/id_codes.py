@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from flowerpress.compressors.kernels.packing import U8, U32, pack_stream, unpack_stream
 
@@ -69,5 +70,6 @@ def rice_decode(code: U8, count: int, p: int) -> U32:
 
 def places(gaps: U32) -> tuple[U32, int]:
     """Return the places that gaps lead to, and the last of them in full: it may exceed 32 bits."""
-    full = np.cumsum(gaps.astype(np.uint64)) + np.arange(gaps.size, dtype=np.uint64)
+    full: npt.NDArray[np.uint64] = np.cumsum(gaps, dtype=np.uint64)
+    full += np.arange(gaps.size, dtype=np.uint64)
     return (full & np.uint64(0xFFFFFFFF)).astype(np.uint32), int(full[-1]) if full.size else 0

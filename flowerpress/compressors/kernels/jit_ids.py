@@ -79,7 +79,7 @@ def rice_decode(low: U8, unary: U8, p: int, gaps: U32) -> bool:
     limit = 1 << (32 - p)
     # The bits are as good as random: a branch on each would be guessed wrong half of the time. So
     # the count is written for every bit, to a place that moves on after a one.
-    found, skipped, most = 0, 0, 0
+    found, skipped, most = np.int64(0), np.int64(0), np.int64(0)
     highs = np.empty(gaps.size + 8, dtype=np.int64)
     for at in range(unary.size):
         if found > gaps.size:
