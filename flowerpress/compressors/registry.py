@@ -6,6 +6,7 @@ point's name is the compressor's name and its object the class.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -167,10 +168,25 @@ def _stage(text: str) -> Compressor:
         if cls in _OPERANDS:
             inside = "; ".join(["randk:0.1", "randk:0.1"][: _OPERANDS[cls]])
             raise ValueError(f"{cls.name!r} is written around others: '{cls.name}({inside})'")
-        return cls(**grammar.fields(cls.parsers, rest, text))
+        return _built(cls, grammar.fields(cls.parsers, rest, text), text)
     name, specs = made_of
     cls = compressor_class(name)
     if len(specs) != _OPERANDS.get(cls, 0):
         able = ", ".join(f"{each.name} ({count})" for each, count in _OPERANDS.items())
         raise ValueError(f"{text!r}: parentheses hold {len(specs)} compressors; what takes: {able}")
     return cls(*(make_compressor(part) for part in specs))
+
+
+def _built(cls: type[Compressor], values: dict[str, object], spec: str) -> Compressor:
+    """Return ``cls(**values)``; a value that is wrong or missing is a ValueError naming `spec`."""
+    needed = [
+        f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.init
+    ]
+    if missing := [name for name in needed if name in cls.parsers and name not in values]:
+        raise ValueError(
+            f"compressor {spec!r}: give {missing[0]}, as in '{cls.name}:{missing[0]}=1'"
+        )
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"compressor {spec!r}: {error}") from None
