@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.kernels import buffers, numba_kernels, numpy_kernels, philox, sums
+from flowerpress.compressors.kernels import numba_kernels, numpy_kernels, philox, sums
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 4223, 4224, 4225, 12_416, 33_333, 300_001])
@@ -17,19 +17,6 @@ def test_crc_is_that_of_zlib(size, offset):
     data = np.random.default_rng(size).integers(0, 256, size + offset, dtype=np.uint8)[offset:]
     for start in (0, 1, 0xFFFFFFFF, 0x12345678):
         assert numba_kernels.crc32(data, start) == zlib.crc32(data, start)
-
-
-def test_a_buffer_is_reused_only_when_nobody_has_it(monkeypatch):
-    monkeypatch.setattr(buffers, "_buffers", buffers._Buffers())
-    first = buffers.empty_bytes(buffers.SMALLEST)
-    address = first.ctypes.data
-    assert address % 64 == 0
-    kept = first[:10]
-    del first
-    assert buffers.empty_bytes(buffers.SMALLEST).ctypes.data != address
-    del kept
-    again = [buffers.empty_bytes(buffers.SMALLEST) for _ in range(2)]
-    assert address in [each.ctypes.data for each in again]
 
 
 def test_packets_do_not_share_memory():

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import affine
-from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import jit
 from flowerpress.compressors.kernels.jit_levels import rounding_words
 from flowerpress.compressors.kernels.jit_packing import (
@@ -196,7 +195,7 @@ def uniform_pack(
     x: Floats, maxima: Floats, offsets: I64, top: int, width: int, key: tuple[int, int] | None
 ) -> U8:
     """Round each coordinate to a code over its block's range, and pack the codes."""
-    packed = empty_bytes(packed_bytes(x.size, width))
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
     digits, parts = affine.fixed_digits(top), split(packed, x.size, width)
     _uniform_pack(x, maxima, offsets, top, digits, width, *_rounding(key), *parts)
     return packed
@@ -206,7 +205,7 @@ def max_uniform_pack(
     x: Floats, bucket: int, top: int, width: int, key: tuple[int, int] | None
 ) -> tuple[Floats, U8]:
     """Return the float32 maximum of each bucket and the packed codes, in one pass."""
-    packed = empty_bytes(packed_bytes(x.size, width))
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
     maxima = np.empty(-(-x.size // bucket), dtype=np.float32)
     digits, parts = affine.fixed_digits(top), split(packed, x.size, width)
     views = maxima, maxima.view(np.uint32)

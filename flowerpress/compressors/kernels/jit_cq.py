@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import cq
-from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import block_keys, jit, mix
 from flowerpress.compressors.kernels.jit_affine import split, store
 from flowerpress.compressors.kernels.jit_levels import rounding_words
@@ -114,7 +113,7 @@ def correlated_pack(
     keys: cq.Keys,
 ) -> U8:
     """Round each coordinate to a code from 0 to `top` with the cohort's shared order, and pack."""
-    packed = empty_bytes(packed_bytes(x.size, width))
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
     parts = split(packed, x.size, width)
     words = np.array([*keys.own, *keys.shift, *keys.order], dtype=np.uint32)
     law = cq.fixed_digits(top), cohort, rank, cq.group_blocks(cohort)

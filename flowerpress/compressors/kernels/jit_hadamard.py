@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import block_keys, jit, mix
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -17,7 +16,7 @@ _FIRST, _LAST = np.uint32(31), np.uint32(30)
 
 def rotate(x: Floats, size: int, key: tuple[int, int]) -> Floats:
     """Return the transform of `x`; blocks of `size`, a power of two of at most ``x.size``."""
-    out = empty_bytes(x.nbytes).view(x.dtype)
+    out = np.empty(x.nbytes, dtype=np.uint8).view(x.dtype)
     scale = x.dtype.type(size**-0.5)
     _rotate(x, size, np.uint32(key[0]), np.uint32(key[1]), scale, out)
     return out
@@ -25,7 +24,7 @@ def rotate(x: Floats, size: int, key: tuple[int, int]) -> Floats:
 
 def unrotate(y: Floats, size: int, key: tuple[int, int]) -> Floats:
     """Return the vector whose transform is `y`, up to rounding."""
-    out = empty_bytes(y.nbytes).view(y.dtype)
+    out = np.empty(y.nbytes, dtype=np.uint8).view(y.dtype)
     scale = y.dtype.type(size**-0.5)
     _unrotate(y, size, np.uint32(key[0]), np.uint32(key[1]), scale, out)
     return out

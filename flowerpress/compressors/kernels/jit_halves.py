@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import halves
-from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import jit
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -51,7 +50,7 @@ def fp16_pack(x: Floats, first: Any, second: Any) -> U16:
     """Return the codes of ``x * first * second``."""
     if x.dtype != np.float32:
         return halves.fp16_pack(x, first, second)
-    codes: U16 = empty_bytes(2 * x.size).view(np.uint16)
+    codes: U16 = np.empty(2 * x.size, dtype=np.uint8).view(np.uint16)
     scaled, moved = np.empty(BLOCK, dtype=np.float32), np.empty(BLOCK, dtype=np.float32)
     views = scaled, scaled.view(np.uint32), moved, moved.view(np.uint32)
     _fp16_pack(x, first, second, *views, codes)
@@ -74,7 +73,7 @@ def bf16_pack(x: Floats, first: Any, second: Any) -> U16:
     """Return the codes of ``x * first * second``."""
     if x.dtype != np.float32:
         return halves.bf16_pack(x, first, second)
-    codes: U16 = empty_bytes(2 * x.size).view(np.uint16)
+    codes: U16 = np.empty(2 * x.size, dtype=np.uint8).view(np.uint16)
     scaled = np.empty(BLOCK, dtype=np.float32)
     _bf16_pack(x, first, second, scaled, scaled.view(np.uint32), codes)
     return codes

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import jit
 from flowerpress.compressors.kernels.jit_affine import load, split, store
 from flowerpress.compressors.kernels.packing import packed_bytes
@@ -50,7 +49,7 @@ def _grid_add(packed: U32, rest: U8, terms: Floats, width: int, out: Floats) -> 
 
 def grid_pack(x: Floats, largest: Any, bounds: Floats, width: int) -> U8:
     """Pack ``k + sign * level``, with k the number of `bounds`."""
-    packed = empty_bytes(packed_bytes(x.size, width))
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
     _grid_pack(x, largest, bounds, width, *split(packed, x.size, width))
     return packed
 

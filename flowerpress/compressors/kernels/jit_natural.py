@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.jit import jit
 from flowerpress.compressors.kernels.jit_levels import rounding_words
 
@@ -86,7 +85,7 @@ def _natural_add(codes: U8, unit: Any, values: F32, bits: U32, out: Floats) -> N
 
 def natural_pack(x: Floats, first: Any, second: Any, key: tuple[int, int]) -> U8:
     """Return the codes of ``x * first * second``."""
-    codes = empty_bytes(x.size)
+    codes = np.empty(x.size, dtype=np.uint8)
     scaled = np.empty(BLOCK, dtype=x.dtype)
     bits = scaled.view(np.uint32 if x.dtype == np.float32 else np.uint64)
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])

@@ -16,7 +16,6 @@ from flowerpress.compressors.kernels import (
     jit_levels,
     jit_select,
 )
-from flowerpress.compressors.kernels.buffers import empty_bytes
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
 from flowerpress.compressors.kernels.rounding import fixed_digits
 from flowerpress.compressors.kernels.subsets import ROUNDS, feistel_halves
@@ -182,7 +181,7 @@ def places(gaps: U32) -> tuple[U32, int]:
 
 def sign_pack(x: Floats) -> U8:
     """Pack one bit for each coordinate: 1 where ``x >= 0``."""
-    packed = empty_bytes(packed_bytes(x.size, 1))
+    packed = np.empty(packed_bytes(x.size, 1), dtype=np.uint8)
     jit_blocks.sign_pack(x, *_split(packed, x.size, 1))
     return packed
 
@@ -190,7 +189,7 @@ def sign_pack(x: Floats) -> U8:
 def sign_pack_with_sums(x: Floats, offsets: Offsets, square: bool) -> tuple[F64, U8]:
     """Return the block sums and the packed signs; blocks start at multiples of 1024."""
     sums = np.empty(offsets.size - 1, dtype=np.float64)
-    packed = empty_bytes(packed_bytes(x.size, 1))
+    packed = np.empty(packed_bytes(x.size, 1), dtype=np.uint8)
     jit_blocks.sign_pack_with_sums(x, offsets, square, sums, *_split(packed, x.size, 1))
     return sums, packed
 
@@ -204,7 +203,7 @@ def levels_pack(
     x: Floats, norms: Floats, offsets: Offsets, levels: int, width: int, key: tuple[int, int]
 ) -> U8:
     """Round each coordinate to a level of its block's norm and pack the codes."""
-    packed = empty_bytes(packed_bytes(x.size, width))
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])
     whole, rest = _split(packed, x.size, width)
     digits = np.uint32(fixed_digits(levels))
@@ -217,7 +216,7 @@ def norm_levels_pack(
 ) -> tuple[Floats, U8]:
     """Return the float32 norm of each bucket, whose size divides 1024, and the packed codes."""
     norms = np.empty(-(-x.size // bucket), dtype=np.float32)
-    packed = empty_bytes(packed_bytes(x.size, width))
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])
     whole, rest = _split(packed, x.size, width)
     digits = np.uint32(fixed_digits(levels))
