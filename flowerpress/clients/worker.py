@@ -42,7 +42,7 @@ class Job:
     def uplink(self) -> Compressor:
         """Return the compressor of this worker's updates, bound to the model's layout."""
         own = self.compressor if self.hyper.get("client_compressors", True) else ""
-        return make_compressor(own or str(self.hyper["compressor"])).bind(self.layout.sizes)
+        return make_compressor(own or str(self.hyper["compressor"])).bind_shapes(self.layout.shapes)
 
     def draw(self) -> Draw:
         """Return the randomness of this worker's packet in this round."""
@@ -147,7 +147,7 @@ class Worker(ABC):
             replica.follow(part, job.layout)
             return replica.model
         vectors, numbers = job.state.vectors, job.state.numbers
-        _, scale = contraction(downlink, job.layout.sizes)
+        _, scale = contraction(downlink, job.layout.shapes)
         x, g = vectors.get("replica.x"), vectors.get("replica.g")
         replica = Replica(self.rule, int(numbers.get("held", -1)), x, g, scale)
         # Deltas are applied in place: until all are, nothing is held that could be built upon.

@@ -122,6 +122,10 @@ class Chain(Compressor):
         """Bind the front; what follows sees no tensors."""
         return Chain(cast(Front, self.front.bind(sizes)), self.rest)
 
+    def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
+        """Bind the front; what follows sees no tensors."""
+        return Chain(cast(Front, self.front.bind_shapes(shapes)), self.rest)
+
     @property
     def spec(self) -> str:
         """Both specs, with a ``+`` between."""

@@ -134,6 +134,10 @@ class Entropy(Compressor):
         """Bind what is inside."""
         return replace(self, inner=self.inner.bind(sizes))
 
+    def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
+        """Bind what is inside."""
+        return replace(self, inner=self.inner.bind_shapes(shapes))
+
     @property
     def spec(self) -> str:
         """The spec inside, and the stage."""

@@ -30,6 +30,7 @@ never applied, and the sender's settled version is the receiver's applied versio
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,10 +230,11 @@ def contraction_scale(traits: Traits) -> float:
     )
 
 
-def contraction(spec: str, sizes: Sequence[int]) -> tuple[Compressor, float]:
-    """Return the compressor `spec` for tensors of these sizes, and its `contraction_scale`."""
-    compressor = make_compressor(spec).bind(sizes)
-    return compressor, contraction_scale(compressor.traits(sum(sizes)))
+def contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> tuple[Compressor, float]:
+    """Return the compressor `spec` for tensors of these shapes, and its `contraction_scale`."""
+    compressor = make_compressor(spec).bind_shapes(shapes)
+    dim = sum(math.prod(shape) for shape in shapes)
+    return compressor, contraction_scale(compressor.traits(dim))
 
 
 @dataclass

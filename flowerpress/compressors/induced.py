@@ -112,6 +112,10 @@ class Induced(Compressor):
         """Bind both."""
         return Induced(self.first.bind(sizes), self.second.bind(sizes))
 
+    def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
+        """Bind both."""
+        return Induced(self.first.bind_shapes(shapes), self.second.bind_shapes(shapes))
+
     @property
     def spec(self) -> str:
         """Both specs, in parentheses."""

@@ -110,6 +110,10 @@ class Scaled(Compressor):
         """Bind what is inside."""
         return Scaled(self.inner.bind(sizes))
 
+    def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
+        """Bind what is inside."""
+        return Scaled(self.inner.bind_shapes(shapes))
+
     @property
     def spec(self) -> str:
         """The spec inside, in parentheses."""

@@ -103,6 +103,11 @@ class Layout:
         return hashlib.sha256(text).hexdigest()[:16]
 
     @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each trained array, in order; what `Compressor.bind_shapes` takes."""
+        return tuple(entry.shape for entry in self.entries if entry.trained)
+
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Number of elements of each trained array, in order."""
         return tuple(entry.size for entry in self.entries if entry.trained)

@@ -56,7 +56,7 @@ class Downlink:
         self._compressor: Compressor | None = None
         scale = 1.0
         if spec:
-            self._compressor, scale = contraction(spec, layout.sizes)
+            self._compressor, scale = contraction(spec, layout.shapes)
         self.replica = Replica(rule if spec else "dense", 0, x, None, scale)
         self.rule, self.dense_first, self.seed = rule, dense_first, seed
         vectors = 2 if rule == "ef21" else 1

@@ -46,8 +46,8 @@ class DSGD(CompressedStrategy):
         super().__init__(compressor=compressor, **options)
 
     def begin(self) -> None:
-        sizes = self.model.layout.sizes
-        traits = make_compressor(self.compressor).bind(sizes).traits(sum(sizes))
+        layout = self.model.layout
+        traits = make_compressor(self.compressor).bind_shapes(layout.shapes).traits(layout.dim)
         if not traits.unbiased:
             log.warning(
                 "%s with %s, which is biased: it may diverge; ef14 and ef21 correct the bias",

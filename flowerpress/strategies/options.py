@@ -47,7 +47,7 @@ def require(held: bool, name: str, value: object, expected: str) -> None:
 def require_contraction(spec: str) -> str:
     """Return `spec`, normalised; raise `ValueError` if error feedback cannot use the compressor."""
     try:
-        contraction(spec, (_SOME_DIM,))
+        contraction(spec, ((_SOME_DIM,),))
     except ValueError as error:
         raise ValueError(f"compressor {spec!r}: {error}") from None
     return make_compressor(spec).spec

@@ -178,6 +178,7 @@ def test_vectors_and_buffers_go_to_arrays_and_back():
         np.testing.assert_array_equal(back[name].numpy(), arrays[name].numpy())
         assert back[name].dtype == arrays[name].dtype
     assert (layout.sizes, layout.dim, layout.buffer_dim) == ((6, 2), 8, 3)
+    assert layout.shapes == ((2, 3), (2,))
     with pytest.raises(ValueError, match="not among the arrays"):
         Layout.of(arrays, ["nothing"])
     with pytest.raises(ValueError, match="'count' of dtype int64 cannot be trained"):
