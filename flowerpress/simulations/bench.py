@@ -24,11 +24,13 @@ from flowerpress.compressors.packet import Packet
 from flowerpress.compressors.payload import Sparse
 from flowerpress.compressors.registry import codec
 from flowerpress.simulations.bench_forms import naive
+from flowerpress.simulations.bench_shared_forms import COHORT, RANK
 
 Vector = npt.NDArray[np.float32]
 
 DATA = ("gaussian", "heavy-tailed", "mnist")
 CALLS_OF = 2_000_000  # coordinates that the calls of one repetition go through, at least
+DRAW = Draw(seed=1, rank=RANK, cohort=COHORT)  # of all packets: one sender of many
 DIMS = (100_000, 10_000_000, 25_000_000)
 # Of compressors that have several regimes or need a value; any other is run by its bare name.
 SPECS: dict[str, tuple[str, ...]] = {
@@ -37,6 +39,8 @@ SPECS: dict[str, tuple[str, ...]] = {
     "uniform": ("uniform:1", "uniform:2", "uniform:4", "uniform:8"),
     "topk": ("topk:0.01", "topk:0.001"),
     "randk": ("randk:0.01,law=stratified", "randk:0.01"),
+    "cq": ("cq:2", "cq:16"),
+    "countsketch": ("countsketch:ratio=0.004",),
 }
 
 
@@ -178,8 +182,8 @@ def measure(
     packets = {}
     for spec in wanted:
         compressor = make_compressor(spec).bind((dim,))
-        packet = packets[spec] = compressor.compress(x, Draw(seed=1))
-        operations[spec, "encode"] = lambda c=compressor: c.compress(x, Draw(seed=1))  # type: ignore[misc]
+        packet = packets[spec] = compressor.compress(x, DRAW)
+        operations[spec, "encode"] = lambda c=compressor: c.compress(x, DRAW)  # type: ignore[misc]
         operations[spec, "decode"] = lambda data=packet.data: add_to(data, out)  # type: ignore[misc]
         for library, (encode, add) in (naive(spec, x) if forms else {}).items():
             code = encode()

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.simulations import bench_shared_forms as shared
+
 Vector = npt.NDArray[np.float32]
 Form = tuple[Callable[[], Any], Callable[[Any, Vector], None]]
 
@@ -200,6 +202,22 @@ def _numpy_natural(x: Vector, spec: str) -> Form:
     return encode, add
 
 
+def _with_number(form: Callable[[Vector, int], Form], default: int) -> Callable[..., Form]:
+    return lambda x, spec: form(x, int(_number(spec, default)))
+
+
+def _sketched(form: Callable[[Vector, int], Form]) -> Callable[[Vector, str], Form]:
+    return lambda x, spec: form(x, max(1, int(_number(spec, 0.004) * x.size + 0.5)))
+
+
+def _bare(form: Callable[[Vector], Form]) -> Callable[[Vector, str], Form]:
+    def build(x: Vector, spec: str) -> Form:
+        del spec
+        return form(x)
+
+    return build
+
+
 _NUMPY: dict[str, Callable[[Vector, str], Form]] = {
     "sign": _numpy_sign,
     "qsgd": _qsgd(_numpy_levels),
@@ -207,6 +225,10 @@ _NUMPY: dict[str, Callable[[Vector, str], Form]] = {
     "natural": _numpy_natural,
     "topk": _numpy_top,
     "randk": _numpy_random,
+    "cq": _with_number(shared.numpy_correlated, 2),
+    "permk": _bare(shared.numpy_share),
+    "countsketch": _sketched(shared.numpy_sketch),
+    "hadamard": _bare(shared.numpy_rotation),
 }
 _TORCH: dict[str, Callable[[Vector, str], Form]] = {
     "sign": _torch_sign,
@@ -214,4 +236,8 @@ _TORCH: dict[str, Callable[[Vector, str], Form]] = {
     "uniform": _uniform(_torch_levels),
     "topk": _torch_top,
     "randk": _torch_random,
+    "cq": _with_number(shared.torch_correlated, 2),
+    "permk": _bare(shared.torch_share),
+    "countsketch": _sketched(shared.torch_sketch),
+    "hadamard": _bare(shared.torch_rotation),
 }
