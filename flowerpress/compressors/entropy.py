@@ -50,15 +50,15 @@ class Entropy(Compressor):
 
     @classmethod
     @abstractmethod
-    def write(cls, symbols: U32, counts: U32) -> tuple[U32, Sequence[Buffer]]:
-        """Return the entries of the table and the pieces of the code.
+    def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:
+        """Return the pieces of the table, which has an entry for each symbol, and of the code.
 
         `counts` has how often each symbol from zero on occurs; the first and the last are not zero.
         """
 
     @classmethod
     @abstractmethod
-    def read(cls, reader: Reader, table: U32, count: int) -> U32:
+    def read(cls, reader: Reader, entries: int, count: int) -> U32:
         """Return the symbols, from zero on; `PacketError` unless the rest holds just these."""
 
     @property
@@ -84,11 +84,12 @@ class Entropy(Compressor):
             return None
         cut = payload.size - packed_bytes(count, width)
         symbols = twin("symbols").unpack(payload[cut:], count, width)
-        counts = np.bincount(symbols).astype(np.uint32)
-        first = int(np.argmax(counts > 0))
-        table, code = cls.write(symbols - np.uint32(first), counts[first:])
-        head = _HEAD.pack(number, width, first, count, table.size, 0, cut)
-        return [head, payload[:cut], table.astype("<u2").tobytes(), *code]
+        counts = twin("symbols").counts(symbols, width)
+        used = np.flatnonzero(counts)
+        first, stop = int(used[0]), int(used[-1]) + 1
+        code = cls.write(symbols - np.uint32(first), counts[first:stop])
+        head = _HEAD.pack(number, width, first, count, stop - first, 0, cut)
+        return [head, payload[:cut], *code]
 
     @classmethod
     def inside(cls, packet: Packet) -> Packet:
@@ -101,8 +102,7 @@ class Entropy(Compressor):
         pieces: list[Buffer] = [payload]
         if width:
             cls._require_symbols(reader, packet.dim, width, first, count, entries)
-            table = reader.array(entries, np.dtype("<u2"), "the table").astype(np.uint32)
-            symbols: U32 = cls.read(reader, table, count) + np.uint32(first)
+            symbols: U32 = cls.read(reader, entries, count) + np.uint32(first)
             pieces.append(twin("symbols").pack(symbols, width))
         elif first or count or entries:
             raise reader.error("a payload sent as it is has no symbols")
@@ -191,15 +191,16 @@ class Rans(Entropy):
     codec: ClassVar[int] = 28
 
     @classmethod
-    def write(cls, symbols: U32, counts: U32) -> tuple[U32, Sequence[Buffer]]:
-        """Return the frequencies, and the lanes and words."""
+    def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:
+        """Return the frequencies, the lanes and the words."""
         frequencies = _shares(counts)
         lanes, words = twin("rans").encode(symbols, frequencies)
-        return frequencies, [lanes, words]
+        return [frequencies.astype("<u2"), lanes, words]
 
     @classmethod
-    def read(cls, reader: Reader, table: U32, count: int) -> U32:
+    def read(cls, reader: Reader, entries: int, count: int) -> U32:
         """Check the frequencies and undo the lanes."""
+        table = reader.array(entries, np.dtype("<u2"), "the table").astype(np.uint32)
         if int(table.sum(dtype=np.uint64)) != TOTAL:
             raise reader.error(f"frequencies add up to {table.sum()}, must be {TOTAL}")
         if not table[0] or not table[-1]:

@@ -21,6 +21,7 @@ from flowerpress.compressors.entropy import Entropy, Rans
 from flowerpress.compressors.front import Front
 from flowerpress.compressors.hadamard import Hadamard
 from flowerpress.compressors.halves import BF16, FP16
+from flowerpress.compressors.huffman import Huffman
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.induced import Induced
 from flowerpress.compressors.loggrid import LogGrid
@@ -52,7 +53,7 @@ _OWN: tuple[type[Compressor], ...] = (
     PermK,
     *(Chain, Hadamard, Drive, Eden),
     CQ,
-    *(Induced, Scaled, Rans),
+    *(Induced, Scaled, Rans, Huffman),
     CountSketch,
     TernGrad,
     LogGrid,

@@ -21,5 +21,7 @@ COMPOSED = (
     "induced(topk:0.2; sign)",
     "qsgd:1+rans",
     "topk:0.5+qsgd:7+rans",
+    "qsgd:127,bucket=64+huffman",
+    "topk:0.5+uniform:8+huffman",
 )
 RANDOM_COMPOSED = ("randk:0.2+qsgd:7", "drive", "eden", "induced(topk:0.1; randk:0.2)", "qsgd+rans")

@@ -112,28 +112,67 @@ def induced(data, dim, number):
 
 
 def rans(data, dim, number):
+    return staged(data, dim, number, rans_symbols)
+
+
+def huffman(data, dim, number):
+    return staged(data, dim, number, huffman_symbols)
+
+
+def staged(data, dim, number, symbols_of):
     inside, width, first, count, entries, _, cut = struct.unpack_from("<BBHIHHQ", data)
-    payload, at = data[20 : 20 + cut], 20 + cut
+    payload = data[20 : 20 + cut]
     if width:
-        frequencies = struct.unpack_from(f"<{entries}H", data, at)
-        at += 2 * entries
-        lanes = list(struct.unpack_from("<32I", data, at))
-        words = list(struct.unpack(f"<{len(data) - at - 128 >> 1}H", data[at + 128 :]))
-        owners = [s for s, f in enumerate(frequencies) for _ in range(f)]
-        symbols = []
-        for i in range(count):
-            x, slot = lanes[i % 32], lanes[i % 32] % 16384
-            symbol = owners[slot]
-            symbols.append(first + symbol)
-            x = frequencies[symbol] * (x // 16384) + slot - sum(frequencies[:symbol])
-            lanes[i % 32] = x << 16 | words.pop(0) if x < 65536 else x
-        assert lanes == [65536] * 32
-        assert not words
-        payload += packed(symbols, width)
+        symbols = symbols_of(data[20 + cut :], count, entries)
+        payload += packed([first + symbol for symbol in symbols], width)
     head = struct.pack(
         "<4sBBBBQII", b"FPRS", 1, inside, {4: 1, 8: 2}[number().itemsize], 0, len(payload), dim, 0
     )
     return reader.read(head + payload)
+
+
+def rans_symbols(data, count, entries):
+    frequencies, at = struct.unpack_from(f"<{entries}H", data), 2 * entries
+    lanes = list(struct.unpack_from("<32I", data, at))
+    words = list(struct.unpack(f"<{len(data) - at - 128 >> 1}H", data[at + 128 :]))
+    owners = [s for s, f in enumerate(frequencies) for _ in range(f)]
+    symbols = []
+    for i in range(count):
+        x, slot = lanes[i % 32], lanes[i % 32] % 16384
+        symbol = owners[slot]
+        symbols.append(symbol)
+        x = frequencies[symbol] * (x // 16384) + slot - sum(frequencies[:symbol])
+        lanes[i % 32] = x << 16 | words.pop(0) if x < 65536 else x
+    assert lanes == [65536] * 32
+    assert not words
+    return symbols
+
+
+def huffman_symbols(data, count, entries):
+    lengths = reader.codes(data, entries, 4)
+    streams = 4 * min(8, 1 + count // 8192)
+    at = 512 * (entries // 1024) + (entries % 1024 + 1) // 2
+    sizes, at = struct.unpack_from(f"<{streams}I", data, at), at + 4 * streams
+    owners = {(0, 0): 0} if entries == 1 else {}
+    word = 0
+    for length in range(1, 16):
+        for symbol in (s for s in range(entries) if lengths[s] == length):
+            owners[length, word], word = symbol, word + 1
+        word *= 2
+    symbols = []
+    for stream, size in enumerate(sizes):
+        place = 0
+        for _ in range(count // streams + (stream < count % streams)):
+            length = word = 0
+            while (length, word) not in owners:
+                word = word << 1 | reader.bit(data[at:], place)
+                length, place = length + 1, place + 1
+            symbols.append(owners[length, word])
+        assert size == -(-place // 32)
+        assert not any(reader.bit(data[at:], i) for i in range(place, 32 * size))
+        at += 4 * size
+    assert at == len(data)
+    return symbols
 
 
 def packed(symbols, width):
@@ -177,6 +216,7 @@ READERS = {
     26: induced,
     27: scaled,
     28: rans,
+    29: huffman,
 }
 
 # name: spec, dim, dtype.
@@ -200,4 +240,8 @@ CASES = {
     "rans-float64": ("topk:k=500+qsgd:7,bucket=64+rans", 1100, "<f8"),
     "rans-bytes": ("identity+rans", 1100, "<f4"),
     "rans-stored": ("sign+rans", 1100, "<f4"),
+    "huffman": ("qsgd:127,bucket=64+huffman", 1100, "<f4"),
+    "huffman-float64": ("topk:k=800+uniform:8,rounding=nearest+huffman", 1100, "<f8"),
+    "huffman-eight-streams": ("identity+huffman", 2100, "<f4"),
+    "huffman-stored": ("sign+huffman", 1100, "<f4"),
 }

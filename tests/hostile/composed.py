@@ -22,7 +22,8 @@ from tests.hostile.attacks import (
 )
 
 HADAMARD, DRIVE, EDEN, SKETCH, CHAIN = 20, 21, 22, 23, 25
-INDUCED, SCALED, RANS = 26, 27, 28
+INDUCED, SCALED, RANS, HUFFMAN = 26, 27, 28, 29
+TERNGRAD = 8
 
 
 def chain(
@@ -79,6 +80,22 @@ def rans(
     head = struct.pack("<BBHIHHQ", inside, width, first, count, size, spare, cut)
     before = u4(0, 0) + f4(1)
     return frame(RANS, dim, head + before + np.array(table, dtype="<u2").tobytes() + code)
+
+
+def huffman(
+    table: bytes = b"\x21\x02",
+    sizes: tuple[int, ...] = (1, 1, 1, 1),
+    words: tuple[int, ...] = (0xD0, 0xD0, 0xD0, 0xD0),
+    *,
+    entries: int = 3,
+    count: int = 24,
+    first: int = 0,
+    more: bytes = b"",
+    dim: int = 24,
+) -> bytes:
+    """Twenty-four codes in words of 1, 2 and 2 bits: each of four streams is 0 0 0 0 1 2."""
+    head = struct.pack("<BBHIHHQ", TERNGRAD, 2, first, count, entries, 0, 4)
+    return frame(HUFFMAN, dim, head + f4(1) + table + u4(*sizes) + u4(*words) + more)
 
 
 ATTACKS = [
@@ -139,6 +156,41 @@ ATTACKS = [
         rans((), b"", width=0, first=0, count=0, cut=5),
         "7 bytes follow",
     ),
+    # huffman
+    Attack("huffman of nothing", 24, frame(HUFFMAN, 24, b""), "header takes 20 bytes"),
+    Attack("huffman's first beyond", 24, huffman(first=2), "symbols 2 to 4"),
+    Attack("no lengths", 24, huffman(b"", (), ()), "codes takes 2 bytes"),
+    Attack("padding after the lengths", 24, huffman(b"\x21\x12"), "padding"),
+    Attack("a first length of zero", 24, huffman(b"\x10\x01"), "must not be zero"),
+    Attack("a last length of zero", 24, huffman(b"\x11\x00"), "must not be zero"),
+    Attack("too many words", 24, huffman(b"\x11\x01"), "not those of a complete"),
+    Attack("too few words", 24, huffman(b"\x22\x02"), "not those of a complete"),
+    Attack("words that are too long", 24, huffman(b"\xff\x0f"), "not those of a complete"),
+    Attack("a bit for a lone symbol", 24, huffman(b"\x01", entries=1), "not those of a complete"),
+    Attack("a stream of a lone symbol", 24, huffman(b"\0", entries=1), "do not hold 24"),
+    Attack("three streams", 24, huffman(sizes=(1, 1, 1), words=()), "streams takes 16 bytes"),
+    Attack("a stream of 16 GB", 24, huffman(sizes=(1, 1, 1, LONGEST)), "of 4294967298 words"),
+    Attack("a stream too many", 24, huffman(words=(0xD0,) * 5), "4 words in 20 bytes"),
+    Attack("a byte after the streams", 24, huffman(more=b"\0"), "4 words in 17 bytes"),
+    Attack("no streams", 24, huffman(sizes=(0, 0, 0, 0), words=()), "0 words are too few"),
+    Attack(
+        "4 billion symbols in none",
+        LONGEST,
+        huffman(sizes=(0,) * 32, words=(), count=LONGEST, dim=LONGEST),
+        "0 words are too few",
+    ),
+    Attack("one stream is another's", 24, huffman(sizes=(2, 0, 1, 1)), "do not hold 24"),
+    Attack(
+        "a stream that goes on", 24, huffman(sizes=(1, 1, 1, 2), words=(0xD0,) * 4 + (0,)), "do not"
+    ),
+    Attack("a bit after a stream", 24, huffman(words=(0xD0, 0x1D0, 0xD0, 0xD0)), "do not hold 24"),
+    Attack(
+        "streams into each other",
+        200,
+        huffman(sizes=(2, 2, 2, 2), words=(LONGEST,) * 8, count=200, dim=200),
+        "do not hold 200",
+    ),
+    Attack("a code that is not inside", 24, huffman(first=1), "code 5 is above 2"),
     # chains
     Attack("a chain of nothing", 9, frame(CHAIN, 9, b""), "header takes 8 bytes"),
     Attack("chain's spare bytes", 9, chain(TOPK, PLACE, ONE, spare=1), "bytes 1 to 3"),

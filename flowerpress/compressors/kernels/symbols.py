@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
-from flowerpress.compressors.kernels.packing import pack, unpack
+import numpy as np
 
-__all__ = ["pack", "unpack"]
+from flowerpress.compressors.kernels.packing import U32, pack, unpack
+
+__all__ = ["counts", "pack", "unpack"]
+
+
+def counts(symbols: U32, width: int) -> U32:
+    """Return how often each number below ``2**width`` occurs in `symbols`.
+
+    >>> counts(np.array([2, 0, 2], dtype=np.uint32), 2)
+    array([1, 0, 2, 0], dtype=uint32)
+    """
+    return np.bincount(symbols, minlength=1 << width).astype(np.uint32)
