@@ -28,6 +28,7 @@ from flowerpress.compressors.loggrid import LogGrid
 from flowerpress.compressors.natural import Natural
 from flowerpress.compressors.packet import PacketError
 from flowerpress.compressors.permk import PermK
+from flowerpress.compressors.powersgd import PowerSGD
 from flowerpress.compressors.qsgd import QSGD
 from flowerpress.compressors.randk import RandK
 from flowerpress.compressors.randsign import RandSign
@@ -57,6 +58,7 @@ _OWN: tuple[type[Compressor], ...] = (
     CountSketch,
     TernGrad,
     LogGrid,
+    PowerSGD,
     RandSign,
     SignTopK,
     Threshold,

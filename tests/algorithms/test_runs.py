@@ -160,6 +160,22 @@ def test_per_tensor_compressors_are_bound_to_the_layout():
         assert not np.array_equal(vector(result.arrays), np.ones(8))
 
 
+@pytest.mark.parametrize("name", ["ef14", "ef21", "dsgd"])
+def test_compressors_see_the_shapes_of_the_tensors(name):
+    """PowerSGD needs them, on both ways; sizes alone would send all 35 values in every round."""
+
+    def task_fn(i, n):
+        x0 = {"w": np.zeros((8, 2, 2)), "b": np.zeros(3)}
+        return FunctionTask(x0, lambda x, _: (0.0, x - i - 1))
+
+    options = {} if name == "dsgd" else {"downlink": "powersgd:1"}
+    strategy = make_strategy(name, compressor="powersgd:1", lr=0.3, **options)
+    result = simulate(strategy, task_fn, 2, 40)
+    np.testing.assert_allclose(vector(result.arrays), 1.5, atol=1e-3)
+    sizes = {row.payload for row in result.ledger.rows if row.direction == "up"}
+    assert min(sizes - {0}) == 24 + 8 + 2 * 8 + 8 * (8 + 4 + 3)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

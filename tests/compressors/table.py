@@ -41,6 +41,9 @@ COMPRESSORS = (
     "signtopk:0.1",
     "signtopk:k=3",
     "threshold:1",
+    "powersgd",
+    "powersgd:1,rows=8",
+    "powersgd:rows=5",
     *COMPOSED,
 )
 RANDOM = (
@@ -52,5 +55,6 @@ RANDOM = (
     "cq",
     "cq:4",
     "terngrad",
+    "powersgd:rows=20",
     *RANDOM_COMPOSED,
 )

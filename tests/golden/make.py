@@ -64,6 +64,9 @@ CASES = {
     "threshold-none-float64": ("threshold:5000", 50, "<f8"),
     "natural": ("natural", 1100, "<f4"),
     "natural-float64": ("natural", 50, "<f8"),
+    "powersgd-tall": ("powersgd:rows=40", 1100, "<f4"),
+    "powersgd-wide-float64": ("powersgd:1,rows=5", 52, "<f8"),
+    "powersgd-vectors": ("powersgd", 50, "<f4"),
     **composed.CASES,
 }
 

@@ -18,7 +18,7 @@ def read(data: bytes) -> np.ndarray:
 
     _, _, codec, dtype, _, length, dim, _ = struct.unpack_from("<4sBBBBQII", data)
     payload, number = data[24 : 24 + length], {1: np.float32, 2: np.float64}[dtype]
-    own = {1: identity, 2: topk, 3: randk, 4: sign, 5: qsgd}
+    own = {1: identity, 2: topk, 3: randk, 4: sign, 5: qsgd, 24: powersgd}
     body = {**own, **quantized.READERS, **composed.READERS}[codec]
     return np.array(body(payload, dim, number), dtype=number)
 
@@ -177,3 +177,22 @@ def qsgd(data, dim, number):
         norms[i // bucket] / number(s) * number(code - s)
         for i, code in enumerate(codes(data[at:], dim, width))
     ]
+
+
+def powersgd(data, dim, number):
+    rank, _, count = struct.unpack_from("<HHI", data)
+    at, out = 8 + 8 * count, []
+    for i in range(count):
+        a, b = struct.unpack_from("<II", data, 8 + 8 * i)
+        r = min(rank, a, b)
+        if r * (a + b) >= a * b:
+            values, at = numbers(data, at, a * b, number)
+            out += values
+            continue
+        left, at = numbers(data, at, r * a, number)
+        right, at = numbers(data, at, r * b, number)
+        for row in range(a):
+            for column in range(b):
+                products = [left[k * a + row] * right[k * b + column] for k in range(r)]
+                out.append(sum(products[1:], start=products[0]))
+    return out

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 IDENTITY, TOPK, RANDK, SIGN, QSGD = range(1, 6)
+POWERSGD = 24
 LONGEST = (1 << 32) - 1
 
 
@@ -42,6 +43,15 @@ def u4(*values: int) -> bytes:
 def topk(k: int, tag: int, ids: bytes, values: bytes | None = None, p: int = 0, dim=9) -> bytes:
     head = struct.pack("<IBBH", k, tag, p, 0)
     return frame(TOPK, dim, head + (f4(*[1.0] * k) if values is None else values) + ids)
+
+
+def powersgd(
+    *sides: int, values: bytes = f4(*[1] * 5), rank=1, spare=0, count=None, dim=6
+) -> bytes:
+    """Two by three of rank one, unless something else is said."""
+    count = len(sides) // 2 if count is None else count
+    head = struct.pack("<HHI", rank, spare, count)
+    return frame(POWERSGD, dim, head + u4(*sides) + values)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -137,4 +147,40 @@ ATTACKS = [
     Attack("norm is inf", 2, frame(QSGD, 2, u4(1, 0) + f4(INF) + b"\x05"), "norm 0 is inf"),
     Attack("4 billion norms", LONGEST, frame(QSGD, LONGEST, u4(1, 1)), "4294967295 norms"),
     Attack("one norm, no codes", LONGEST, frame(QSGD, LONGEST, u4(1, 0) + f4(1)), "codes takes"),
+    # powersgd
+    Attack("powersgd of nothing", 6, frame(POWERSGD, 6, b""), "header takes 8 bytes"),
+    Attack("no rank", 6, powersgd(2, 3, rank=0), "rank is 0"),
+    Attack("rank of 257", 6, powersgd(2, 3, rank=257), "rank is 257"),
+    Attack("powersgd's spare bytes", 6, powersgd(2, 3, spare=1), "bytes 2 and 3"),
+    Attack("no matrices", 6, powersgd(), "0 matrices"),
+    Attack("65537 matrices", 6, powersgd(2, 3, count=65537), "65537 matrices"),
+    Attack("sides that are not there", 6, powersgd(2, 3, count=9), "sides takes 72 bytes"),
+    Attack("columns of none", 6, powersgd(6, 1, 2, 0, values=f4(*[1] * 6)), "do not make up 6"),
+    Attack("a matrix too small", 6, powersgd(2, 2), "do not make up 6"),
+    Attack("a matrix beyond", 6, powersgd(2, 3, 1, 1), "do not make up 6"),
+    Attack(
+        "sides that wrap around",
+        6,
+        powersgd(1 << 31, 1 << 31, 1 << 31, 1 << 31, 2, 3, values=f4(*[1] * 5)),
+        "do not make up 6",
+    ),
+    Attack("a value of a factor too few", 6, powersgd(2, 3, values=f4(*[1] * 4)), "takes 20 bytes"),
+    Attack("a value of a factor too many", 6, powersgd(2, 3, values=f4(*[1] * 6)), "4 bytes fol"),
+    Attack("a factor is nan", 6, powersgd(2, 3, values=f4(1, 1, 1, NAN, 1)), "value 3 is nan"),
+    Attack(
+        "a product that overflows",
+        6,
+        powersgd(2, 3, values=f4(1, -1e20, 1, 1e20, 1)),
+        "matrix 0 overflows float32",
+    ),
+    Attack(
+        "products that take each other away",
+        24,
+        powersgd(4, 6, rank=2, values=f4(*[3e38] * 8, *[1] * 6, *[-1] * 6), dim=24),
+        "matrix 0 overflows float32",
+    ),
+    Attack("4 billion of rank one", LONGEST, powersgd(65535, 65537, dim=LONGEST), "524288 bytes"),
+    Attack(
+        "4 billion as they are", LONGEST, powersgd(1, LONGEST, dim=LONGEST), "takes 17179869180"
+    ),
 ]
