@@ -11,11 +11,12 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.clients.registry import make_worker
+from flowerpress.clients.replicas import follow_model
 from flowerpress.clients.stores import WorkerState, open_store
 from flowerpress.clients.task import Task
-from flowerpress.clients.worker import Job, load_buffers
+from flowerpress.clients.worker import Job, begin_session, load_buffers
 from flowerpress.compressors import PacketError
-from flowerpress.protocol import Hello, Instruction, Layout, ProtocolError, Replica, Reply
+from flowerpress.protocol import Hello, Instruction, Layout, ProtocolError, Reply
 
 log = logging.getLogger("flowerpress")
 TaskFn = Callable[[int, int], Task]
@@ -100,15 +101,25 @@ class _Client:
         return Message(reply.encode(), reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:
-        """Evaluate the model sent on this client's data; raises if it cannot."""
+        """Evaluate the model on this client's data; raises if it cannot."""
         order = Instruction.decode(message.content)
         task, layout = self._task(context)
         _check_layout(order, layout)
-        replica = Replica()
-        replica.follow(order.model, layout)
-        load_buffers(Job(order, client_id(context), task, layout, WorkerState()))
+        client = client_id(context)
+        state = WorkerState()
+        if order.hyper.get("downlink"):  # the deltas that this client's replica lacks
+            store = open_store(context, client, self._states)
+            state = store.load()
+            begin_session(state, order.session)
+            try:
+                x = follow_model(order, layout, state)
+            finally:
+                store.save(state)
+        else:
+            x = follow_model(order, layout, state)
+        load_buffers(Job(order, client, task, layout, state))
         metrics: dict[str, Any] = {"num-examples": task.num_examples}
-        metrics |= task.evaluate(replica.model)
+        metrics |= task.evaluate(x)
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
     def _task(self, context: Context) -> tuple[Task, Layout]:

@@ -11,7 +11,7 @@ identity. No memory: a lost update is gone. The server half is in ``strategies/d
 
 from __future__ import annotations
 
-from flowerpress.clients.worker import Job, Worker
+from flowerpress.clients.worker import Worker
 from flowerpress.compressors.feedback import PlainSender
 
 
@@ -19,6 +19,3 @@ class DSGDWorker(Worker):
     """Sends C(gradient) and remembers nothing."""
 
     sender = PlainSender
-
-    def first(self, job: Job) -> bool:
-        return False

@@ -23,10 +23,6 @@ class EF14Worker(Worker):
     """Sends C(e + lr * gradient) and keeps the error e."""
 
     sender = EF14Sender
-    rule = "step"
-
-    def first(self, job: Job) -> bool:
-        return False
 
     def message(
         self, gradient: FloatVector, job: Job

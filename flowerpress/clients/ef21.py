@@ -27,7 +27,6 @@ class EF21Worker(Worker):
     """Sends C(gradient - g) and keeps g, which the server's mean contains."""
 
     sender = EF21Sender
-    rule = "ef21"
 
     def first(self, job: Job) -> bool:
         return job.hyper.get("init", "dense") == "dense"

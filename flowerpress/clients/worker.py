@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import ABC
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.clients.replicas import follow_model
 from flowerpress.clients.stores import WorkerState
-from flowerpress.clients.task import Task
+from flowerpress.clients.task import Batch, Task
 from flowerpress.compressors import Compressor, Draw, PacketError, decompress, make_compressor
-from flowerpress.compressors.feedback import Sender, Settlement, contraction
-from flowerpress.protocol import Hyper, Instruction, Layout, Replica, ReplicaError, Reply
+from flowerpress.compressors.feedback import Sender, Settlement
+from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 
 FloatVector = npt.NDArray[np.floating[Any]]
-UPLINK, DOWNLINK = 0, 1  # streams of `Draw`
+UPLINK = 0  # stream of `Draw`; the downlink's is 1
+_STAGED = "+"  # ends the name of a vector that waits for the packet in flight
+
+
+class ResyncError(Exception):
+    """The worker cannot answer from its memory: the server must start it over."""
 
 
 @dataclass
@@ -60,8 +66,7 @@ class Job:
         ValueError
             The task gave a NaN or an infinity, or a vector of another length.
         """
-        seeds = [self.instruction.seed, self.client, self.instruction.round]
-        rng = np.random.default_rng(seeds)
+        rng = self.rng()
         steps, local_lr = int(self.hyper.get("local_steps", 1)), self.hyper.get("local_lr", 0.0)
         if steps == 1:
             return self._one_gradient(x, rng)
@@ -73,8 +78,26 @@ class Job:
             y -= rate * gradient
         return float(np.mean(losses)), (x - y) / rate
 
+    def full_gradient(self, x: FloatVector) -> tuple[float, FloatVector]:
+        """Return the loss and the gradient at `x` on all of this worker's data.
+
+        Raises
+        ------
+        ValueError
+            As `gradient`.
+        """
+        return self._checked(x, None)
+
+    def rng(self) -> np.random.Generator:
+        """Return the generator of this worker's batches in this round, at its start."""
+        order = self.instruction
+        return np.random.default_rng([order.seed, self.client, order.round])
+
     def _one_gradient(self, x: FloatVector, rng: np.random.Generator) -> tuple[float, FloatVector]:
-        loss, gradient = self.task.gradient(x, self.task.draw(rng))
+        return self._checked(x, self.task.draw(rng))
+
+    def _checked(self, x: FloatVector, batch: Batch) -> tuple[float, FloatVector]:
+        loss, gradient = self.task.gradient(x, batch)
         vector = np.asarray(gradient, dtype=x.dtype)
         if vector.shape != x.shape:
             raise ValueError(f"gradient has shape {vector.shape}, the model has {x.shape}")
@@ -87,25 +110,61 @@ class Job:
         return float(loss), vector
 
 
+@dataclass
+class Outgoing:
+    """What a worker has computed in a round.
+
+    Attributes
+    ----------
+    loss : float
+        Mean loss of what was computed.
+    vector : vector, shape (dim,)
+        What is to be sent, before the memory around the compressor is added.
+    kept : dict
+        The worker's new vectors; in force once the packet is made.
+    staged : dict
+        New vectors that are in force once the server says that it applied the packet.
+    dense : bool
+        Whether to send it whole, whatever the compressor.
+    """
+
+    loss: float
+    vector: FloatVector
+    kept: dict[str, FloatVector] = field(default_factory=dict)
+    staged: dict[str, FloatVector] = field(default_factory=dict)
+    dense: bool = False
+
+
 class Worker(ABC):
     """The client half of one algorithm; stateless itself, its memory is `Job.state`.
 
-    Subclasses say which memory is kept around the compressor (`sender`), how a compressed downlink
-    moves the model (`rule`), and what a gradient becomes before it is sent (`message`).
+    Subclasses say which memory is kept around the compressor (`sender`), and what a model becomes
+    before it is sent: `message`, or `compute` where one gradient is not all.
     """
 
     sender: ClassVar[type[Sender]]
-    rule: ClassVar[str] = "dense"
 
     def message(
         self, gradient: FloatVector, job: Job
     ) -> tuple[FloatVector, dict[str, FloatVector]]:
-        """Return what is to be sent, and the worker's new vectors, kept once it is sent."""
+        """Return what is to be sent of a gradient, and the worker's new vectors."""
         return gradient, {}
 
-    @abstractmethod
     def first(self, job: Job) -> bool:
         """Whether a worker of which the server holds nothing sends its first update dense."""
+        return False
+
+    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+        """Compute what is to be sent at model `x`.
+
+        Raises
+        ------
+        ResyncError
+            The worker's memory does not go with what it was asked.
+        """
+        loss, gradient = job.gradient(x)
+        vector, kept = self.message(gradient, job)
+        return Outgoing(loss, vector, kept, dense=sender.settled == 0 and self.first(job))
 
     def answer(self, job: Job) -> Reply:
         """Take part in one round: settle, follow the model, compute, compress, remember.
@@ -117,52 +176,38 @@ class Worker(ABC):
         sender = restore_sender(self.sender, job.state)
         outcome = sender.settle(order.applied, order.version)
         if outcome is Settlement.REPEAT and sender.pending == order.version:
-            return _reply(job, sender, sender.packet)
+            return reply_with(job, sender, [sender.packet])
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
             return Reply(job.client, order.version, status="failed", reason=outcome.value)
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
             reason = f"server applied version {order.applied}, settled here is {sender.settled}"
             return Reply(job.client, order.version, status="resync", reason=reason)
+        commit_staged(job.state, delivered=outcome is Settlement.DELIVERED)
         try:
-            x = self._model(job)
+            x = follow_model(order, job.layout, job.state)
         except ReplicaError as error:
             return Reply(job.client, order.version, status="snapshot", reason=str(error))
         load_buffers(job)
-        loss, gradient = job.gradient(x)
-        vector, memory = self.message(gradient, job)
-        dense = sender.settled == 0 and self.first(job)
-        compressor = make_compressor("identity") if dense else job.uplink()
-        packet = sender.send(vector, compressor, order.version, job.draw()).data
-        job.state.vectors.update(memory)
-        job.state.numbers["loss"] = loss
-        keep_sender(sender, job.state)
-        return _reply(job, sender, packet)
-
-    def _model(self, job: Job) -> FloatVector:
-        """Return the model to work on, and keep it where the downlink is compressed."""
-        part, downlink = job.instruction.model, str(job.hyper.get("downlink", ""))
-        if not downlink:
-            replica = Replica()
-            replica.follow(part, job.layout)
-            return replica.model
-        vectors, numbers = job.state.vectors, job.state.numbers
-        _, scale = contraction(downlink, job.layout.shapes)
-        x, g = vectors.get("replica.x"), vectors.get("replica.g")
-        replica = Replica(self.rule, int(numbers.get("held", -1)), x, g, scale)
-        # Deltas are applied in place: until all are, nothing is held that could be built upon.
-        numbers["held"] = -1
         try:
-            replica.follow(part, job.layout)
-        except ReplicaError:  # found before anything is changed
-            numbers["held"] = replica.version
-            raise
-        vectors["replica.x"] = replica.model
-        vectors.pop("replica.g", None)
-        if replica.g is not None:
-            vectors["replica.g"] = replica.g
-        numbers["held"] = replica.version
-        return replica.model.copy()  # a task may write to what it is given
+            out = self.compute(x, job, sender)
+        except ResyncError as error:
+            return Reply(job.client, order.version, status="resync", reason=str(error))
+        compressor = make_compressor("identity") if out.dense else job.uplink()
+        packet = sender.send(out.vector, compressor, order.version, job.draw()).data
+        job.state.vectors.update(out.kept)
+        job.state.vectors.update({name + _STAGED: vector for name, vector in out.staged.items()})
+        job.state.numbers["loss"] = out.loss
+        keep_sender(sender, job.state)
+        return reply_with(job, sender, [packet])
+
+
+def commit_staged(state: WorkerState, *, delivered: bool) -> None:
+    """Put the vectors that went with the packet in flight in force, or drop them."""
+    for key in [name for name in state.vectors if name.endswith(_STAGED)]:
+        vector = state.vectors.pop(key)
+        if delivered:
+            state.vectors[key.removesuffix(_STAGED)] = vector
 
 
 def begin_session(state: WorkerState, session: int) -> None:
@@ -210,7 +255,8 @@ def keep_sender(sender: Sender, state: WorkerState) -> None:
     state.packet = sender.packet
 
 
-def _reply(job: Job, sender: Sender, packet: bytes) -> Reply:
+def reply_with(job: Job, sender: Sender, packets: list[bytes]) -> Reply:
+    """Return the reply that carries an update, with the task's buffers and the loss."""
     buffers = b""
     if job.layout.buffer_dim:
         joined = job.layout.join_buffers(job.task.buffers())
@@ -221,7 +267,7 @@ def _reply(job: Job, sender: Sender, packet: bytes) -> Reply:
         base=sender.settled,
         held=int(job.state.numbers.get("held", -1)),
         scale=sender.scale,
-        packets=[packet],
+        packets=packets,
         buffers=buffers,
         metrics={
             "loss": float(job.state.numbers.get("loss", float("nan"))),

@@ -2,18 +2,19 @@
 
 from flowerpress.protocol.blob import STYPE, ProtocolError
 from flowerpress.protocol.content import content_bytes, metrics_of
+from flowerpress.protocol.hello import Hello, question
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
 from flowerpress.protocol.messages import (
-    Hello,
     Hyper,
     Instruction,
     ModelPart,
     Reply,
     printable,
-    question,
 )
+from flowerpress.protocol.places import decode_places, encode_places
 from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
+from flowerpress.protocol.rules import Rule, make_rule
 
 __all__ = [
     "STYPE",
@@ -30,7 +31,11 @@ __all__ = [
     "ReplicaError",
     "Reply",
     "RoundBytes",
+    "Rule",
     "content_bytes",
+    "decode_places",
+    "encode_places",
+    "make_rule",
     "metrics_of",
     "printable",
     "question",

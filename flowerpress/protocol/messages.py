@@ -18,7 +18,6 @@ from flwr.app import Array, RecordDict
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import metrics_of, unwrap, wrap
-from flowerpress.protocol.layout import Layout
 
 _MAX_REPLY_HEADER = 16_384
 STATUSES = ("update", "resync", "snapshot", "failed")
@@ -81,6 +80,10 @@ class Instruction:
     model : ModelPart
     buffers : bytes
         Packet of the buffers that are not trained; empty for none.
+    stage : {1, 2}
+        Which of a round's exchanges this is.
+    places : bytes
+        The coordinates asked for in the second exchange, see `encode_places`; empty for none.
     """
 
     algorithm: str
@@ -95,6 +98,8 @@ class Instruction:
     rank: int = 0
     cohort: int = 1
     buffers: bytes = b""
+    stage: int = 1
+    places: bytes = b""
 
     def encode(self) -> RecordDict:
         """Return the Flower message content: one record with one array."""
@@ -111,9 +116,11 @@ class Instruction:
             "hyper": self.hyper,
             "model": [self.model.version, self.model.base, self.model.rates],
             "buffers": bool(self.buffers),
+            "stage": self.stage,
+            "places": bool(self.places),
         }
         inline = [] if self.model.array else self.model.packets
-        tail = [self.buffers] if self.buffers else []
+        tail = [part for part in (self.buffers, self.places) if part]
         return wrap(blob.encode_blob(header, [*inline, *tail]), model=self.model.array)
 
     @classmethod
@@ -121,6 +128,7 @@ class Instruction:
         """Read an instruction; raises `ProtocolError` naming the field that is wrong."""
         data, model = unwrap(content)
         header, packets = blob.decode_blob(data)
+        places = packets.pop() if blob.field(header, "places", bool) and packets else b""
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         if model is not None:
             packets = blob.decode_blob(blob.from_array(model))[1]
@@ -130,7 +138,16 @@ class Instruction:
             raise ProtocolError("message field 'hyper' must hold numbers, strings and booleans")
         numbers = {
             name: blob.field(header, name, int)
-            for name in ("round", "version", "session", "applied", "seed", "rank", "cohort")
+            for name in (
+                "round",
+                "version",
+                "session",
+                "applied",
+                "seed",
+                "rank",
+                "cohort",
+                "stage",
+            )
         }
         return cls(
             algorithm=blob.field(header, "algorithm", str),
@@ -138,13 +155,14 @@ class Instruction:
             hyper=hyper,
             model=ModelPart(version, base, packets, rates),
             buffers=buffers,
+            places=places,
             **numbers,
         )
 
     @property
     def payload(self) -> int:
         """Bytes of packets that `encode` sends."""
-        return sum(map(len, self.model.packets)) + len(self.buffers)
+        return sum(map(len, self.model.packets)) + len(self.buffers) + len(self.places)
 
 
 @dataclass(frozen=True)
@@ -228,52 +246,6 @@ class Reply:
     def payload(self) -> int:
         """Bytes of packets that `encode` sends."""
         return sum(map(len, self.packets)) + len(self.buffers)
-
-
-@dataclass(frozen=True)
-class Hello:
-    """What a worker says of itself.
-
-    Its id, number of examples and layout; the model version it holds; and the last session of which
-    it remembers anything (0: none).
-    """
-
-    client: int
-    examples: int
-    layout: Layout
-    held: int = -1
-    session: int = 0
-
-    def encode(self) -> RecordDict:
-        """Return the Flower message content."""
-        header = {
-            "client": self.client,
-            "examples": self.examples,
-            "layout": self.layout.to_json(),
-            "held": self.held + 1,
-            "session": self.session,
-        }
-        return wrap(blob.encode_blob(header))
-
-    @classmethod
-    def decode(cls, content: RecordDict) -> Hello:
-        """Read a hello; raises `ProtocolError` naming the field that is wrong."""
-        header, _ = blob.decode_blob(unwrap(content)[0])
-        examples = blob.field(header, "examples", int)
-        if not 1 <= examples < 2**53:
-            raise ProtocolError(f"message field 'examples' is {examples}, expected at least 1")
-        return cls(
-            client=blob.field(header, "client", int),
-            examples=examples,
-            layout=Layout.from_json(header.get("layout")),
-            held=blob.field(header, "held", int) - 1,
-            session=blob.field(header, "session", int),
-        )
-
-
-def question() -> RecordDict:
-    """Return the content of the message that asks for a `Hello`."""
-    return wrap(blob.encode_blob({}))
 
 
 def printable(text: str) -> str:

@@ -3,8 +3,7 @@
 A version is the number of steps the model has taken. A server either sends the model dense in
 every round, or, where the algorithm compresses the downlink, one delta a step. It knows which
 version each worker holds, and sends the deltas that worker missed or a snapshot, whichever is
-smaller. Server and workers apply deltas by the same function below, so their replicas are equal to
-the bit.
+smaller. What a delta does is a `Rule`, applied by the same function on both sides.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import Packet, PacketError, add_to, decompress
+from flowerpress.compressors import Packet, PacketError, decompress
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.messages import ModelPart
+from flowerpress.protocol.rules import Kept, Rule
 
 FloatVector = npt.NDArray[np.floating[Any]]
-RULES = ("dense", "step", "ef21")
 
 
 class ReplicaError(ValueError):
@@ -30,26 +29,27 @@ class ReplicaError(ValueError):
 
 @dataclass
 class Replica:
-    """A model at a version, and how one delta takes it to the next.
+    """A model at a version, with what its rule keeps beside it.
 
     Parameters
     ----------
-    rule : {"dense", "step", "ef21"}
-        dense: no deltas. step: x -= delta (two-way EF14). ef21: g += delta, then x -= lr * g
-        (EF21-BC: Fatkhullin et al. 2021, "EF21 with Bells & Whistles").
+    rule : Rule or None
+        What a delta does; None: the model comes whole in every round.
     version : int
         -1 for an empty replica.
-    x, g : vector or None
-        The model and, for rule "ef21", the estimate both sides hold (None: zero).
+    x : vector or None
+        The model.
+    kept : dict
+        The rule's vectors by name; absent ones are zero.
     scale : float
         A delta stands for ``scale * decompress(packet)``; below 1 where an unbiased compressor is
         scaled into a contractive one.
     """
 
-    rule: str = "dense"
+    rule: Rule | None = None
     version: int = -1
     x: FloatVector | None = None
-    g: FloatVector | None = None
+    kept: Kept = field(default_factory=dict)
     scale: float = 1.0
 
     @property
@@ -59,16 +59,19 @@ class Replica:
             raise ReplicaError("this replica holds no model yet")
         return self.x
 
-    def advance(self, packet: bytes, lr: float) -> None:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the vectors kept beside x."""
+        return self.rule.kept if self.rule else ()
+
+    def advance(self, packet: bytes, rate: float) -> None:
         """Apply the delta that takes this version to the next."""
         x = self.model
-        if self.rule == "step":
-            add_to(packet, x, -self.scale)
-        else:
-            if self.g is None:
-                self.g = np.zeros_like(x)
-            add_to(packet, self.g, self.scale)
-            x -= x.dtype.type(lr) * self.g
+        if self.rule is None:
+            raise ReplicaError("deltas for a model that comes whole in every round")
+        for name in self.names:
+            self.kept.setdefault(name, np.zeros_like(x))
+        self.rule.advance(x, self.kept, packet, self.scale, rate)
         self.version += 1
 
     def follow(self, part: ModelPart, layout: Layout) -> None:
@@ -92,17 +95,20 @@ class Replica:
         if not len(part.packets) == len(part.rates) == part.version - part.base:
             raise ReplicaError(f"{len(part.packets)} deltas from {part.base} to {part.version}")
         seen = self.version - part.base
-        for packet, lr in zip(part.packets[seen:], part.rates[seen:], strict=True):
-            self.advance(packet, lr)
+        for packet, rate in zip(part.packets[seen:], part.rates[seen:], strict=True):
+            self.advance(packet, rate)
 
     def _load(self, part: ModelPart, layout: Layout) -> None:
-        packets = [Packet.parse(packet) for packet in part.packets[:3]]
+        names = self.names
+        packets = [Packet.parse(packet) for packet in part.packets[: 2 + len(names)]]
         wanted = (layout.dim, layout.dtype)
-        if not 1 <= len(packets) <= 2 or any((p.dim, p.dtype) != wanted for p in packets):
+        if len(packets) not in (1, 1 + len(names)) or any(
+            (p.dim, p.dtype) != wanted for p in packets
+        ):
             found = [f"{packet.dim} x {packet.dtype}" for packet in packets]
             raise PacketError(f"snapshot has vectors {found}, the model {wanted[0]} x {wanted[1]}")
-        vectors = [decompress(packet, max_dim=layout.dim) for packet in packets]
-        self.x, self.g = vectors[0], vectors[1] if len(vectors) == 2 else None
+        self.x, *others = (decompress(packet, max_dim=layout.dim) for packet in packets)
+        self.kept = dict(zip(names, others, strict=False))
         self.version = part.version
 
 

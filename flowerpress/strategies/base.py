@@ -12,6 +12,7 @@ A round:
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -21,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, Result
 
 from flowerpress.compressors import make_compressor
-from flowerpress.protocol import Hyper, Ledger
+from flowerpress.protocol import Hyper, Ledger, ModelPart, Reply
 from flowerpress.strategies.averages import (
     MetricsFn,
     average_buffers,
@@ -35,6 +36,7 @@ from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Client, Population
 from flowerpress.strategies.run import Run
+from flowerpress.strategies.update import Update
 
 FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
@@ -74,8 +76,9 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     name: ClassVar[str]
     summary_line: ClassVar[str]
     citation: ClassVar[str]
-    rule: ClassVar[str] = "step"  # how a step moves the model, see `Downlink`
+    rule: ClassVar[str] = "step"  # what a step does to the model, see `flowerpress.protocol.rules`
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
+    timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
     dense_first = False  # whether a compressed downlink's first estimate goes whole
 
     def __init__(
@@ -124,9 +127,26 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     def begin(self) -> None:
         """Make the algorithm's buffers; `model` is there."""
 
+    def plan(self, cohort: list[Client], server_round: int) -> None:
+        """Decide what a round asks of its cohort, before `hyper` is read."""
+
+    def fraction(self, server_round: int) -> float:
+        """Return the share of the workers to ask in a round."""
+        del server_round
+        return self.fraction_train
+
+    def part_for(self, client: Client) -> ModelPart:
+        """Return what a worker lacks of the model."""
+        return self.model.part_for(client.held)
+
+    def dims(self, stage: int) -> list[int]:
+        """Return the lengths of the packets of an update, in one of the round's exchanges."""
+        del stage
+        return [self.model.layout.dim]
+
     @abstractmethod
-    def receive(self, packet: bytes, weight: float) -> None:
-        """Add ``weight * decompress(packet)`` to the algorithm's buffer; `packet` is checked."""
+    def receive(self, update: Update) -> None:
+        """Add an update to the algorithm's buffer, or raise `PacketError` and change nothing."""
 
     @abstractmethod
     def step(self, answered: list[Client], server_round: int) -> None:
@@ -144,12 +164,19 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             "local_lr": self.local_lr,
             "client_compressors": self.client_compressors,
             "downlink": self.downlink,
+            "rule": self.rule,
         }
 
     def reset(self) -> None:
         """Forget all of an earlier run."""
         self.run = Run(self)
         self.train_metrics: MetricRecord | None = None
+
+    def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **options: Any) -> Result:
+        """Run all rounds, see Flower's `Strategy.start`."""
+        arguments = inspect.signature(super().start).bind(grid, initial_arrays, *args, **options)
+        self.timeout = float(arguments.arguments.get("timeout", self.timeout))
+        return super().start(grid, initial_arrays, *args, **options)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -161,9 +188,12 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         if self.fraction_train == 0.0:
             return []
         run = self.run
-        run.cohort = run.sample(grid, server_round, self.fraction_train, self.min_train_nodes)
+        run.cohort = run.sample(
+            grid, server_round, self.fraction(server_round), self.min_train_nodes
+        )
         if run.start_over:
             run.forget(server_round)
+        self.plan(run.cohort, server_round)
         run.exchange.question += 1
         return run.orders(server_round, run.cohort, "train")
 
@@ -172,9 +202,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Apply the replies and take a step; with no update at all the model stays as it is."""
         run = self.run
-        answers = run.exchange.answers(server_round, run.cohort, replies)
-        run.received.clear()
-        applied = [answer for answer in answers if run.apply(server_round, *answer)]
+        applied = self.collect(server_round, replies)
         self.train_metrics = None
         if not applied:
             run.explain(server_round)
@@ -186,10 +214,16 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         self.train_metrics = average_metrics(reports, self.weighted_by_key, self._train_fn)
         return self.model.arrays(), self.train_metrics
 
+    def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
+        """Take the updates among the replies; returns whose went in."""
+        run = self.run
+        answers = run.exchange.answers(server_round, run.cohort, replies)
+        return run.take(server_round, answers, self.receive, self.dims(1))
+
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the model dense to the workers sampled for evaluation."""
+        """Send the workers sampled for evaluation the model, or what their replica of it lacks."""
         del arrays, config
         if self.fraction_evaluate == 0.0:
             return []

@@ -9,8 +9,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord
 
 from flowerpress.compressors import Compressor, Draw, add_to, make_compressor
-from flowerpress.compressors.feedback import contraction
-from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica
+from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule
 from flowerpress.strategies.errors import RoundError
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -27,10 +26,11 @@ class Downlink:
         The initial model, of that layout.
     spec : str
         Compressor of the deltas; empty: the model goes dense in every round.
-    rule : {"step", "ef21"}
-        How a delta moves the model (see `Replica`).
+    rule : Rule
+        What a step does to the model.
     dense_first : bool
-        Rule "ef21": publish the first estimate whole: workers start from what the server has.
+        Rules that say what is known: publish the first estimate whole, so that workers start from
+        what the server has.
     seed : int
         The run's seed.
 
@@ -46,7 +46,7 @@ class Downlink:
         initial: ArrayRecord,
         spec: str,
         *,
-        rule: str,
+        rule: Rule,
         dense_first: bool,
         seed: int,
     ) -> None:
@@ -56,12 +56,12 @@ class Downlink:
         self._compressor: Compressor | None = None
         scale = 1.0
         if spec:
-            self._compressor, scale = contraction(spec, layout.shapes)
-        self.replica = Replica(rule if spec else "dense", 0, x, None, scale)
+            self._compressor, scale = rule.bind(spec, layout.shapes)
         self.rule, self.dense_first, self.seed = rule, dense_first, seed
-        vectors = 2 if rule == "ef21" else 1
+        self.replica = Replica(rule, 0, x, {}, scale)
+        vectors = 1 + len(rule.kept)
         self.log = DeltaLog(limit=vectors * self._identity.compress(x).nbytes)
-        self.error: FloatVector | None = None  # what a compressed "step" still owes
+        self.error: FloatVector | None = None  # what a compressor has left out and is still owed
         self._snapshot: ModelPart | None = None
         self._whole: ModelPart | None = None
 
@@ -79,18 +79,18 @@ class Downlink:
         """The model's version: the number of steps taken."""
         return self.replica.version
 
-    def move(self, quantity: FloatVector, server_round: int, lr: float) -> None:
+    def move(self, quantity: FloatVector, server_round: int, rate: float) -> None:
         """Take the model one step, and with a compressed downlink publish the delta that does it.
 
         Parameters
         ----------
         quantity : vector
-            Rule "step": the step, x -= quantity. Rule "ef21": the estimate g of the gradient,
-            x -= lr * g. Workers with a compressed downlink follow a compressed version of it.
+            What the rule takes a step by: the step itself, or an estimate of the gradient. With a
+            compressed downlink, server and workers follow a compressed version of it.
         server_round : int
             For the delta's randomness.
-        lr : float
-            The step size of rule "ef21".
+        rate : float
+            The step size, for the rules that have one outside the quantity.
 
         Raises
         ------
@@ -101,32 +101,47 @@ class Downlink:
             self._require_finite(quantity, server_round)
             self._snapshot = self._whole = None
             if self._compressor is None:
-                step = quantity if self.rule == "step" else quantity.dtype.type(lr) * quantity
-                self.replica.x = self.x - step
+                self.replica.x = self.rule.dense(self.x, quantity, rate)
                 self.replica.version += 1
             else:
-                self._publish(self._compressor, quantity, server_round, lr)
+                self._publish(self._compressor, quantity, server_round, rate)
             self._require_finite(self.x, server_round)
 
+    def jump(self, x: FloatVector, server_round: int, **kept: FloatVector) -> None:
+        """Set the model, and what is kept beside it: workers get it whole, not as a delta.
+
+        Raises
+        ------
+        RoundError
+            The model is not finite.
+        """
+        self._require_finite(x, server_round)
+        self._snapshot = self._whole = None
+        self.replica.x, self.replica.kept = x, kept
+        self.replica.version += 1
+        self.log = DeltaLog(self.log.limit, self.version)
+
     def _publish(
-        self, compressor: Compressor, quantity: FloatVector, server_round: int, lr: float
+        self, compressor: Compressor, quantity: FloatVector, server_round: int, rate: float
     ) -> None:
         """Compress what the workers do not know yet of `quantity`, and follow it as they will."""
-        known = self.replica.g if self.rule == "ef21" else None
-        if self.rule == "step":
-            owed = quantity.copy() if self.error is None else quantity + self.error
-        else:
-            owed = quantity if known is None else quantity - known
-        if self.rule == "ef21" and known is None and self.dense_first:
-            # Whole, whatever the workers' rule makes of a delta: they apply it scaled.
-            compressor, owed = self._identity, owed / owed.dtype.type(self.replica.scale)
+        feedback, scale, owed = self.rule.feedback, self.replica.scale, quantity
+        if feedback == "error" and self.error is not None:
+            owed = quantity + self.error
+        if feedback == "known":
+            known = self.replica.kept.get("g")
+            if known is not None:
+                owed = quantity - known
+            elif self.dense_first:
+                # Whole, whatever the workers' rule makes of a delta: they apply it scaled.
+                compressor, owed = self._identity, owed / owed.dtype.type(scale)
         packet = compressor.compress(owed, Draw(self.seed, server_round, 0, 1, _STREAM)).data
-        if self.rule == "step":
+        if feedback == "error":
             # A published delta always arrives: a worker that missed it is sent it again.
-            self.error = owed
-            add_to(packet, self.error, -self.replica.scale)
-        self.log.append(packet, lr)
-        self.replica.advance(packet, lr)
+            self.error = owed.copy() if owed is quantity else owed
+            add_to(packet, self.error, -scale)
+        self.log.append(packet, rate)
+        self.replica.advance(packet, rate)
 
     @staticmethod
     def _require_finite(vector: FloatVector, server_round: int) -> None:
@@ -136,21 +151,26 @@ class Downlink:
                 "the clients that send huge updates"
             )
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the model goes as deltas."""
+        return self._compressor is not None
+
     def part_for(self, held: int) -> ModelPart:
         """Return the deltas a worker that holds version `held` missed, or a snapshot if smaller."""
-        deltas = self.log.since(held) if self._compressor is not None else None
+        deltas = self.log.since(held) if self.compressed else None
         return deltas if deltas is not None else self.snapshot()
 
     def snapshot(self) -> ModelPart:
         """Return the model whole, with what a compressed downlink goes on from; cached."""
         if self._snapshot is None:
-            g = self.replica.g
-            self._snapshot = self._part([self.x] if g is None else [self.x, g])
+            kept = self.replica.kept
+            self._snapshot = self._part([self.x, *(kept[name] for name in self.rule.kept if kept)])
         return self._snapshot
 
     def whole(self) -> ModelPart:
-        """Return the model alone, for evaluation; cached."""
-        if self.replica.g is None:
+        """Return the model alone; cached."""
+        if not self.replica.kept:
             return self.snapshot()
         if self._whole is None:
             self._whole = self._part([self.x])

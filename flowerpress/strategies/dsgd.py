@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import add_to, make_compressor
+from flowerpress.compressors import make_compressor
 from flowerpress.strategies.base import CompressedStrategy
 from flowerpress.strategies.population import Client
+from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 
@@ -56,8 +57,8 @@ class DSGD(CompressedStrategy):
             )
         self._sum = np.zeros_like(self.model.x)
 
-    def receive(self, packet: bytes, weight: float) -> None:
-        add_to(packet, self._sum, weight)
+    def receive(self, update: Update) -> None:
+        update.add_to(self._sum)
 
     def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))

@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import add_to
 from flowerpress.strategies.base import CompressedStrategy
 from flowerpress.strategies.options import check_options, require_contraction
 from flowerpress.strategies.population import Client
+from flowerpress.strategies.update import Update
 
 
 class EF14(CompressedStrategy):
@@ -62,8 +62,8 @@ class EF14(CompressedStrategy):
     def begin(self) -> None:
         self._sum = np.zeros_like(self.model.x)
 
-    def receive(self, packet: bytes, weight: float) -> None:
-        add_to(packet, self._sum, weight)
+    def receive(self, update: Update) -> None:
+        update.add_to(self._sum)
 
     def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))

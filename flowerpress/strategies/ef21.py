@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import add_to
 from flowerpress.protocol import Hyper
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
 from flowerpress.strategies.options import (
@@ -37,6 +36,7 @@ from flowerpress.strategies.options import (
     require_fraction,
 )
 from flowerpress.strategies.population import Client
+from flowerpress.strategies.update import Update
 
 
 class EF21(CompressedStrategy):
@@ -88,8 +88,8 @@ class EF21(CompressedStrategy):
     def forget(self) -> None:
         self._sum[:] = 0
 
-    def receive(self, packet: bytes, weight: float) -> None:
-        add_to(packet, self._sum, weight)
+    def receive(self, update: Update) -> None:
+        update.add_to(self._sum)
 
     @property
     def g(self) -> FloatVector:

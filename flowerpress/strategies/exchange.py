@@ -52,19 +52,19 @@ class Exchange:
         order: Instruction,
         cohort: Sequence[Client],
         purpose: str,
-        part_for: Callable[[int], ModelPart],
+        part_for: Callable[[Client], ModelPart],
     ) -> list[Message]:
         """Return `order` as one message to each of the cohort, entered in the ledger.
 
-        For training each gets its rank, the version applied last, and the model's part it lacks.
+        Each gets the model's part it lacks; for training also its rank, and the version applied
+        last.
         """
         messages = []
         for rank, client in enumerate(cohort):
-            own = order
+            own = replace(order, model=part_for(client))
             if purpose == "train":
                 applied = client.receiver.ask(order.version)
-                part = part_for(client.held)
-                own = replace(order, rank=rank, applied=applied, model=part)
+                own = replace(own, rank=rank, applied=applied)
             content = own.encode()
             self._enter(order.round, client.id, "down", content, own.payload, purpose)
             messages.append(Message(content, client.node, purpose))
@@ -107,10 +107,18 @@ class Exchange:
         return reply
 
     def judge(
-        self, server_round: int, client: Client, reply: Reply, layout: Layout, *, shared: bool
+        self,
+        server_round: int,
+        client: Client,
+        reply: Reply,
+        layout: Layout,
+        dims: Sequence[int],
+        *,
+        shared: bool,
     ) -> Acceptance:
         """Decide about an answer; what cannot be applied is counted and logged.
 
+        `dims` are the lengths of an update's packets.
         `Acceptance.MISMATCH` says that worker and server no longer agree on what came before;
         `Acceptance.STALE` stands for every other answer that is not applied.
         """
@@ -135,7 +143,7 @@ class Exchange:
             )
         else:
             try:
-                check_packets(reply, layout)
+                check_packets(reply, layout, dims)
             except (PacketError, ProtocolError) as error:
                 self.refuse(server_round, f"client {client.id}: {error}")
                 return Acceptance.STALE
@@ -177,17 +185,17 @@ class Exchange:
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
 
 
-def check_packets(reply: Reply, layout: Layout) -> None:
-    """Check that the packets of an update are of this model.
+def check_packets(reply: Reply, layout: Layout, dims: Sequence[int]) -> None:
+    """Check that the packets of an update are of these lengths, in the model's dtype.
 
     Raises
     ------
     PacketError, ProtocolError
         Another number of packets, or one of another length or dtype.
     """
-    if len(reply.packets) != 1:
-        raise ProtocolError(f"an update has one packet, this has {len(reply.packets)}")
-    wanted = [(reply.packets[0], layout.dim)]
+    if len(reply.packets) != len(dims):
+        raise ProtocolError(f"this update has {len(reply.packets)} packets, expected {len(dims)}")
+    wanted = list(zip(reply.packets, dims, strict=True))
     if layout.buffer_dim:
         wanted.append((reply.buffers, layout.buffer_dim))
     elif reply.buffers:
@@ -196,5 +204,5 @@ def check_packets(reply: Reply, layout: Layout) -> None:
         packet = Packet.parse(data)
         if packet.dim != dim or packet.dtype != layout.dtype:
             raise PacketError(
-                f"packet of {packet.dim} x {packet.dtype}, the model has {dim} x {layout.dtype}"
+                f"packet of {packet.dim} x {packet.dtype}, expected {dim} x {layout.dtype}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from flwr.serverapp import Grid
 
 from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
-from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply
+from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
 from flowerpress.strategies.averages import pack_buffers, unpack_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.options import require
 from flowerpress.strategies.population import Client, Population, wait_for
+from flowerpress.strategies.update import Update
 
 if TYPE_CHECKING:
     from flowerpress.strategies.base import CompressedStrategy
@@ -91,7 +93,7 @@ class Run:
             layout,
             self._initial,
             strategy.downlink,
-            rule=strategy.rule,
+            rule=make_rule(strategy.rule, strategy.hyper()),
             dense_first=strategy.dense_first,
             seed=strategy.seed,
         )
@@ -112,11 +114,22 @@ class Run:
         count = max(int(len(online) * fraction), at_least, 1)
         return self.population.sample(online, count, self._strategy.seed, server_round)
 
-    def orders(self, server_round: int, cohort: list[Client], purpose: str) -> list[Message]:
-        """Make the cohort's instructions for training, or for evaluation of the whole model."""
-        train, strategy, model = purpose == "train", self._strategy, self.started
+    def orders(
+        self,
+        server_round: int,
+        cohort: list[Client],
+        purpose: str,
+        *,
+        stage: int = 1,
+        places: bytes = b"",
+    ) -> list[Message]:
+        """Make the cohort's instructions for training, or for evaluation of the model.
+
+        `stage` 2 is a round's second exchange: the workers hold the model already.
+        """
+        strategy, model = self._strategy, self.started
         order = Instruction(
-            algorithm=strategy.name if train else "",
+            algorithm=strategy.name if purpose == "train" else "",
             round=server_round,
             version=self.exchange.question,
             session=self._session,
@@ -124,31 +137,80 @@ class Run:
             cohort=len(cohort),
             layout=model.layout.digest,
             hyper=strategy.hyper(),
-            model=ModelPart(0) if train else model.whole(),
-            buffers=pack_buffers(model.buffers),
+            model=ModelPart(model.version, model.version),
+            buffers=pack_buffers(model.buffers) if stage == 1 else b"",
+            stage=stage,
+            places=places,
         )
-        return self.exchange.orders(order, cohort, purpose, model.part_for)
+        part_for = self._nothing if stage == 2 else strategy.part_for
+        if purpose == "evaluate":
+            part_for = self._evaluated
+        return self.exchange.orders(order, cohort, purpose, part_for)
 
-    def apply(self, server_round: int, client: Client, reply: Reply) -> bool:
-        """Apply one answer; returns whether it was an update and went in."""
+    def _nothing(self, client: Client) -> ModelPart:
+        del client
+        return ModelPart(self.started.version, self.started.version)
+
+    def _evaluated(self, client: Client) -> ModelPart:
+        """Return what a worker lacks to evaluate the model: deltas to its replica, or the model."""
+        model = self.started
+        return model.part_for(client.held) if model.compressed else model.whole()
+
+    def take(
+        self,
+        server_round: int,
+        answers: Iterable[tuple[Client, Reply]],
+        receive: Callable[[Update], None],
+        dims: Sequence[int],
+        *,
+        final: bool = True,
+    ) -> list[tuple[Client, Reply]]:
+        """Give the updates among `answers` to `receive`; returns those that went in.
+
+        Parameters
+        ----------
+        receive : callable
+            Raises `PacketError` for a damaged update, before it changes anything.
+        dims : sequence of int
+            Lengths of an update's packets.
+        final : bool
+            Whether this is the round's last exchange: what goes in is then applied.
+        """
+        self.received.clear()
+        return [
+            (client, reply)
+            for client, reply in answers
+            if self._take(server_round, client, reply, receive, dims, final)
+        ]
+
+    def _take(
+        self,
+        server_round: int,
+        client: Client,
+        reply: Reply,
+        receive: Callable[[Update], None],
+        dims: Sequence[int],
+        final: bool,
+    ) -> bool:
         if reply.status != "failed":
             client.held = reply.held
         layout, shared = self.started.layout, self._strategy.shared
-        verdict = self.exchange.judge(server_round, client, reply, layout, shared=shared)
+        verdict = self.exchange.judge(server_round, client, reply, layout, dims, shared=shared)
         if verdict is Acceptance.MISMATCH and shared:
             self.start_over |= client.may_restart_all(server_round)
         if verdict is not Acceptance.APPLY:
             return False
-        try:  # both packets are checked as a whole before anything is changed
+        try:  # all packets are checked as a whole before anything is changed
             buffers = unpack_buffers(reply.buffers, layout)
             mass = self.population.mass(client)
-            self._strategy.receive(reply.packets[0], mass * reply.scale)
+            receive(Update(client, mass, reply.scale, reply.packets))
         except PacketError as error:
             self.exchange.refuse(server_round, f"client {client.id}: {error}")
             return False
-        self.received.append(buffers)
-        client.receiver.apply(reply.version)
         client.failing = ""
+        if final:
+            self.received.append(buffers)
+            client.receiver.apply(reply.version)
         return True
 
     def explain(self, server_round: int) -> None:

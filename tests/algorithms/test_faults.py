@@ -126,6 +126,6 @@ def test_missed_deltas_are_sent_again_and_replicas_stay_equal(tmp_path):
     for client in strategy.population.clients.values():
         part = model.part_for(client.held)
         x = worker_memory(tmp_path, client.id, 0, "replica.x")
-        replica = type(model.replica)("step", client.held, x.copy(), None, 1.0)
+        replica = type(model.replica)(model.rule, client.held, x.copy())
         replica.follow(part, model.layout)
         np.testing.assert_array_equal(replica.x, model.x)

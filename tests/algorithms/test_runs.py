@@ -142,7 +142,7 @@ def test_a_changing_step_size_reaches_workers_with_a_compressed_downlink(tmp_pat
     for client in strategy.population.clients.values():
         x = worker_memory(tmp_path, client.id, 0, "replica.x")
         g = worker_memory(tmp_path, client.id, 0, "replica.g")
-        replica = type(model.replica)("ef21", client.held, x, g)
+        replica = type(model.replica)(model.rule, client.held, x, {"g": g})
         replica.follow(model.part_for(client.held), model.layout)
         np.testing.assert_array_equal(replica.x, model.x)
 

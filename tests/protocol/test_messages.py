@@ -21,6 +21,7 @@ from flowerpress.protocol import (
     ReplicaError,
     Reply,
     content_bytes,
+    make_rule,
 )
 from flowerpress.protocol.blob import decode_blob, encode_blob, from_array, to_array
 
@@ -200,6 +201,7 @@ def test_layout_json_is_checked():
 
 @pytest.mark.parametrize("rule", ["step", "ef21"])
 def test_replicas_follow_deltas_or_ask_for_a_snapshot(rule):
+    rule = make_rule(rule, {})
     identity, layout = make_compressor("identity"), layout_of(x=np.zeros(4))
     rng = np.random.default_rng(0)
     server = Replica(rule, 0, np.zeros(4))

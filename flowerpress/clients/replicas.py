@@ -1,0 +1,55 @@
+"""The model a worker works on: as it came, or a replica that follows the server's deltas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.clients.stores import WorkerState
+from flowerpress.protocol import Instruction, Layout, Replica, ReplicaError, make_rule
+
+FloatVector = npt.NDArray[np.floating[Any]]
+_PREFIX = "replica."
+
+
+def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> FloatVector:
+    """Return the model of `order`; where the downlink is compressed, keep it in `state`.
+
+    Returns
+    -------
+    vector, shape (dim,)
+        The caller's own: it may be written to.
+
+    Raises
+    ------
+    ReplicaError
+        The deltas do not start at the version held: the server must send the model whole.
+    PacketError
+        A packet is damaged; the worker then holds no model.
+    """
+    downlink = str(order.hyper.get("downlink", ""))
+    if not downlink:
+        replica = Replica()
+        replica.follow(order.model, layout)
+        return replica.model
+    rule = make_rule(str(order.hyper["rule"]), order.hyper)
+    _, scale = rule.bind(downlink, layout.shapes)
+    vectors, numbers = state.vectors, state.numbers
+    kept = {name: vectors[_PREFIX + name] for name in rule.kept if _PREFIX + name in vectors}
+    x = vectors.get(_PREFIX + "x")
+    replica = Replica(rule, int(numbers.get("held", -1)), x, kept, scale)
+    # Deltas are applied in place: until all are, nothing is held that could be built upon.
+    numbers["held"] = -1
+    try:
+        replica.follow(order.model, layout)
+    except ReplicaError:  # found before anything is changed
+        numbers["held"] = replica.version
+        raise
+    for name in rule.kept:
+        vectors.pop(_PREFIX + name, None)
+    vectors[_PREFIX + "x"] = replica.model
+    vectors.update({_PREFIX + name: vector for name, vector in replica.kept.items()})
+    numbers["held"] = replica.version
+    return replica.model.copy()

@@ -1,0 +1,194 @@
+"""How one published packet takes the model to its next version, the same on both sides.
+
+An algorithm that compresses the downlink publishes one packet a step, a delta. A rule says what a
+delta does to the model and to the vectors that server and workers keep beside it. Both call the
+same function, so their replicas are equal to the bit.
+
+========= ================== =============== =============================================
+rule      server's memory    kept beside x   a delta c
+========= ================== =============== =============================================
+step      error (EF14)       --              x -= c
+plain     none               --              x -= rate c
+ef21      what is known      g               g += c;  x -= rate g
+onebit    error (EF14)       m, v            m = c;  x -= rate m / (sqrt(v) + eps)
+amsgrad   what is known      g, m, v, w      g += c;  AMSGrad on g (w: the largest v so far)
+========= ================== =============== =============================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors import Compressor, add_to, decompress, make_compressor
+from flowerpress.compressors.feedback import contraction
+
+FloatVector = npt.NDArray[np.floating[Any]]
+Kept = dict[str, FloatVector]
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
+    """What a delta does.
+
+    Attributes
+    ----------
+    kept : tuple of str
+        Names of the vectors beside x, zero at first.
+    feedback : {"none", "error", "known"}
+        What a server adds to a quantity before it compresses it: nothing; the error it still owes
+        (EF14); or minus what is known already, the kept vector "g" (EF21, Markov compression).
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    feedback: ClassVar[str] = "none"
+
+    def bind(self, spec: str, shapes: Sequence[tuple[int, ...]]) -> tuple[Compressor, float]:
+        """Return the compressor of deltas for tensors of these shapes, and the scale of a delta.
+
+        Raises
+        ------
+        ValueError
+            The rule has a memory, and the compressor is neither contractive nor unbiased.
+        """
+        if self.feedback == "none":
+            return make_compressor(spec).bind_shapes(shapes), 1.0
+        return contraction(spec, shapes)
+
+    @abstractmethod
+    def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
+        """Apply a delta to `x` and `kept`, in place.
+
+        Parameters
+        ----------
+        packet : bytes
+            The delta is ``scale * decompress(packet)``.
+        rate : float
+            The step size that was published with it.
+
+        Raises
+        ------
+        PacketError
+            The packet is damaged; nothing is changed.
+        """
+
+    def dense(self, x: FloatVector, quantity: FloatVector, rate: float) -> FloatVector:
+        """Return the next model where the downlink is not compressed."""
+        return x - x.dtype.type(rate) * quantity
+
+
+@dataclass(frozen=True)
+class Step(Rule):
+    """x -= c: the step size is inside (two-way EF14)."""
+
+    feedback = "error"
+
+    def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
+        add_to(packet, x, -scale)
+
+    def dense(self, x: FloatVector, quantity: FloatVector, rate: float) -> FloatVector:
+        return x - quantity
+
+
+@dataclass(frozen=True)
+class Plain(Rule):
+    """x -= rate c, with no memory of what c left out."""
+
+    def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
+        add_to(packet, x, -scale * rate)
+
+
+@dataclass(frozen=True)
+class EF21(Rule):
+    """g += c; x -= rate g (EF21-BC: Fatkhullin et al. 2021, arXiv:2110.03294)."""
+
+    kept = ("g",)
+    feedback = "known"
+
+    def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
+        g = kept["g"]
+        add_to(packet, g, scale)
+        x -= x.dtype.type(rate) * g
+
+
+@dataclass(frozen=True)
+class OneBit(Rule):
+    """m = c; x -= rate m / (sqrt(v) + eps), v frozen (1-bit Adam: Tang et al. 2021)."""
+
+    eps: float = 1e-8
+
+    kept = ("m", "v")
+    feedback = "error"
+
+    def bind(self, spec: str, shapes: Sequence[tuple[int, ...]]) -> tuple[Compressor, float]:
+        """As `Rule.bind`; what has no bound (the paper's sign:scale=l2) goes unscaled."""
+        try:
+            return super().bind(spec, shapes)
+        except ValueError:
+            return make_compressor(spec).bind_shapes(shapes), 1.0
+
+    def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
+        m = decompress(packet, max_dim=x.size)
+        if m.dtype != x.dtype:
+            m = m.astype(x.dtype)
+        if scale != 1.0:
+            m *= m.dtype.type(scale)
+        kept["m"] = m
+        x -= x.dtype.type(rate) * m / (np.sqrt(kept["v"]) + x.dtype.type(self.eps))
+
+
+@dataclass(frozen=True)
+class AMSGrad(Rule):
+    """g += c, then AMSGrad's step on g (CDAdam: Wang, Lin, Chen 2022, arXiv:2111.00705)."""
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+
+    kept = ("g", "m", "v", "w")
+    feedback = "known"
+
+    def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
+        real = x.dtype.type
+        g, m, v, w = (kept[name] for name in self.kept)
+        add_to(packet, g, scale)
+        m *= real(self.beta1)
+        m += real(1 - self.beta1) * g
+        v *= real(self.beta2)
+        v += real(1 - self.beta2) * g * g
+        np.maximum(w, v, out=w)
+        x -= real(rate) * m / np.sqrt(w + real(self.eps))
+
+
+_RULES: dict[str, type[Rule]] = {
+    "step": Step,
+    "plain": Plain,
+    "ef21": EF21,
+    "onebit": OneBit,
+    "amsgrad": AMSGrad,
+}
+
+
+def make_rule(name: str, hyper: Mapping[str, Any]) -> Rule:
+    """Return the rule `name` with those of the hyperparameters that are its own.
+
+    Raises
+    ------
+    ValueError
+        Unknown name: lists the known ones.
+
+    Examples
+    --------
+    >>> make_rule("onebit", {"eps": 1e-3, "lr": 0.1})
+    OneBit(eps=0.001)
+    """
+    if name not in _RULES:
+        raise ValueError(f"unknown rule {name!r}: known are {', '.join(_RULES)}")
+    rule = _RULES[name]
+    own = {key: float(hyper[key]) for key in rule.__dataclass_fields__ if key in hyper}
+    return rule(**own)

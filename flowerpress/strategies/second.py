@@ -1,0 +1,57 @@
+"""Rounds with two exchanges: the workers answer, and are asked again for some coordinates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from flowerpress.protocol import Reply, encode_places
+from flowerpress.protocol.places import Places
+from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.population import Client
+from flowerpress.strategies.update import Update
+
+
+class TwoExchanges(CompressedStrategy):
+    """A strategy whose rounds ask twice.
+
+    The first answers go to `receive_first`; `places` says which coordinates are then asked of those
+    who answered; the second answers go to `receive`. A worker takes part in a step if its second
+    answer came in.
+    """
+
+    grid: Grid
+
+    @abstractmethod
+    def receive_first(self, update: Update) -> None:
+        """Add a first answer, or raise `PacketError` and change nothing."""
+
+    @abstractmethod
+    def places(self, answered: list[Client], server_round: int) -> Places:
+        """Return the coordinates to ask for, ascending, at least one."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As in `CompressedStrategy`; keeps the grid for the second exchange."""
+        self.grid = grid
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
+        """Take the first answers, ask again, and take the second ones."""
+        run = self.run
+        answers = run.exchange.answers(server_round, run.cohort, replies)
+        taken = run.take(server_round, answers, self.receive_first, self.dims(1), final=False)
+        if not taken:
+            return []
+        again = [client for client, _ in taken]
+        self.asked = self.places(again, server_round)
+        run.exchange.question += 1
+        places = encode_places(self.asked, self.model.layout.dim)
+        orders = run.orders(server_round, again, "train", stage=2, places=places)
+        messages = self.grid.send_and_receive(orders, timeout=self.timeout)
+        answers = run.exchange.answers(server_round, again, messages)
+        return run.take(server_round, answers, self.receive, self.dims(2))

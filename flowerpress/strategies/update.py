@@ -1,0 +1,46 @@
+"""One worker's update, checked as far as every algorithm checks it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors import add_to
+from flowerpress.strategies.population import Client
+
+FloatVector = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a worker sent in a round.
+
+    Attributes
+    ----------
+    client : Client
+        Who sent it.
+    mass : float
+        What the worker counts for, before it is divided by the total.
+    scale : float
+        The update stands for ``scale * decompress(packet)``.
+    packets : list of bytes
+        Frames of the right number, lengths and dtype; their payloads are not checked yet.
+    """
+
+    client: Client
+    mass: float
+    scale: float
+    packets: list[bytes]
+
+    def add_to(self, out: FloatVector) -> None:
+        """Do ``out += mass * scale * decompress(packet)`` with the first packet.
+
+        Raises
+        ------
+        PacketError
+            The packet is damaged; `out` is unchanged.
+        """
+        add_to(self.packets[0], out, self.mass * self.scale)
