@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from flowerpress.clients.dasha import DashaWorker
 from flowerpress.clients.dsgd import DSGDWorker
 from flowerpress.clients.ef14 import EF14Worker
 from flowerpress.clients.ef21 import EF21SGD2MWorker, EF21SGDMWorker, EF21Worker
+from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
 from flowerpress.clients.worker import Worker
 
 _WORKERS: dict[str, type[Worker]] = {
+    "dasha": DashaWorker,
+    "diana": EF21Worker,
     "dsgd": DSGDWorker,
     "ef14": EF14Worker,
     "ef21": EF21Worker,
     "ef21-sgd2m": EF21SGD2MWorker,
     "ef21-sgdm": EF21SGDMWorker,
     "fedavg": DSGDWorker,
+    "marina": MarinaWorker,
+    "pp-marina": PPMarinaWorker,
+    "vr-marina": VRMarinaWorker,
 }
 
 

@@ -30,11 +30,12 @@ def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> Floa
         A packet is damaged; the worker then holds no model.
     """
     downlink = str(order.hyper.get("downlink", ""))
-    if not downlink:
-        replica = Replica()
-        replica.follow(order.model, layout)
-        return replica.model
     rule = make_rule(str(order.hyper["rule"]), order.hyper)
+    if not downlink:
+        replica = Replica(rule)
+        replica.follow(order.model, layout)
+        state.vectors.update({_PREFIX + name: vector for name, vector in replica.kept.items()})
+        return replica.model
     _, scale = rule.bind(downlink, layout.shapes)
     vectors, numbers = state.vectors, state.numbers
     kept = {name: vectors[_PREFIX + name] for name in rule.kept if _PREFIX + name in vectors}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -69,11 +70,11 @@ class Job:
         rng = self.rng()
         steps, local_lr = int(self.hyper.get("local_steps", 1)), self.hyper.get("local_lr", 0.0)
         if steps == 1:
-            return self._one_gradient(x, rng)
+            return self.one_gradient(x, rng)
         rate = x.dtype.type(float(local_lr) or self.number("lr"))
         y, losses = x.copy(), []
         for _ in range(steps):
-            loss, gradient = self._one_gradient(y, rng)
+            loss, gradient = self.one_gradient(y, rng)
             losses.append(loss)
             y -= rate * gradient
         return float(np.mean(losses)), (x - y) / rate
@@ -93,7 +94,8 @@ class Job:
         order = self.instruction
         return np.random.default_rng([order.seed, self.client, order.round])
 
-    def _one_gradient(self, x: FloatVector, rng: np.random.Generator) -> tuple[float, FloatVector]:
+    def one_gradient(self, x: FloatVector, rng: np.random.Generator) -> tuple[float, FloatVector]:
+        """Return the loss and the gradient at `x` on the next batch of `rng`."""
         return self._checked(x, self.task.draw(rng))
 
     def _checked(self, x: FloatVector, batch: Batch) -> tuple[float, FloatVector]:
@@ -124,6 +126,8 @@ class Outgoing:
         The worker's new vectors; in force once the packet is made.
     staged : dict
         New vectors that are in force once the server says that it applied the packet.
+    numbers : dict
+        The worker's new numbers, in force with `kept`.
     dense : bool
         Whether to send it whole, whatever the compressor.
     """
@@ -132,6 +136,7 @@ class Outgoing:
     vector: FloatVector
     kept: dict[str, FloatVector] = field(default_factory=dict)
     staged: dict[str, FloatVector] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
     dense: bool = False
 
 
@@ -161,6 +166,8 @@ class Worker(ABC):
         ------
         ResyncError
             The worker's memory does not go with what it was asked.
+        ReplicaError
+            It needs a model that it was not sent.
         """
         loss, gradient = job.gradient(x)
         vector, kept = self.message(gradient, job)
@@ -191,13 +198,15 @@ class Worker(ABC):
         load_buffers(job)
         try:
             out = self.compute(x, job, sender)
+        except ReplicaError as error:
+            return Reply(job.client, order.version, status="snapshot", reason=str(error))
         except ResyncError as error:
             return Reply(job.client, order.version, status="resync", reason=str(error))
         compressor = make_compressor("identity") if out.dense else job.uplink()
         packet = sender.send(out.vector, compressor, order.version, job.draw()).data
         job.state.vectors.update(out.kept)
         job.state.vectors.update({name + _STAGED: vector for name, vector in out.staged.items()})
-        job.state.numbers["loss"] = out.loss
+        job.state.numbers |= {"loss": out.loss, **out.numbers}
         keep_sender(sender, job.state)
         return reply_with(job, sender, [packet])
 

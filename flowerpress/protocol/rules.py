@@ -9,6 +9,7 @@ rule      server's memory    kept beside x   a delta c
 ========= ================== =============== =============================================
 step      error (EF14)       --              x -= c
 plain     none               --              x -= rate c
+pair      none               previous        none: x comes whole
 ef21      what is known      g               g += c;  x -= rate g
 onebit    error (EF14)       m, v            m = c;  x -= rate m / (sqrt(v) + eps)
 amsgrad   what is known      g, m, v, w      g += c;  AMSGrad on g (w: the largest v so far)
@@ -104,6 +105,19 @@ class Plain(Rule):
 
 
 @dataclass(frozen=True)
+class Pair(Rule):
+    """x comes whole, and with it the model before it where a worker needs both (PP-MARINA)."""
+
+    kept = ("previous",)
+
+    def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
+        raise ValueError("this model comes whole, not as deltas")
+
+    def dense(self, x: FloatVector, quantity: FloatVector, rate: float) -> FloatVector:
+        return x - quantity
+
+
+@dataclass(frozen=True)
 class EF21(Rule):
     """g += c; x -= rate g (EF21-BC: Fatkhullin et al. 2021, arXiv:2110.03294)."""
 
@@ -168,6 +182,7 @@ class AMSGrad(Rule):
 _RULES: dict[str, type[Rule]] = {
     "step": Step,
     "plain": Plain,
+    "pair": Pair,
     "ef21": EF21,
     "onebit": OneBit,
     "amsgrad": AMSGrad,

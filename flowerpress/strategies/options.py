@@ -59,6 +59,13 @@ def require_fraction(name: str, value: object) -> None:
     require(held, name, value, "a number in (0, 1]")
 
 
+def require_number(name: str, value: object, *, least: float = 0.0, most: float = math.inf) -> None:
+    """Raise `ValueError` unless `value` is a finite number in [least, most]."""
+    held = _is_number(abs(value) if isinstance(value, float | int) else value, most=math.inf)
+    bounds = f"a number in [{least:g}, {most:g}]" if most < math.inf else f"a number >= {least:g}"
+    require(held and least <= value <= most, name, value, bounds)  # type: ignore[operator]
+
+
 def _is_number(value: object, *, above: float | None = None, most: float = math.inf) -> bool:
     """Whether `value` is a finite number >= 0, above `above` and not above `most`."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):

@@ -6,12 +6,28 @@ import inspect
 from typing import Any
 
 from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.dasha import Dasha
+from flowerpress.strategies.diana import Diana
 from flowerpress.strategies.dsgd import DSGD, FedAvg
 from flowerpress.strategies.ef14 import EF14
 from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
+from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
 
 _STRATEGIES: dict[str, type[CompressedStrategy]] = {
-    cls.name: cls for cls in (DSGD, EF14, EF21, EF21SGD2M, EF21SGDM, FedAvg)
+    cls.name: cls
+    for cls in (
+        DSGD,
+        EF14,
+        EF21,
+        EF21SGD2M,
+        EF21SGDM,
+        Dasha,
+        Diana,
+        FedAvg,
+        Marina,
+        PPMarina,
+        VRMarina,
+    )
 }
 
 

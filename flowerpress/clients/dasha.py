@@ -1,0 +1,45 @@
+"""DASHA: worker half.
+
+Tyurin, Richtarik 2023 (arXiv:2202.01268), Algorithm 1, gradient version.
+
+    1. receive x
+    2. d_i = gradient of f_i at x
+    3. send m_i = C_i(d_i - h_i - a (g_i - h_i)), a = 1/(2 omega + 1); the first time d_i, whole
+    4. g_i += m_i; h_i = d_i                    (both once the server says it applied m_i)
+
+A lost message is as if the worker had been absent: h_i stays too. The server half is in
+``strategies/dasha.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker
+from flowerpress.compressors import Traits
+from flowerpress.compressors.feedback import EF21Sender, Sender
+
+
+@dataclass
+class DashaSender(EF21Sender):
+    """As EF21's, but packets count in full: they are unbiased."""
+
+    def _scale(self, traits: Traits) -> float:
+        return 1.0
+
+
+class DashaWorker(Worker):
+    """Keeps g_i, which the server's mean contains, and the gradient h_i of the round before."""
+
+    sender = DashaSender
+
+    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+        loss, gradient = job.full_gradient(x)
+        h, g = job.state.vectors.get("h"), sender.memory
+        if h is None or g is None:  # the server holds nothing of this worker
+            return Outgoing(loss, gradient, staged={"h": gradient}, dense=True)
+        omega = job.uplink().traits(x.size, job.instruction.cohort).omega or 0.0
+        a = x.dtype.type(1.0 / (2.0 * omega + 1.0))
+        # The sender subtracts g_i: it sends C(vector - g_i).
+        vector = g + (gradient - h - a * (g - h))
+        return Outgoing(loss, vector, staged={"h": gradient})

@@ -1,0 +1,91 @@
+"""MARINA, VR-MARINA and PP-MARINA: worker half.
+
+Gorbunov, Burlachenko, Li, Richtarik 2021 (arXiv:2102.07845); with correlated compressors Szlendak,
+Tyurin, Richtarik 2022 (arXiv:2110.03300) and Panferov et al. 2024 (arXiv:2401.05518).
+
+    1. receive x and the coin c, the same for all
+    2. c = 1: send the gradient of f_i at x, whole
+       c = 0: send Q_i(gradient at x - gradient at x_previous)
+
+x_previous is the model of the round before: MARINA's worker keeps its gradient there, VR-MARINA's
+the model itself, since it takes one batch's gradient at both points. A PP-MARINA worker that was
+not asked in the round before is sent both models. The server half is in ``strategies/marina.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowerpress.clients.worker import FloatVector, Job, Outgoing, ResyncError, Worker
+from flowerpress.compressors.feedback import PlainSender, Sender
+from flowerpress.protocol import ReplicaError
+
+
+class MarinaWorker(Worker):
+    """Keeps the gradient at the model before."""
+
+    sender = PlainSender
+
+    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+        loss, gradient = job.full_gradient(x)
+        version = job.instruction.model.version
+        kept, numbers = {"gradient": gradient}, {"at": version}
+        if job.hyper["sync"]:
+            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
+        require_previous(job, "gradient", "at")
+        return Outgoing(loss, gradient - job.state.vectors["gradient"], kept, numbers=numbers)
+
+
+class VRMarinaWorker(Worker):
+    """Keeps the model before, and takes one batch's gradient at both."""
+
+    sender = PlainSender
+
+    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+        kept, numbers = {"x": x.copy()}, {"at": job.instruction.model.version}
+        if job.hyper["sync"]:
+            loss, gradient = self._whole(x, job)
+            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
+        require_previous(job, "x", "at")
+        loss, new = job.gradient(x)
+        _, old = job.gradient(job.state.vectors["x"].copy())
+        return Outgoing(loss, new - old, kept, numbers=numbers)
+
+    @staticmethod
+    def _whole(x: FloatVector, job: Job) -> tuple[float, FloatVector]:
+        """Return the gradient of all data, or the mean of some batches' (the online variant)."""
+        batches = int(job.hyper.get("sync_batches", 0))
+        if not batches:
+            return job.full_gradient(x)
+        rng = job.rng()
+        pairs = [job.one_gradient(x, rng) for _ in range(batches)]
+        gradient = np.mean([gradient for _, gradient in pairs], axis=0)
+        return float(np.mean([loss for loss, _ in pairs])), gradient
+
+
+class PPMarinaWorker(Worker):
+    """Keeps the last model it was sent, and is sent two where that is not the one before."""
+
+    sender = PlainSender
+
+    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+        state, version = job.state, job.instruction.model.version
+        sent = state.vectors.pop("replica.previous", None)
+        kept, numbers = {"x": x.copy()}, {"held": version}
+        loss, gradient = job.full_gradient(x)
+        if job.hyper["sync"]:
+            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
+        if sent is None and state.numbers.get("held") != version - 1:
+            state.numbers["held"] = -1
+            raise ReplicaError(f"this worker lacks model {version - 1}")
+        previous = state.vectors["x"].copy() if sent is None else sent
+        _, old = job.full_gradient(previous)
+        return Outgoing(loss, gradient - old, kept, numbers=numbers)
+
+
+def require_previous(job: Job, vector: str, number: str) -> None:
+    """Raise `ResyncError` unless what is kept belongs to the model before the one sent."""
+    version = job.instruction.model.version
+    if vector not in job.state.vectors or job.state.numbers.get(number) != version - 1:
+        at = job.state.numbers.get(number, "none")
+        raise ResyncError(f"this worker's last model is {at}, differences are from {version - 1}")

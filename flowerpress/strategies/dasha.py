@@ -1,0 +1,75 @@
+"""DASHA: server half.
+
+Tyurin, Richtarik 2023 (arXiv:2202.01268), Algorithm 1, gradient version.
+
+    1. x -= lr * g                              (g^0: the mean of the gradients at x^0, sent whole)
+    2. broadcast x
+    3. receive m_i = C_i(d_i - h_i - a (g_i - h_i)), a = 1/(2 omega + 1); g_i += m_i; h_i = d_i
+    4. g += sum over S of w_i m_i               (w_i of the WHOLE population: / n, not / |S|)
+
+d_i is the gradient of f_i at x, h_i the one before. As in MARINA differences are compressed, but
+never all workers at once must send whole gradients: g is the weighted mean of the workers' g_i at
+every moment. The worker half is in ``clients/dasha.py``.
+
+An absent, late or failed worker keeps g_i and h_i, and so does g: for sampling this is an
+extension, not the paper's DASHA-PP, which rescales by the probability of being asked. A new worker
+starts with its whole gradient. If a worker's g_i is lost, all workers start over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import Traits
+from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.diana import require_unbiased
+from flowerpress.strategies.options import require
+from flowerpress.strategies.population import Client
+from flowerpress.strategies.theoretical import TheoreticalStrategy
+from flowerpress.strategies.theory import dasha_lr
+from flowerpress.strategies.update import Update
+
+
+class Dasha(TheoreticalStrategy):
+    """Compressed differences of gradients, with a correction instead of whole gradients.
+
+    Parameters
+    ----------
+    compressor : str (default: "randk:0.01")
+        Unbiased, with known variance omega.
+    **options
+        As in `TheoreticalStrategy`.
+    """
+
+    name = "dasha"
+    summary_line = "compressed differences of gradients that never need all workers at once"
+    citation = "Tyurin, Richtarik 2023, arXiv:2202.01268"
+    shared = True
+
+    def __init__(self, *, compressor: str = "randk:0.01", **options: Any) -> None:
+        super().__init__(compressor=compressor, **options)
+        require_unbiased(self.name, self.compressor)
+        require(self.local_steps == 1, "local_steps", self.local_steps, "1: dasha has none")
+
+    def begin(self) -> None:
+        self._sum = np.zeros_like(self.model.x)
+
+    def forget(self) -> None:
+        self._sum[:] = 0
+
+    def receive(self, update: Update) -> None:
+        update.add_to(self._sum)
+
+    @property
+    def g(self) -> FloatVector:
+        """The server's estimate of the gradient: the weighted mean of the workers' g_i."""
+        return self._sum / self._sum.dtype.type(self.population.total)
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        g = self.g
+        self.model.move(g.dtype.type(self.lr) * g, server_round, self.lr)
+
+    def theory_lr(self, traits: Traits, n: int) -> float:
+        return dasha_lr(self.smoothness, traits.omega or 0.0, n)

@@ -1,0 +1,101 @@
+"""DIANA: server half.
+
+Mishchenko, Gorbunov, Takac, Richtarik 2019 (arXiv:1901.09269).
+
+    1. broadcast x
+    2. receive m_i = Q(d_i - h_i) from the workers S that answer; h_i += a_i m_i, a_i = 1/(1+omega)
+    3. g = h + mean over S of m_i               (unbiased: the mean is over those who answer)
+    4. h += sum over S of w_i a_i m_i           (w_i of the WHOLE population: / n, not / |S|)
+    5. x -= lr * g
+
+d_i is the gradient of f_i at x. h is the weighted mean of the workers' h_i at every moment; they
+learn the gradients at the solution, so that what is quantized goes to zero and no floor is left
+where f_i differ. The worker half is in ``clients/diana.py``.
+
+An absent, late or failed worker keeps h_i, and so does h. A new worker starts from h_i = 0. If a
+worker's h_i is lost, h cannot be corrected without it: all workers start over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import Traits, add_to, make_compressor
+from flowerpress.protocol import Hyper
+from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.options import check_options, require
+from flowerpress.strategies.population import Client
+from flowerpress.strategies.theoretical import TheoreticalStrategy
+from flowerpress.strategies.theory import diana_lr
+from flowerpress.strategies.update import Update
+
+_SOME_DIM = 1024  # whether a compressor is unbiased does not depend on the dimension
+
+
+class Diana(TheoreticalStrategy):
+    """Unbiased compression of differences to a learned shift.
+
+    Parameters
+    ----------
+    compressor : str (default: "randk:0.01")
+        Unbiased, with known variance omega: the shifts learn at rate 1/(1 + omega).
+    init : {"compressed", "dense"} (default: "compressed")
+        The first shift: zero, or a worker's gradient, sent whole.
+    **options
+        As in `TheoreticalStrategy`.
+    """
+
+    name = "diana"
+    summary_line = "unbiased differences to learned shifts: no floor where workers differ"
+    citation = "Mishchenko et al. 2019, arXiv:1901.09269"
+    shared = True
+
+    def __init__(
+        self, *, compressor: str = "randk:0.01", init: str = "compressed", **options: Any
+    ) -> None:
+        super().__init__(compressor=compressor, **options)
+        check_options({"init": init})
+        require(init in ("dense", "compressed"), "init", init, "dense or compressed")
+        require_unbiased(self.name, self.compressor)
+        self.init = init
+
+    def begin(self) -> None:
+        self._shifts = np.zeros_like(self.model.x)  # sum of m_i h_i, m_i the weight
+        self._change = np.zeros_like(self.model.x)
+        self._sum = np.zeros_like(self.model.x)
+
+    def forget(self) -> None:
+        self._shifts[:] = 0
+
+    def receive(self, update: Update) -> None:
+        update.add_to(self._change)
+        add_to(update.packets[0], self._sum, update.mass)
+
+    @property
+    def h(self) -> FloatVector:
+        """The weighted mean of the workers' shifts."""
+        return self._shifts / self._shifts.dtype.type(self.population.total)
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        real = self._sum.dtype.type
+        g = self.h + self._sum / real(sum(map(self.population.mass, answered)))
+        self._shifts += self._change
+        self._change[:] = 0
+        self._sum[:] = 0
+        self.model.move(real(self.lr) * g, server_round, self.lr)
+
+    def theory_lr(self, traits: Traits, n: int) -> float:
+        return diana_lr(self.smoothness, traits.omega or 0.0, n)
+
+    def hyper(self) -> Hyper:
+        return {**super().hyper(), "init": self.init}
+
+
+def require_unbiased(name: str, spec: str) -> None:
+    """Raise `ValueError` unless the compressor is unbiased, with known variance."""
+    traits = make_compressor(spec).traits(_SOME_DIM)
+    known = traits.unbiased and traits.omega is not None
+    expected = f"unbiased, with known variance, for {name}: randk, qsgd, natural; or use ef21"
+    require(known, "compressor", spec, expected)

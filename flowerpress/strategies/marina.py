@@ -1,0 +1,256 @@
+"""MARINA, VR-MARINA and PP-MARINA: server half.
+
+Gorbunov, Burlachenko, Li, Richtarik 2021 (arXiv:2102.07845); with correlated compressors Szlendak,
+Tyurin, Richtarik 2022 (arXiv:2110.03300) and Panferov et al. 2024 (arXiv:2401.05518).
+
+    1. toss one coin for all: c = 1 with probability p (and in the first round)
+    2. broadcast x
+    3. c = 1: receive the gradients d_i whole;         g  = sum of w_i d_i
+       c = 0: receive Q_i(d_i(x) - d_i(x_previous));   g += sum of w_i Q_i(.)
+    4. x_previous = x;  x -= lr * g
+
+d_i is the full gradient of f_i; for VR-MARINA, where c = 0, one batch's, the same at both points.
+PP-MARINA asks a sample S where c = 0 and adds the mean over S, not over all: its workers keep
+nothing that an absent one could be behind with. The worker half is in ``clients/marina.py``.
+
+MARINA and VR-MARINA need every worker in every round: g would be wrong for ever after without one
+worker's difference. A round that lacks an answer is void (the model stays), and the next one asks
+for whole gradients; several void rounds in a row end the run and say who is missing. A worker that
+lost its memory, or joins, makes the next round one of whole gradients. PP-MARINA needs everyone
+where c = 1 only.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import Traits
+from flowerpress.protocol import Hyper, ModelPart
+from flowerpress.strategies.errors import RoundError
+from flowerpress.strategies.options import require, require_number
+from flowerpress.strategies.population import Client
+from flowerpress.strategies.theoretical import TheoreticalStrategy
+from flowerpress.strategies.theory import (
+    Smoothness,
+    best_p,
+    marina_lr,
+    pp_marina_lr,
+    variance_constants,
+    vr_marina_lr,
+)
+from flowerpress.strategies.update import Update
+
+log = logging.getLogger("flowerpress")
+_COIN_STREAM = 0xC0
+_VOID_ROUNDS = 5  # in a row, until the run ends
+
+
+class Marina(TheoreticalStrategy):
+    """Whole gradients now and then, compressed differences in between.
+
+    Parameters
+    ----------
+    compressor : str (default: "randk:0.01")
+        Of the differences: independent (randk, qsgd), correlated (cq, permk), or contractive.
+    p : float (default: 0)
+        Probability of a round with whole gradients. 0: what a compressed vector takes of a dense
+        one's bits; with lr="theory" the p that sends the fewest bits.
+    weights : {"uniform", "num-examples"} (default: "uniform")
+        What (A, B) are stated for is the plain mean.
+    **options
+        As in `TheoreticalStrategy`; `fraction_train` and `local_steps` must be 1.
+    """
+
+    name = "marina"
+    summary_line = "whole gradients now and then, compressed differences in between"
+    citation = "Gorbunov et al. 2021, arXiv:2102.07845; Szlendak et al. 2022, arXiv:2110.03300"
+
+    def __init__(
+        self,
+        *,
+        compressor: str = "randk:0.01",
+        p: float = 0.0,
+        weights: str = "uniform",
+        **options: Any,
+    ) -> None:
+        super().__init__(compressor=compressor, weights=weights, **options)
+        require_number("p", p, most=1.0)
+        require(self.local_steps == 1, "local_steps", self.local_steps, f"1: {self.name} has none")
+        self._require_everyone()
+        self.p = p
+
+    def _require_everyone(self) -> None:
+        fraction = self.fraction_train
+        require(fraction == 1.0, "fraction_train", fraction, "1.0: use pp-marina to sample workers")
+
+    def reset(self) -> None:
+        super().reset()
+        self.coin, self.sync, self._void = 0.0, True, 0
+        self._agreed: set[int] = set()  # whose gradients g is made of
+        self._missing: list[int] = []
+
+    def begin(self) -> None:
+        self._sum = np.zeros_like(self.model.x)
+        self.g = np.zeros_like(self.model.x)
+
+    def fraction(self, server_round: int) -> float:
+        """Toss the coin, before the cohort is drawn."""
+        rng = np.random.default_rng([self.seed, server_round, _COIN_STREAM])
+        # In the first round p may not be known yet, and gradients go whole anyway.
+        self.sync = bool(rng.random() < self.coin) or not self._agreed
+        return 1.0
+
+    def plan(self, cohort: list[Client], server_round: int) -> None:
+        """Ask for whole gradients wherever differences would not add up."""
+        super().plan(cohort, server_round)
+        if self._void >= _VOID_ROUNDS:
+            raise RoundError(
+                f"round {server_round}: {self.name} needs every client, and clients "
+                f"{self._missing} have not answered for {self._void} rounds: restart them, or use "
+                "pp-marina, dasha or ef21, which go on without"
+            )
+        self.sync = self.sync or self._agreed != set(self.population.clients)
+        self._void += 1  # until `step` finds all there
+        self._missing = sorted(self.population.clients)
+        self._sum[:] = 0
+
+    def settle(self, traits: Traits, n: int) -> None:
+        """Settle p, and lr by theory."""
+        share = min(1.0, traits.bits / (8.0 * self.model.x.itemsize * self.model.layout.dim))
+        if self.theory and not self.p:
+            self.coin = best_p(lambda p: self.lr_for(traits, n, p), share)
+        else:
+            self.coin = self.p or share
+        super().settle(traits, n)
+        log.info("%s: p = %.3g", self.name, self.coin)
+
+    def theory_lr(self, traits: Traits, n: int) -> float:
+        return self.lr_for(traits, n, self.coin)
+
+    def lr_for(self, traits: Traits, n: int, p: float) -> float:
+        """Return the step size by theory for `n` workers and coin `p`."""
+        ab = variance_constants(traits, n)
+        return marina_lr(self.smoothness, ab, p, unbiased=traits.unbiased)
+
+    def receive(self, update: Update) -> None:
+        update.add_to(self._sum)
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        self._missing = sorted(set(self.population.clients) - {client.id for client in answered})
+        if self._missing:
+            log.warning("round %d is void: no answer of clients %s", server_round, self._missing)
+            self._agreed.clear()
+        else:
+            self._void = 0
+            self._agreed = set(self.population.clients)
+            self._move(self.population.total, server_round)
+
+    def _move(self, mass: float, server_round: int) -> None:
+        """Update g by the sum received over `mass`, and take the step."""
+        mean = self._sum / self._sum.dtype.type(mass)
+        self.g = mean if self.sync else self.g + mean
+        self.model.move(self.g.dtype.type(self.lr) * self.g, server_round, self.lr)
+
+    def hyper(self) -> Hyper:
+        return {**super().hyper(), "sync": self.sync}
+
+
+class VRMarina(Marina):
+    """MARINA on batches: differences of one batch's gradients at two models.
+
+    Parameters
+    ----------
+    sync_batches : int (default: 0)
+        Batches averaged where gradients go whole; 0: all of a worker's data (finite sums).
+    smoothness_batch : float (default: 0)
+        The constant of one batch's differences, for lr="theory" (the paper's L / sqrt(b')).
+    **options
+        As in `Marina`.
+    """
+
+    name = "vr-marina"
+    summary_line = "MARINA on batches, the same batch at two models"
+    citation = "Gorbunov et al. 2021, arXiv:2102.07845"
+
+    def __init__(
+        self, *, sync_batches: int = 0, smoothness_batch: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        require(sync_batches >= 0, "sync_batches", sync_batches, "a whole number >= 0")
+        s = self.smoothness
+        self.smoothness = Smoothness(s.L, s.L_plus, s.L_pm, smoothness_batch)
+        self.sync_batches = sync_batches
+
+    def lr_for(self, traits: Traits, n: int, p: float) -> float:
+        if traits.omega is None or not traits.unbiased:
+            raise ValueError("vr-marina has a theory for unbiased compressors only: give lr")
+        return vr_marina_lr(self.smoothness, traits.omega, n, p)
+
+    def hyper(self) -> Hyper:
+        return {**super().hyper(), "sync_batches": self.sync_batches}
+
+
+class PPMarina(Marina):
+    """MARINA with a sample of the workers in the rounds of differences.
+
+    Parameters
+    ----------
+    fraction_train : float (default: 0.5)
+        Share of the workers asked for differences; where gradients go whole, all are asked.
+    **options
+        As in `Marina`.
+    """
+
+    name = "pp-marina"
+    summary_line = "MARINA with sampled workers between rounds of whole gradients"
+    citation = "Gorbunov et al. 2021, arXiv:2102.07845"
+    rule = "pair"
+
+    def __init__(self, *, fraction_train: float = 0.5, **options: Any) -> None:
+        super().__init__(fraction_train=fraction_train, **options)
+
+    def _require_everyone(self) -> None:
+        require(
+            self.fraction_train > 0, "fraction_train", self.fraction_train, "a number in (0, 1]"
+        )
+
+    def fraction(self, server_round: int) -> float:
+        everyone = super().fraction(server_round)
+        # Who joined since must be in g: by whole gradients of all.
+        self.sync = self.sync or self._agreed != set(self.population.clients)
+        return everyone if self.sync else self.fraction_train
+
+    def plan(self, cohort: list[Client], server_round: int) -> None:
+        sync = self.sync
+        super().plan(cohort, server_round)
+        self.sync = sync  # the cohort is a sample: who joined just now waits for the next round
+        if not sync:
+            self._void, self._missing = 0, []
+
+    def settle(self, traits: Traits, n: int) -> None:
+        self._asked = max(int(n * self.fraction_train), self.min_train_nodes, 1)
+        super().settle(traits, n)
+        if not self.p and not self.theory:
+            self.coin *= min(1.0, self._asked / n)
+
+    def lr_for(self, traits: Traits, n: int, p: float) -> float:
+        if traits.omega is None or not traits.unbiased:
+            raise ValueError("pp-marina has a theory for unbiased compressors only: give lr")
+        return pp_marina_lr(self.smoothness, traits.omega, self._asked, p)
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        previous = self.model.x
+        if self.sync:
+            super().step(answered, server_round)
+        else:
+            self._move(sum(map(self.population.mass, answered)), server_round)
+        if self.model.x is not previous:
+            self.model.replica.kept["previous"] = previous
+
+    def part_for(self, client: Client) -> ModelPart:
+        model = self.model
+        knows = self.sync or client.held == model.version - 1
+        return model.whole() if knows else model.snapshot()

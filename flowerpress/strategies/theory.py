@@ -1,0 +1,142 @@
+"""Step sizes and coins by the papers' theorems.
+
+Smoothness of f = mean of f_i, over n workers:
+
+======= ==========================================================================================
+L       |grad f(x) - grad f(y)| <= L |x - y|
+L_plus  mean |grad f_i(x) - grad f_i(y)|^2 <= L_plus^2 |x - y|^2
+L_pm    the same mean, minus |grad f(x) - grad f(y)|^2, <= L_pm^2 |x - y|^2: zero iff all f_i
+        differ by linear terms only (Szlendak, Tyurin, Richtarik 2022, arXiv:2110.03300)
+======= ==========================================================================================
+
+A collection of compressors C_i is in U(A, B) if each is unbiased and
+E|mean C_i(a_i) - mean a_i|^2 <= A mean |a_i|^2 - B |mean a_i|^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flowerpress.compressors import Traits
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """The constants above; `L_batch` is of single batches' differences (VR-MARINA's L / sqrt(b')).
+
+    Unknown ones are the worst the known ones allow: L_plus = L_pm = L_batch = L.
+    """
+
+    L: float
+    L_plus: float = 0.0
+    L_pm: float = -1.0
+    L_batch: float = 0.0
+
+    @property
+    def plus(self) -> float:
+        """L_plus, or L where it was not given."""
+        return self.L_plus or self.L
+
+    @property
+    def pm(self) -> float:
+        """L_pm, or L_plus where it was not given."""
+        return self.L_pm if self.L_pm >= 0 else self.plus
+
+    @property
+    def batch(self) -> float:
+        """L_batch, or L_plus where it was not given."""
+        return self.L_batch or self.plus
+
+
+def variance_constants(traits: Traits, cohort: int) -> tuple[float, float]:
+    """Return (A, B) of independent or correlated copies of a compressor in a cohort of n.
+
+    Stated ones, else (omega / n, 0). A biased contraction has (1 - alpha, 0), by Jensen's
+    inequality; see `marina_lr` for what that costs.
+
+    Raises
+    ------
+    ValueError
+        The compressor states none of these.
+    """
+    if traits.ab is not None:
+        return traits.ab
+    if traits.unbiased and traits.omega is not None:
+        return traits.omega / cohort, 0.0
+    if traits.alpha is not None:
+        return 1.0 - traits.alpha, 0.0
+    raise ValueError("this compressor states no constants: no step size follows; give lr a number")
+
+
+def marina_lr(s: Smoothness, ab: tuple[float, float], p: float, *, unbiased: bool = True) -> float:
+    """MARINA's step size (Szlendak et al. 2022, Theorem 4).
+
+    With V = (A - B) L_plus^2 + B L_pm^2 it is 1 / (L + sqrt((1 - p) / p V)). A biased collection
+    loses the cross term of the error's recursion; by Young's inequality
+    G' <= (1 - p / 2) G + K |x' - x|^2 with K = (1 - p) (2 - p) / p V; hence
+    1 / (L + sqrt(2 K / p)).
+
+    Examples
+    --------
+    >>> round(marina_lr(Smoothness(1.0), (3.0, 0.0), 0.25), 6)
+    0.25
+    >>> marina_lr(Smoothness(1.0, L_pm=0.0), (1.0, 1.0), 0.1)
+    1.0
+    """
+    a, b = ab
+    v = (a - b) * s.plus**2 + b * s.pm**2
+    if unbiased:
+        return 1.0 / (s.L + math.sqrt((1 - p) / p * v))
+    return 1.0 / (s.L + math.sqrt(2 * (1 - p) * (2 - p) / p**2 * v))
+
+
+def vr_marina_lr(s: Smoothness, omega: float, n: int, p: float) -> float:
+    """VR-MARINA's step size (Gorbunov et al. 2021); L_batch^2 is the paper's L^2 / b'."""
+    v = omega * s.plus**2 + (1 + omega) * s.batch**2
+    return 1.0 / (s.L + math.sqrt((1 - p) / (p * n) * v))
+
+
+def pp_marina_lr(s: Smoothness, omega: float, asked: int, p: float) -> float:
+    """PP-MARINA's step size, `asked` workers in a round (Gorbunov et al. 2021, Theorem 4.1)."""
+    return 1.0 / (s.L + s.plus * math.sqrt((1 - p) * (1 + omega) / (p * asked)))
+
+
+def diana_lr(s: Smoothness, omega: float, n: int) -> float:
+    """DIANA's step size for convex f_i: 1 / (L_plus (1 + 6 omega / n)).
+
+    (Gorbunov, Hanzely, Richtarik 2020, arXiv:1905.11261: A = (1 + 2 omega / n) L, C = a L,
+    M = 4 omega / (n a), and 1 / (A + C M).) Their L bounds every L_i; give it as L_plus.
+    """
+    return 1.0 / (max(s.L, s.plus) * (1 + 6 * omega / n))
+
+
+def dasha_lr(s: Smoothness, omega: float, n: int) -> float:
+    """DASHA's step size: 1 / (L + L_plus sqrt(16 omega (2 omega + 1) / n)).
+
+    (Tyurin, Richtarik 2023, arXiv:2202.01268, Theorem 6.1.)
+    """
+    return 1.0 / (s.L + s.plus * math.sqrt(16 * omega * (2 * omega + 1) / n))
+
+
+def best_p(lr: Callable[[float], float], share: float) -> float:
+    """Return the coin that sends the fewest bits for one unit of progress.
+
+    A round takes (p + (1 - p) share) of a dense vector, and 1 / lr(p) rounds make a unit; the
+    product is minimised over 1000 values of p per factor of 10 from 1e-7 to 1.
+
+    Parameters
+    ----------
+    lr : callable
+        Step size by theory for a given p.
+    share : float
+        Bits of a compressed vector over those of a dense one.
+
+    Examples
+    --------
+    >>> round(best_p(lambda p: marina_lr(Smoothness(1.0), (0.15, 0.0), p), 1 / 16), 3)
+    0.035
+    """
+    coins = [10 ** (-i / 1000) for i in range(7001)]
+    return min(coins, key=lambda p: (p + (1 - p) * share) / lr(p))
