@@ -13,7 +13,12 @@ from flowerpress.compressors.kernels import numba_kernels, numpy_kernels, philox
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 4223, 4224, 4225, 12_416, 33_333, 300_001])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_crc_is_that_of_zlib(size, offset):
+@pytest.mark.parametrize("carryless", [False, True])
+def test_crc_is_that_of_zlib(size, offset, carryless, monkeypatch):
+    if carryless and not numba_kernels.has_carryless():
+        pytest.skip("the processor has no carry-less product")
+    monkeypatch.setattr(numba_kernels, "_CARRYLESS", carryless)
+    monkeypatch.setattr(numba_kernels, "_SHORT", 4096)
     data = np.random.default_rng(size).integers(0, 256, size + offset, dtype=np.uint8)[offset:]
     for start in (0, 1, 0xFFFFFFFF, 0x12345678):
         assert numba_kernels.crc32(data, start) == zlib.crc32(data, start)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import affine
-from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.jit import empty_words, jit
 from flowerpress.compressors.kernels.jit_levels import rounding_words
 from flowerpress.compressors.kernels.jit_packing import (
     pack_block,
@@ -106,7 +106,8 @@ def _uniform_pack(
     packed: U32,
     rest: U8,
 ) -> None:
-    codes, words = np.empty(BLOCK, dtype=np.uint32), np.full(BLOCK, HALF)
+    codes, words = empty_words(BLOCK), empty_words(BLOCK)
+    words[:] = HALF
     owner = 0
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)
@@ -141,7 +142,8 @@ def _max_uniform_pack(
     packed: U32,
     rest: U8,
 ) -> None:
-    codes, words = np.empty(BLOCK, dtype=np.uint32), np.full(BLOCK, HALF)
+    codes, words = empty_words(BLOCK), empty_words(BLOCK)
+    words[:] = HALF
     owner = 0
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)
@@ -167,8 +169,7 @@ def _affine_add(
     width: int,
     out: Floats,
 ) -> None:
-    codes = np.empty(BLOCK, dtype=np.uint32)
-    points = np.empty(BLOCK, dtype=out.dtype)
+    codes, points = empty_words(BLOCK), empty_words(2 * BLOCK).view(out.dtype)
     owner = 0
     for start in range(0, out.size, BLOCK):
         stop = min(start + BLOCK, out.size)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.jit import empty_words, jit
 from flowerpress.compressors.kernels.jit_packing import pack_rest, unpack_rest
 from flowerpress.compressors.kernels.pack_lanes import pack_1
 from flowerpress.compressors.kernels.sum_lanes import (
@@ -102,7 +102,7 @@ def _folded(lanes: Floats) -> Any:
 def block_sums(x: Floats, offsets: I64, square: bool) -> F64:
     """Return the sum of magnitudes or squares of each block."""
     sums = np.empty(offsets.size - 1, dtype=np.float64)
-    lanes = np.empty(LANES, dtype=np.float64)
+    lanes = empty_words(2 * LANES).view(np.float64)
     for block in range(sums.size):
         start, stop = offsets[block], offsets[block + 1]
         total = chunk_sum(x[start : min(start + BLOCK, stop)], square, lanes)
@@ -121,7 +121,7 @@ def _sign_codes(x: Floats, codes: U32) -> None:
 @jit
 def sign_pack(x: Floats, packed: U32, rest: U8) -> None:
     """Pack the signs of whole blocks into words and of the rest into bytes."""
-    codes = np.empty(BLOCK, dtype=np.uint32)
+    codes = empty_words(BLOCK)
     blocks = x.size // BLOCK
     for block in range(blocks):
         _sign_codes(x[block * BLOCK : (block + 1) * BLOCK], codes)
@@ -135,8 +135,8 @@ def sign_pack_with_sums(
     x: Floats, offsets: I64, square: bool, sums: F64, packed: U32, rest: U8
 ) -> None:
     """Find the sum of each block and pack the signs as it passes; see `kernels.sums`."""
-    codes = np.empty(BLOCK, dtype=np.uint32)
-    lanes = np.empty(LANES, dtype=np.float64)
+    codes = empty_words(BLOCK)
+    lanes = empty_words(2 * LANES).view(np.float64)
     for block in range(sums.size):
         for start in range(offsets[block], offsets[block + 1], BLOCK):
             stop = min(start + BLOCK, offsets[block + 1])
@@ -158,7 +158,7 @@ def _add_signs(codes: U32, term: Any, out: Floats) -> None:
 @jit
 def sign_add(packed: U32, rest: U8, terms: Floats, offsets: I64, out: Floats) -> None:
     """Add the term of its block, with its sign, to each coordinate."""
-    codes = np.empty(BLOCK, dtype=np.uint32)
+    codes = empty_words(BLOCK)
     owner = 0
     for start in range(0, out.size, BLOCK):
         stop = min(start + BLOCK, out.size)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels.countsketch import MOST_ROWS, shifts
-from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+from flowerpress.compressors.kernels.jit import block_keys, empty_words, jit, mix
 
 __all__ = ["MOST_ROWS", "shifts", "sketch", "unsketch"]
 
@@ -59,7 +59,7 @@ def _take_signed(cells: Floats, words: U32, row: np.uint32, said: Floats) -> Non
 @jit
 def _sketch(x: Floats, moved: U32, k0: np.uint32, k1: np.uint32, table: Floats) -> None:
     rows, columns = table.shape
-    words = np.empty(_PIECE, dtype=np.uint32)
+    words = empty_words(_PIECE)
     at = 0
     while at < x.size:
         chunk, place = at // columns, at % columns
@@ -87,7 +87,7 @@ def _order(low: Floats, high: Floats) -> None:
 @jit
 def _unsketch(table: Floats, moved: U32, k0: np.uint32, k1: np.uint32, out: Floats) -> None:
     rows, columns = table.shape
-    words = np.empty(_PIECE, dtype=np.uint32)
+    words = empty_words(_PIECE)
     said = np.empty((rows, _PIECE), dtype=table.dtype)
     zero = table.dtype.type(0)
     at = 0

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import cq
-from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+from flowerpress.compressors.kernels.jit import block_keys, empty_words, jit, mix
 from flowerpress.compressors.kernels.jit_affine import split, store
 from flowerpress.compressors.kernels.jit_levels import rounding_words
 from flowerpress.compressors.kernels.packing import packed_bytes
@@ -58,12 +58,13 @@ def _fixed(
 
 
 @jit
-def _codes(fixed: I32, places: U32, own: U32, cohort: int, digits: int, codes: U32) -> None:
-    mask, up, down = np.uint32((1 << digits) - 1), np.int64(32 - digits), np.uint32(digits)
+def _codes(fixed: I32, places: U32, own: U32, cohort: np.uint32, digits: int, codes: U32) -> None:
+    mask, up, down = np.uint32((1 << digits) - 1), np.uint64(32 - digits), np.uint32(digits)
     for i in range(fixed.size):
         value = np.uint32(fixed[i])
-        rest = (np.int64(np.uint32(value & mask)) * np.int64(cohort)) << up
-        spread = (np.int64(places[i]) << np.int64(32)) + np.int64(own[i])
+        # Of 32 by 32 bits: a product of 64-bit numbers takes three times as long.
+        rest = (np.uint64(np.uint32(value & mask)) * np.uint64(cohort)) << up
+        spread = (np.uint64(places[i]) << np.uint64(32)) | np.uint64(own[i])
         level = np.uint32(value >> (down & FIVE_BITS))
         codes[i] = np.uint32(level + np.uint32(1)) if spread < rest else level
 
@@ -84,8 +85,8 @@ def _correlated_pack(
     packed: U32,
     rest: U8,
 ) -> None:
-    places, own = np.empty(BLOCK, dtype=np.uint32), np.empty(BLOCK, dtype=np.uint32)
-    codes, fixed = np.empty(BLOCK, dtype=np.uint32), np.empty(BLOCK, dtype=np.int32)
+    places, own, codes = empty_words(BLOCK), empty_words(BLOCK), empty_words(BLOCK)
+    fixed = empty_words(BLOCK).view(np.int32)
     largest, order = np.int32(top << digits), rank
     for start in range(0, x.size, BLOCK):
         stop, block = min(start + BLOCK, x.size), start // BLOCK
@@ -97,7 +98,7 @@ def _correlated_pack(
         _places(places, np.uint32(cohort), np.uint32(order))
         size = stop - start
         _fixed(x[start:stop], reach, scale, np.int32(offsets[block]), largest, fixed)
-        _codes(fixed[:size], places, own, cohort, digits, codes)
+        _codes(fixed[:size], places, own, np.uint32(cohort), digits, codes)
         store(codes, start, stop, width, packed, rest)
 
 

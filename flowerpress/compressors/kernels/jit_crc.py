@@ -5,6 +5,10 @@ elements: it has the same terms 1024 times as far apart. A message is taken as r
 row times x**(32 * 1024) is congruent to the sum of that row times x**(1024 e) over the other terms
 x**e of P, so a row may be struck out if it is added to 14 of the 32 rows that follow it. What is
 left in the last 32 rows has the CRC of the whole.
+
+With carry-less products one row is left: 128 bits at a time, the halves of a row are multiplied by
+powers of x that carry them to the next row, modulo P (Gopal et al., "Fast CRC computation for
+generic polynomials using PCLMULQDQ instruction", Intel 2009).
 """
 
 from __future__ import annotations
@@ -13,12 +17,36 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.jit_intrinsics import carryless_fold
 
 U32 = npt.NDArray[np.uint32]
 
 WORDS = 32  # of a row
 ROWS = 32  # that are left
 _BATCH = 96  # rows between two moves of the window: both fit the first-level cache
+
+
+def _carried(bits: int) -> np.uint64:
+    """Return ``x**bits`` modulo P, lowest power in the highest of 33 bits.
+
+    >>> hex(_carried(544)), hex(_carried(480))
+    ('0x154442bd4', '0x1c6e41596')
+    """
+    power = 1
+    for _ in range(bits):
+        power = power << 1 ^ (_POLYNOMIAL if power >> 31 else 0)
+    return np.uint64(int(f"{power:032b}"[::-1], 2) << 1)
+
+
+_POLYNOMIAL = 0x104C11DB7
+# Half a row's 128 bits is carried to the next row; the products come out 32 bits short or long.
+_LOW, _HIGH = _carried(1024 + 32), _carried(1024 - 32)
+
+
+@jit
+def fold_carryless(message: U32, state: U32) -> None:
+    """Reduce `message`, of whole rows, and the row before it to one row, `state`."""
+    carryless_fold(message, state, _LOW, _HIGH)
 
 
 @jit

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+from flowerpress.compressors.kernels.jit import WEYL, block_keys, first_word, jit, state
+from flowerpress.compressors.kernels.jit_intrinsics import butterflies
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -41,8 +42,9 @@ def _flip(
         count = min(1024 - place, x.size - at)
         b0, b1 = block_keys(k0, k1, (first + at) // 1024)
         source, target = x[at : at + count], out[at : at + count]
+        weyl = WEYL[place : place + count]
         for i in range(count):
-            word = mix(np.uint32(np.uint32(place) + np.uint32(i)), b0, b1)
+            word = first_word(state(weyl[i], b0, b1))
             negative = np.uint32(np.uint32(word >> bit) & np.uint32(1))
             target[i] = source[i] * (-scale if negative else scale)
         at += count
@@ -58,9 +60,9 @@ def _flip_in_place(
         place = (first + at) % 1024
         count = min(1024 - place, x.size - at)
         b0, b1 = block_keys(k0, k1, (first + at) // 1024)
-        piece = x[at : at + count]
+        piece, weyl = x[at : at + count], WEYL[place : place + count]
         for i in range(count):
-            word = mix(np.uint32(np.uint32(place) + np.uint32(i)), b0, b1)
+            word = first_word(state(weyl[i], b0, b1))
             negative = np.uint32(np.uint32(word >> bit) & np.uint32(1))
             piece[i] = piece[i] * (-scale if negative else scale)
         at += count
@@ -74,40 +76,77 @@ def _eight(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> An
     return a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
 
 
+@jit
+def _first_distances(x: Floats) -> None:
+    for at in range(0, x.size, 16):
+        butterflies(x, at)
+
+
 # One function for each distance: with constant strides the compiler knows that the eight places
 # differ, and does eight or sixteen butterflies with one instruction.
 
 
 @jit
-def _distances_1_2_4(x: Floats) -> None:
-    for at in range(0, x.size, 8):
-        v = x[at : at + 8]
-        v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7] = _eight(
-            v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
-        )
-
-
-@jit
-def _distances_8_16_32(x: Floats) -> None:
-    for at in range(0, x.size, 64):
-        v = x[at : at + 64]
-        for i in range(8):
-            v[i], v[i + 8], v[i + 16], v[i + 24], v[i + 32], v[i + 40], v[i + 48], v[i + 56] = (
+def _distances_16_32_64(x: Floats) -> None:
+    for at in range(0, x.size, 128):
+        v = x[at : at + 128]
+        for i in range(16):
+            v[i], v[i + 16], v[i + 32], v[i + 48], v[i + 64], v[i + 80], v[i + 96], v[i + 112] = (
                 _eight(
-                    v[i], v[i + 8], v[i + 16], v[i + 24], v[i + 32], v[i + 40], v[i + 48], v[i + 56]
+                    v[i],
+                    v[i + 16],
+                    v[i + 32],
+                    v[i + 48],
+                    v[i + 64],
+                    v[i + 80],
+                    v[i + 96],
+                    v[i + 112],
                 )
             )
 
 
 @jit
-def _distances_64_128_256(x: Floats) -> None:
-    for at in range(0, x.size, 512):
-        u, v = x[at : at + 256], x[at + 256 : at + 512]
-        for i in range(64):
-            u[i], u[i + 64], u[i + 128], u[i + 192], v[i], v[i + 64], v[i + 128], v[i + 192] = (
+def _distances_128_256_512(x: Floats) -> None:
+    for at in range(0, x.size, 1024):
+        u, v = x[at : at + 512], x[at + 512 : at + 1024]
+        for i in range(128):
+            u[i], u[i + 128], u[i + 256], u[i + 384], v[i], v[i + 128], v[i + 256], v[i + 384] = (
                 _eight(
-                    u[i], u[i + 64], u[i + 128], u[i + 192], v[i], v[i + 64], v[i + 128], v[i + 192]
+                    u[i],
+                    u[i + 128],
+                    u[i + 256],
+                    u[i + 384],
+                    v[i],
+                    v[i + 128],
+                    v[i + 256],
+                    v[i + 384],
                 )
+            )
+
+
+@jit
+def _distances_1024_2048_4096(x: Floats) -> None:
+    for at in range(0, x.size, 8192):
+        u, v = x[at : at + 4096], x[at + 4096 : at + 8192]
+        for i in range(1024):
+            (
+                u[i],
+                u[i + 1024],
+                u[i + 2048],
+                u[i + 3072],
+                v[i],
+                v[i + 1024],
+                v[i + 2048],
+                v[i + 3072],
+            ) = _eight(
+                u[i],
+                u[i + 1024],
+                u[i + 2048],
+                u[i + 3072],
+                v[i],
+                v[i + 1024],
+                v[i + 2048],
+                v[i + 3072],
             )
 
 
@@ -124,15 +163,18 @@ def _distance(x: Floats, distance: int) -> None:
 def _transform(x: Floats) -> None:
     """Do all butterflies of one block, from the shortest distance to the longest."""
     distance = 1
-    if x.size >= 8:
-        _distances_1_2_4(x)
-        distance = 8
-    if x.size >= 64:
-        _distances_8_16_32(x)
-        distance = 64
-    if x.size >= 512:
-        _distances_64_128_256(x)
-        distance = 512
+    if x.size >= 16:
+        _first_distances(x)
+        distance = 16
+    if x.size >= 128:
+        _distances_16_32_64(x)
+        distance = 128
+    if x.size >= 1024:
+        _distances_128_256_512(x)
+        distance = 1024
+    if x.size >= 8192:
+        _distances_1024_2048_4096(x)
+        distance = 8192
     while distance < x.size:
         _distance(x, distance)
         distance *= 2

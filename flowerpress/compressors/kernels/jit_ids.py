@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.jit_intrinsics import eight_bytes, ones, trailing_zeros
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -76,26 +77,34 @@ def rice_decode(low: U8, unary: U8, p: int, gaps: U32) -> bool:
     if unary.size and unary[-1] == 0:
         return False
     _read_low(low, p, gaps)
-    limit = 1 << (32 - p)
-    # The bits are as good as random: a branch on each would be guessed wrong half of the time. So
-    # the count is written for every bit, to a place that moves on after a one.
-    found, skipped, most = np.int64(0), np.int64(0), np.int64(0)
-    highs = np.empty(gaps.size + 8, dtype=np.int64)
-    for at in range(unary.size):
-        if found > gaps.size:
+    limit = np.int64(1) << np.int64(32 - p)
+    found, last, most = np.int64(0), np.int64(-1), np.int64(0)
+    for first in range(0, unary.size, 8):
+        word = _eight_or_fewer(unary, first)
+        count = np.int64(ones(word))
+        if found + count > gaps.size:
             return False
-        byte = np.int64(unary[at])
-        for bit in range(8):
-            one = (byte >> bit) & 1
-            highs[found] = skipped
-            found += one
-            skipped = (skipped + 1) & (one - 1)
-    if found != gaps.size:
-        return False
-    for i in range(gaps.size):
-        most = highs[i] if highs[i] > most else most
-        gaps[i] |= np.uint32(highs[i] << p)
-    return bool(most < limit)
+        # The bits are as good as random: a branch on each would be guessed wrong half of the time.
+        for i in range(found, found + count):
+            at = np.int64(8) * first + np.int64(trailing_zeros(word))
+            high = at - last - np.int64(1)
+            most = high if high > most else most
+            gaps[i] |= np.uint32(high << np.int64(p))
+            word &= word - np.uint64(1)
+            last = at
+        found += count
+    return bool(found == gaps.size and most < limit)
+
+
+@jit
+def _eight_or_fewer(data: U8, first: int) -> np.uint64:
+    """Return eight bytes as one number, or those that are left."""
+    if first + 8 <= data.size:
+        return np.uint64(eight_bytes(data, first))
+    word = np.uint64(0)
+    for i in range(data.size - first):
+        word |= np.uint64(data[first + i]) << np.uint64(8 * i)
+    return word
 
 
 @jit
@@ -104,29 +113,11 @@ def _read_low(low: U8, p: int, gaps: U32) -> None:
     if p == 0:
         gaps[:] = np.uint32(0)
         return
-    mask = np.uint32((1 << p) - 1)
-    # Four bytes hold any number of up to 25 bits, wherever it starts.
-    quick = min(gaps.size, max(0, (low.size - 4) * 8 // p)) if p <= 25 else 0
-    for i in range(quick):
-        bit = i * p
-        at = bit >> 3
-        word = np.uint32(low[at]) | (np.uint32(low[at + 1]) << np.uint32(8))
-        word |= np.uint32(low[at + 2]) << np.uint32(16)
-        word |= np.uint32(low[at + 3]) << np.uint32(24)
-        gaps[i] = np.uint32(np.uint32(word >> np.uint32(bit & 7)) & mask)
-    held, bits, at = np.uint64(0), 0, (quick * p) >> 3
-    if quick * p & 7:
-        held = np.uint64(low[at]) >> np.uint64(quick * p & 7)
-        bits = 8 - (quick * p & 7)
-        at += 1
-    for i in range(quick, gaps.size):
-        while bits < p:
-            held |= np.uint64(low[at]) << np.uint64(bits)
-            bits += 8
-            at += 1
-        gaps[i] = np.uint32(held & np.uint64(mask))
-        held >>= np.uint64(p)
-        bits -= p
+    mask = np.uint64((1 << p) - 1)
+    for i in range(gaps.size):
+        bit = i * p  # eight bytes hold a number of up to 32 bits, wherever it starts
+        word = _eight_or_fewer(low, bit >> 3)
+        gaps[i] = np.uint32(np.uint64(word >> np.uint64(bit & 7)) & mask)
 
 
 @jit

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.jit import block_keys, empty_words, jit, mix_pair
+from flowerpress.compressors.kernels.jit import (
+    WEYL,
+    block_keys,
+    empty_words,
+    first_word,
+    jit,
+    second_word,
+    state,
+)
 from flowerpress.compressors.kernels.jit_blocks import quick_norm
 from flowerpress.compressors.kernels.jit_packing import (
     pack_block,
@@ -32,7 +40,8 @@ def rounding_words(k0: np.uint32, k1: np.uint32, block: int, words: U32) -> None
     """Set 1024 `words` to random words for roundings; see `philox.rounding_words`."""
     b0, b1 = block_keys(k0, k1, block)
     for i in range(HALF):
-        words[i], words[i + HALF] = mix_pair(np.uint32(i), b0, b1)
+        x = state(WEYL[i], b0, b1)
+        words[i], words[i + HALF] = first_word(x), second_word(x)
 
 
 @jit
@@ -124,7 +133,8 @@ def norm_levels_pack(
 ) -> None:
     """Find the norm of each bucket, whose size divides 1024, and round and pack as it passes."""
     codes, words = empty_words(BLOCK), empty_words(BLOCK)
-    lanes, lanes_32 = np.empty(LANES, dtype=np.float64), np.empty(LANES, dtype=np.float32)
+    lanes = empty_words(2 * LANES).view(np.float64)
+    lanes_32 = empty_words(LANES).view(np.float32)
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)
         first = start // bucket

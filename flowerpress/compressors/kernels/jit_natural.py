@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.jit import empty_words, jit
 from flowerpress.compressors.kernels.jit_levels import rounding_words
 
 F32 = npt.NDArray[np.float32]
@@ -49,7 +49,7 @@ def _natural_pack(
     bits: Any,
     codes: U8,
 ) -> None:
-    words = np.empty(BLOCK, dtype=np.uint32)
+    words = empty_words(BLOCK)
     for start in range(0, x.size, BLOCK):
         part, target = x[start : start + BLOCK], codes[start : start + BLOCK]
         rounding_words(k0, k1, start // BLOCK, words)
@@ -86,7 +86,7 @@ def _natural_add(codes: U8, unit: Any, values: F32, bits: U32, out: Floats) -> N
 def natural_pack(x: Floats, first: Any, second: Any, key: tuple[int, int]) -> U8:
     """Return the codes of ``x * first * second``."""
     codes = np.empty(x.size, dtype=np.uint8)
-    scaled = np.empty(BLOCK, dtype=x.dtype)
+    scaled = empty_words(2 * BLOCK).view(x.dtype)
     bits = scaled.view(np.uint32 if x.dtype == np.float32 else np.uint64)
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])
     _natural_pack(x, first, second, k0, k1, scaled, bits, codes)
@@ -102,5 +102,5 @@ def largest_magnitude(x: Floats) -> float:
 
 def natural_add(codes: U8, unit: Any, out: Floats) -> None:
     """Add ``unit`` times the power of two of its code, at most one, to each coordinate."""
-    values = np.empty(BLOCK, dtype=np.float32)
+    values = empty_words(BLOCK).view(np.float32)
     _natural_add(codes, unit, values, values.view(np.uint32), out)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.jit import block_keys, jit, mix
+from flowerpress.compressors.kernels.jit import block_keys, empty_words, jit, mix
 
 Floats = npt.NDArray[np.floating[Any]]
 I64 = npt.NDArray[np.int64]
@@ -68,7 +68,7 @@ def collect(bits: Bits, magnitude: Any, floor: Any, ids: U32, keys: Bits) -> int
 
     Return their number, or -1 if there is too little room: 1024 entries must stay free.
     """
-    flags = np.empty(BLOCK, dtype=np.uint8)
+    flags = empty_words(BLOCK // 4).view(np.uint8)
     words = flags.view(np.uint64)
     found = 0
     for start in range(0, bits.size, BLOCK):

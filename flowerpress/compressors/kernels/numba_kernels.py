@@ -16,6 +16,7 @@ from flowerpress.compressors.kernels import (
     jit_levels,
     jit_select,
 )
+from flowerpress.compressors.kernels.jit_intrinsics import has_carryless
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
 from flowerpress.compressors.kernels.rounding import fixed_digits
 from flowerpress.compressors.kernels.subsets import ROUNDS, feistel_halves
@@ -26,6 +27,8 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 
 # Coordinates from which a sample finds the k-th magnitude faster than a histogram does.
 _SAMPLE_FROM = 1 << 19
+_CARRYLESS = has_carryless()
+_SHORT = 1 << 16  # bytes that zlib reads faster than another kernel is fetched from memory
 
 __all__ = [
     "block_sums",
@@ -53,11 +56,17 @@ __all__ = [
 def crc32(data: U8, start: int) -> int:
     """Return the CRC-32 of zlib, of `data` after bytes whose CRC-32 is `start`."""
     whole = data.size // 128 * 128
-    if whole <= 4096:
+    if whole <= _SHORT:
         return zlib.crc32(data.data, start)
     words = np.require(data[:whole].view(np.uint32), requirements="A")
-    kept = np.empty(1024, dtype=np.uint32)
-    jit_crc.fold(words, np.uint32(~start & 0xFFFFFFFF), kept)
+    register = np.uint32(~start & 0xFFFFFFFF)
+    if _CARRYLESS:
+        kept = words[:32].copy()
+        kept[0] ^= register
+        jit_crc.fold_carryless(words[32:], kept)
+    else:
+        kept = np.empty(1024, dtype=np.uint32)
+        jit_crc.fold(words, register, kept)
     # The start is in `kept` already: all ones stand for the register zero.
     return zlib.crc32(data[whole:].data, zlib.crc32(kept.data, 0xFFFFFFFF))
 
