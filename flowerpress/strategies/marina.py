@@ -45,7 +45,7 @@ from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 _COIN_STREAM = 0xC0
-_VOID_ROUNDS = 5  # in a row, until the run ends
+_VOID_ROUNDS = 20  # in a row, until the run ends
 
 
 class Marina(TheoreticalStrategy):
