@@ -13,7 +13,7 @@ import numpy as np
 from flowerpress.compressors import blocks
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.fields import real, require_whole, whole
+from flowerpress.compressors.fields import real, require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.cq import Keys, fixed_digits
 from flowerpress.compressors.kernels.packing import BLOCK, packed_bytes
@@ -28,8 +28,9 @@ MAX_LEVELS = 256
 MAX_COHORT = 1 << 16
 _OWN, _SHIFT, _ORDER, _GRID = 20, 21, 22, 23  # purposes of the keys
 
-# Levels; whether the range is shared (1) or the vector's own norm (0).
+# Levels; the range: the vector's own norm (0) or shared (1), plus 2 for independent rounding.
 _HEAD = struct.Struct("<HH")
+ROUNDINGS = ("correlated", "independent")
 _KEY = struct.Struct("<II")
 
 
@@ -58,6 +59,9 @@ class CQ(Compressor):
         The r that all senders use; nothing in the vector may exceed it. Best where a bound is
         known, but then the error does not shrink with the vector: there is no omega, and zeros
         are rounded like any other number. By default each uses its own norm.
+    rounding : {"correlated", "independent"}, default "correlated"
+        Independent is what correlation is measured against: the same points and the same law of
+        each packet, but every sender for itself.
 
     Raises
     ------
@@ -77,16 +81,22 @@ class CQ(Compressor):
 
     levels: int = 2
     range: float | None = None
+    rounding: str = "correlated"
 
     name: ClassVar[str] = "cq"
     codec: ClassVar[int] = 15
     finds_nonfinite: ClassVar[bool] = True
-    parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"levels": whole, "range": real}
+    parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {
+        "levels": whole,
+        "range": real,
+        "rounding": str,
+    }
 
     def __post_init__(self) -> None:
         require_whole("levels", self.levels, 2, MAX_LEVELS)
         if self.range is not None and not 0 < self.range < math.inf:
             raise ValueError(f"range must be a positive number, got {self.range!r}")
+        require_one_of("rounding", self.rounding, ROUNDINGS)
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the levels, the grid's key, the range, and the codes."""
@@ -98,7 +108,8 @@ class CQ(Compressor):
         top = self.levels - 1
         with np.errstate(over="ignore"):
             require_finite(np.abs(mids) + step * x.dtype.type(top), "range")
-        head = _HEAD.pack(self.levels, self.range is not None)
+        kind = (self.range is not None) + 2 * ROUNDINGS.index(self.rounding)
+        head = _HEAD.pack(self.levels, kind)
         if key:
             head += _KEY.pack(*key)
         return [head, reach, self._round(x, reach[0], key, draw)]
@@ -130,6 +141,7 @@ class CQ(Compressor):
         unit = 2.0 ** fixed_digits(top) / _step(self.levels)
         offsets = unit * (0.5 + _turns(key, x.size) / self.levels)
         keys = Keys(draw.key(_OWN), draw.shared_key(_SHIFT), draw.shared_key(_ORDER))
+        alone = self.rounding == "independent"
         with np.errstate(under="ignore"):
             packed: Buffer = twin("cq").correlated_pack(
                 x,
@@ -138,8 +150,8 @@ class CQ(Compressor):
                 offsets.astype(np.int64),
                 top,
                 width,
-                draw.cohort,
-                draw.rank,
+                1 if alone else draw.cohort,
+                0 if alone else draw.rank,
                 keys,
             )
         return packed
@@ -172,15 +184,16 @@ class CQ(Compressor):
     def spec_of(cls, packet: Packet) -> str:
         """Return ``cq`` with its levels, and the range if it was shared."""
         reader = Reader(packet, cls.name)
-        levels, shared = _read_head(reader)
-        if not shared:
-            return cls(levels).spec
+        levels, kind = _read_head(reader)
+        rounding = ROUNDINGS[kind >> 1]
+        if not kind & 1:
+            return cls(levels, rounding=rounding).spec
         if levels > 2:
             reader.unpack(_KEY)
         reach = float(reader.scales(1, packet.dtype, "range")[0])
         if not reach > 0:
             raise reader.error("the shared range is zero")
-        return cls(levels, reach).spec
+        return cls(levels, reach, rounding).spec
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants, which hold for any vectors of a cohort; see `homogeneous`.
@@ -215,6 +228,8 @@ class CQ(Compressor):
         """
         if self.range is not None:
             raise ValueError("cq with a shared range has no constants relative to the vector")
+        if self.rounding == "independent":
+            return (self.traits(dim).omega or 0.0) / cohort
         return dim * _step(self.levels) ** 2 / cohort**2
 
 
@@ -242,10 +257,10 @@ def _grid(
     return mids, (wide * _step(levels)).astype(reach.dtype)[0]
 
 
-def _read_head(reader: Reader) -> tuple[int, bool]:
-    levels, shared = reader.unpack(_HEAD)
+def _read_head(reader: Reader) -> tuple[int, int]:
+    levels, kind = reader.unpack(_HEAD)
     if not 2 <= levels <= MAX_LEVELS:
         raise reader.error(f"levels is {levels}, must be in [2, {MAX_LEVELS}]")
-    if shared > 1:
-        raise reader.error(f"a range of kind {shared} is not known; known are 0 and 1")
-    return levels, bool(shared)
+    if kind > 3:
+        raise reader.error(f"a range of kind {kind} is not known; known are 0 to 3")
+    return levels, kind

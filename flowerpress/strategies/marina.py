@@ -58,6 +58,9 @@ class Marina(TheoreticalStrategy):
     p : float (default: 0)
         Probability of a round with whole gradients. 0: what a compressed vector takes of a dense
         one's bits; with lr="theory" the p that sends the fewest bits.
+    variance : float (default: -1)
+        A of the compressors' collection for lr="theory" (with B = 0), where more is known than they
+        state; for example `CQ.homogeneous` where all workers are alike. Negative: as stated.
     weights : {"uniform", "num-examples"} (default: "uniform")
         What (A, B) are stated for is the plain mean.
     **options
@@ -73,14 +76,16 @@ class Marina(TheoreticalStrategy):
         *,
         compressor: str = "randk:0.01",
         p: float = 0.0,
+        variance: float = -1.0,
         weights: str = "uniform",
         **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, weights=weights, **options)
         require_number("p", p, most=1.0)
+        require_number("variance", variance, least=-1.0)
         require(self.local_steps == 1, "local_steps", self.local_steps, f"1: {self.name} has none")
         self._require_everyone()
-        self.p = p
+        self.p, self.variance = p, variance
 
     def _require_everyone(self) -> None:
         fraction = self.fraction_train
@@ -132,7 +137,7 @@ class Marina(TheoreticalStrategy):
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         """Return the step size by theory for `n` workers and coin `p`."""
-        ab = variance_constants(traits, n)
+        ab = (self.variance, 0.0) if self.variance >= 0 else variance_constants(traits, n)
         return marina_lr(self.smoothness, ab, p, unbiased=traits.unbiased)
 
     def receive(self, update: Update) -> None:

@@ -34,6 +34,7 @@ COMPRESSORS = (
     "cq",
     "cq:3",
     "cq:16",
+    "cq:rounding=independent",
     "terngrad",
     "loggrid",
     "loggrid:1",

@@ -53,6 +53,7 @@ CASES = {
     "cq": ("cq", 1100, "<f4"),
     "cq-float64": ("cq", 50, "<f8"),
     "cq-5-shared": ("cq:5,range=1024", 1100, "<f4"),
+    "cq-independent": ("cq:4,rounding=independent", 1100, "<f4"),
     "cq-16-float64": ("cq:16", 1100, "<f8"),
     "terngrad": ("terngrad", 1100, "<f4"),
     "loggrid-3": ("loggrid", 1100, "<f4"),

@@ -78,7 +78,7 @@ ATTACKS = [
     # cq
     Attack("cq of one level", 2, frame(CQ, 2, u4(1, 0)), "levels is 1"),
     Attack("cq of 257 levels", 2, frame(CQ, 2, u4(257, 0)), "levels is 257"),
-    Attack("unknown range", 2, frame(CQ, 2, u4(0x20002) + f4(1) + b"\1"), "range of kind 2"),
+    Attack("unknown range", 2, frame(CQ, 2, u4(0x40002) + f4(1) + b"\1"), "range of kind 4"),
     Attack("range below zero", 2, frame(CQ, 2, u4(2) + f4(-1) + b"\1"), "below zero"),
     Attack("range is inf", 2, frame(CQ, 2, u4(2) + f4(INF) + b"\1"), "range 0 is inf"),
     Attack("range of nan", 2, frame(CQ, 2, u4(4, 1, 1) + f4(NAN) + b"\1"), "range 0 is nan"),
