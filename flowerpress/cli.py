@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +43,8 @@ Train a shipped TASK (`flowerpress list tasks`) in this process, and count every
 - `flowerpress run libsvm --path a9a.gz --strategy ef14 --compressor sign --lr 0.1 --clients 20`
 - `flowerpress run digits --strategy ef21 --downlink topk:0.1 -S min-train-nodes=5 -T backend=torch`
 
-`flowerpress list` shows what can be named. Options left out have the strategy's and the task's
+`flowerpress list` shows what can be named. `flowerpress run mnist --strategy NAME`, without options
+of strategy or task, is a tuned run. Otherwise options left out have the strategy's and the task's
 own defaults. Exit codes: 0 done; 1 a target (--min-ratio, --max-drop) is missed; 2 something in
 the command or its data is wrong.
 """
@@ -86,7 +88,7 @@ def run_command(
         list[str] | None, task_option("Any other.", "--task-option", "-T", **PAIR)
     ] = None,
     clients: Annotated[int, typer.Option(help="Number of clients.")] = 10,
-    rounds: Annotated[int, typer.Option(help="Number of rounds.")] = 50,
+    rounds: Annotated[int | None, typer.Option(help="Number of rounds; 50.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes shards, model, batches, compression.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Clients trained at a time.")] = None,
     out: Annotated[Path, typer.Option(help="Gets a new folder with the results.")] = Path("runs"),
@@ -100,13 +102,14 @@ def run_command(
     """Run one experiment, and its dense baseline when asked."""
     from flowerpress.simulations.experiment import Experiment, Targets
     from flowerpress.simulations.options import merge_options
+    from flowerpress.simulations.presets import PRESETS, describe, preset
 
     experiment = Experiment(
         task=task,
         strategy=strategy,
         compressor=compressor,
         clients=clients,
-        rounds=rounds,
+        rounds=50 if rounds is None else rounds,
         seed=seed,
         threads=threads,
         strategy_options=merge_options(
@@ -125,12 +128,17 @@ def run_command(
             "--task-option", more_task, partition=partition, batch_size=batch_size, path=path
         ),
     )
+    tuned = preset(experiment)
     if not baseline:
         needy = {"baseline-lr": baseline_lr, "min-ratio": min_ratio, "max-drop": max_drop}
         for name, value in needy.items():
             if value is not None:
                 raise ValueError(f"--{name} needs --baseline")
     console = Console()
+    if tuned is not experiment:
+        experiment = tuned if rounds is None else replace(tuned, rounds=rounds)
+        baseline_lr = PRESETS[strategy].work.dense_lr if baseline_lr is None else baseline_lr
+        console.print(describe(experiment), markup=False, highlight=False, soft_wrap=True)
     outcome, *dense = run_all(
         console, [experiment, experiment.dense(baseline_lr)] if baseline else [experiment]
     )

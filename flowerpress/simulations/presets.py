@@ -1,0 +1,122 @@
+"""Tuned settings: what `flowerpress run mnist --strategy NAME` is without any other option.
+
+All are for ten clients with unequal shards of MNIST and one hidden layer (d = 50,890). Three kinds
+of work, so that each method is compared with dense rounds that compute the same:
+
+- *local*: 120 rounds of four local steps on batches of 32;
+- *whole*: 200 rounds of one gradient of all the data, for methods that are about exact gradients;
+- *steps*: 300 rounds of one batch, for methods with an adaptive step on every gradient.
+
+Steps and compressors were found by trying a few on seed 0; `benchmarks/results.py` runs all of them
+on other seeds too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from flowerpress.simulations.options import Option
+
+if TYPE_CHECKING:
+    from flowerpress.simulations.experiment import Experiment
+
+Options = Mapping[str, Option]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a client computes, whatever the method.
+
+    Attributes
+    ----------
+    rounds : int
+    task, strategy : mapping
+        Options of the task, and of every strategy.
+    dense_lr : float
+        Step size of the dense run with this work, tuned for it.
+    """
+
+    rounds: int
+    dense_lr: float
+    task: Options
+    strategy: Options
+
+
+_SHARDS: Options = {"partition": "dirichlet:0.5", "model": "mlp"}
+LOCAL = Work(120, 0.1, _SHARDS, {"local_steps": 4, "local_lr": 0.1})
+WHOLE = Work(200, 0.5, {**_SHARDS, "batch_size": 0}, {})
+STEPS = Work(300, 0.1, {**_SHARDS, "batch_size": 32}, {})
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of one strategy.
+
+    Attributes
+    ----------
+    work : Work
+    ratio : float
+        Times fewer uplink bytes, as sent, than the dense run with the same work, at least.
+    compressor : str or None
+    strategy : mapping
+        Options of the strategy.
+    task : mapping
+        Options of the task that differ from the work's.
+    """
+
+    work: Work
+    ratio: float
+    compressor: str | None = None
+    strategy: Options = field(default_factory=dict)
+    task: Options = field(default_factory=dict)
+
+
+PRESETS: dict[str, Preset] = {
+    "fedavg": Preset(LOCAL, 1, None, {"lr": 0.1}),
+    "dsgd": Preset(LOCAL, 7, "qsgd:7", {"lr": 0.1}),
+    "ef14": Preset(LOCAL, 60, "topk:0.01", {"lr": 0.1, "downlink": "topk:0.01"}),
+    "ef21": Preset(LOCAL, 25, "topk:0.02", {"lr": 0.1}),
+    "ef21-sgdm": Preset(LOCAL, 25, "topk:0.02", {"lr": 0.15, "momentum": 0.3}),
+    "ef21-sgd2m": Preset(LOCAL, 25, "topk:0.02", {"lr": 0.1, "momentum": 0.4}),
+    "diana": Preset(LOCAL, 15, "randk:0.05", {"lr": 0.05}),
+}
+
+
+def preset(experiment: Experiment) -> Experiment:
+    """Return the experiment with its preset's settings, if it has one and gives no own.
+
+    An experiment on mnist without any option of the strategy or the task, and without a compressor,
+    gets the preset of its strategy; others are returned as they are.
+    """
+    own = experiment.strategy_options or experiment.task_options or experiment.compressor
+    found = PRESETS.get(experiment.strategy)
+    if experiment.task != "mnist" or own or found is None:
+        return experiment
+    work = found.work
+    return replace(
+        experiment,
+        compressor=found.compressor,
+        rounds=work.rounds,
+        strategy_options={**work.strategy, **found.strategy},
+        task_options={**work.task, **found.task},
+    )
+
+
+def describe(experiment: Experiment) -> str:
+    """Return an experiment's settings in one line, as options of the command line.
+
+    Examples
+    --------
+    >>> from flowerpress.simulations.experiment import Experiment
+    >>> describe(preset(Experiment(task="mnist", strategy="ef21")))
+    'preset: --rounds 120 --compressor topk:0.02 -S local-steps=4 -S local-lr=0.1 -S lr=0.1 \
+-T partition=dirichlet:0.5 -T model=mlp'
+    """
+    words = [f"preset: --rounds {experiment.rounds}"]
+    if experiment.compressor:
+        words.append(f"--compressor {experiment.compressor}")
+    for flag, given in (("-S", experiment.strategy_options), ("-T", experiment.task_options)):
+        words += [f"{flag} {key.replace('_', '-')}={value}" for key, value in given.items()]
+    return " ".join(words)
