@@ -31,13 +31,13 @@ HEAD = """# Results on MNIST
 
 Written by `python benchmarks/results.py`. Ten clients with unequal shards of the 5,000 MNIST images
 (`dirichlet:0.5`), one hidden layer (d = 50,890, 204 kB dense), seeds {seeds}. Each row is
-`flowerpress run mnist --strategy NAME`, with no other option, beside dense FedAvg with the same work,
-whose step size is tuned for it:
+`flowerpress run mnist --strategy NAME`, with no other option, beside dense FedAvg with the same
+work, whose step size is tuned for it:
 
 {works}
 
-Accuracy is on held-out images, mean and range over seeds; *lost* is the mean of dense minus pressed,
-in points, seed by seed. Bytes are as sent, packets and framing, over the whole run; *up* and *down*
+Accuracy is on held-out images, mean and range over seeds; *lost* is the mean of dense minus
+pressed, in points, seed by seed. Bytes are as sent, packets and framing, over the whole run; *up* and *down*
 say how many times fewer than dense. A preset promises at most {points:g} points lost at its ratio.
 
 | strategy | compressor | work | accuracy | lost | up | promised | down | |
