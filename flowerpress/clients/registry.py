@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from flowerpress.clients.amsgrad import CompAMSWorker, FedCAMSWorker
+from flowerpress.clients.birder import BirderWorker
+from flowerpress.clients.cdadam import CDAdamWorker
 from flowerpress.clients.dasha import DashaWorker
 from flowerpress.clients.dsgd import DSGDWorker
 from flowerpress.clients.ef14 import EF14Worker
 from flowerpress.clients.ef21 import EF21SGD2MWorker, EF21SGDMWorker, EF21Worker
+from flowerpress.clients.efficient_adam import EfficientAdamWorker
 from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
+from flowerpress.clients.onebit_adam import OneBitAdamWorker
 from flowerpress.clients.worker import Worker
 
 _WORKERS: dict[str, type[Worker]] = {
+    "birder": BirderWorker,
+    "cdadam": CDAdamWorker,
+    "comp-ams": CompAMSWorker,
     "dasha": DashaWorker,
     "diana": EF21Worker,
     "dsgd": DSGDWorker,
@@ -17,8 +25,11 @@ _WORKERS: dict[str, type[Worker]] = {
     "ef21": EF21Worker,
     "ef21-sgd2m": EF21SGD2MWorker,
     "ef21-sgdm": EF21SGDMWorker,
+    "efficient-adam": EfficientAdamWorker,
     "fedavg": DSGDWorker,
+    "fedcams": FedCAMSWorker,
     "marina": MarinaWorker,
+    "onebit-adam": OneBitAdamWorker,
     "pp-marina": PPMarinaWorker,
     "vr-marina": VRMarinaWorker,
 }

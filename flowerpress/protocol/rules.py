@@ -11,7 +11,7 @@ step      error (EF14)       --              x -= c
 plain     none               --              x -= rate c
 pair      none               previous        none: x comes whole
 ef21      what is known      g               g += c;  x -= rate g
-onebit    error (EF14)       m, v            m = c;  x -= rate m / (sqrt(v) + eps)
+onebit    error (EF14)       m, v            m = c;  x -= rate m / (sqrt(v) + eps)  (0 if v = 0)
 amsgrad   what is known      g, m, v, w      g += c;  AMSGrad on g (w: the largest v so far)
 ========= ================== =============== =============================================
 """
@@ -132,7 +132,11 @@ class EF21(Rule):
 
 @dataclass(frozen=True)
 class OneBit(Rule):
-    """m = c; x -= rate m / (sqrt(v) + eps), v frozen (1-bit Adam: Tang et al. 2021)."""
+    """m = c; x -= rate m / (sqrt(v) + eps), v frozen (1-bit Adam: Tang et al. 2021).
+
+    Where v is 0, no gradient was ever seen, and c holds nothing but the compressor's error (a sign
+    has no zero): there m = 0, or x would run away by rate c / eps.
+    """
 
     eps: float = 1e-8
 
@@ -152,8 +156,8 @@ class OneBit(Rule):
             m = m.astype(x.dtype)
         if scale != 1.0:
             m *= m.dtype.type(scale)
-        kept["m"] = m
-        x -= x.dtype.type(rate) * m / (np.sqrt(kept["v"]) + x.dtype.type(self.eps))
+        kept["m"] = m = np.where(kept["v"] > 0, m, x.dtype.type(0))
+        x -= x.dtype.type(rate) * ratio(m, np.sqrt(kept["v"]) + x.dtype.type(self.eps))
 
 
 @dataclass(frozen=True)
@@ -168,15 +172,49 @@ class AMSGrad(Rule):
     feedback = "known"
 
     def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
-        real = x.dtype.type
         g, m, v, w = (kept[name] for name in self.kept)
         add_to(packet, g, scale)
-        m *= real(self.beta1)
-        m += real(1 - self.beta1) * g
-        v *= real(self.beta2)
-        v += real(1 - self.beta2) * g * g
-        np.maximum(w, v, out=w)
-        x -= real(rate) * m / np.sqrt(w + real(self.eps))
+        x -= x.dtype.type(rate) * amsgrad(g, m, v, w, self.beta1, self.beta2, self.eps)
+
+
+def amsgrad(
+    g: FloatVector,
+    m: FloatVector,
+    v: FloatVector,
+    w: FloatVector,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> FloatVector:
+    """Update the moments by the gradient `g`, in place, and return AMSGrad's direction.
+
+    ``m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; w = max(w, v)``, without bias
+    correction; the direction is ``m / sqrt(w + eps)`` (Reddi, Kale, Kumar 2018, arXiv:1904.09237).
+
+    Examples
+    --------
+    >>> g, m, v, w = np.array([2.0, -4.0]), np.zeros(2), np.zeros(2), np.zeros(2)
+    >>> amsgrad(g, m, v, w, 0.5, 0.75, 0.0)
+    array([ 1., -1.])
+    """
+    real = g.dtype.type
+    m *= real(beta1)
+    m += real(1 - beta1) * g
+    v *= real(beta2)
+    v += real(1 - beta2) * g * g
+    np.maximum(w, v, out=w)
+    return ratio(m, np.sqrt(w + real(eps)))
+
+
+def ratio(a: FloatVector, b: FloatVector) -> FloatVector:
+    """Return a / b, and 0 where b, which is never negative, is 0.
+
+    Examples
+    --------
+    >>> ratio(np.array([1.0, 0.0]), np.array([4.0, 0.0]))
+    array([0.25, 0.  ])
+    """
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
 _RULES: dict[str, type[Rule]] = {

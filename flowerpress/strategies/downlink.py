@@ -105,7 +105,8 @@ class Downlink:
                 self.replica.version += 1
             else:
                 self._publish(self._compressor, quantity, server_round, rate)
-            self._require_finite(self.x, server_round)
+            for vector in (self.x, *self.replica.kept.values()):
+                self._require_finite(vector, server_round)
 
     def jump(self, x: FloatVector, server_round: int, **kept: FloatVector) -> None:
         """Set the model, and what is kept beside it: workers get it whole, not as a delta.
@@ -115,7 +116,8 @@ class Downlink:
         RoundError
             The model is not finite.
         """
-        self._require_finite(x, server_round)
+        for vector in (x, *kept.values()):
+            self._require_finite(vector, server_round)
         self._snapshot = self._whole = None
         self.replica.x, self.replica.kept = x, kept
         self.replica.version += 1

@@ -5,26 +5,37 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from flowerpress.strategies.amsgrad import CompAMS, FedCAMS
 from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.birder import Birder
+from flowerpress.strategies.cdadam import CDAdam
 from flowerpress.strategies.dasha import Dasha
 from flowerpress.strategies.diana import Diana
 from flowerpress.strategies.dsgd import DSGD, FedAvg
 from flowerpress.strategies.ef14 import EF14
 from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
+from flowerpress.strategies.efficient_adam import EfficientAdam
 from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
+from flowerpress.strategies.onebit_adam import OneBitAdam
 
 _STRATEGIES: dict[str, type[CompressedStrategy]] = {
     cls.name: cls
     for cls in (
+        CDAdam,
         DSGD,
         EF14,
         EF21,
         EF21SGD2M,
         EF21SGDM,
+        Birder,
+        CompAMS,
         Dasha,
         Diana,
+        EfficientAdam,
         FedAvg,
+        FedCAMS,
         Marina,
+        OneBitAdam,
         PPMarina,
         VRMarina,
     )

@@ -20,3 +20,19 @@ def topk(k):
 def sign(x):
     """(|x|_1 / d) sign(x), with sign(0) = +1: there is no zero on the wire."""
     return np.abs(x).mean() * np.where(x < 0, -1.0, 1.0)
+
+
+def sign_l2(x):
+    """(|x|_2 / sqrt(d)) sign(x), with sign(0) = +1."""
+    return np.sqrt(np.mean(x**2)) * np.where(x < 0, -1.0, 1.0)
+
+
+def loggrid(k):
+    """The nearest of 0 and +-M 2**-j, j < k, with M the largest magnitude."""
+
+    def compress(x):
+        points = np.concatenate([-(2.0 ** -np.arange(k)), [0.0], 2.0 ** -np.arange(k)])
+        largest = np.abs(x).max()
+        return largest * points[np.abs(x[:, None] / largest - points).argmin(axis=1)]
+
+    return compress

@@ -1,0 +1,37 @@
+"""COMP-AMS and FedCAMS: worker half.
+
+COMP-AMS: Li, Karimi, Li 2022 (ICLR, arXiv:2205.05632). FedCAMS: Wang, Lin, Chen 2022 (ICML,
+arXiv:2205.02719).
+
+    1. receive x
+    2. COMP-AMS:  d_i = gradient of f_i at x
+       FedCAMS:   d_i = x - x_K, x_K the model after K local steps of SGD
+    3. p_i = d_i + e_i;  send w_i = C(p_i)
+    4. e_i = p_i - w_i                        (once the server says it applied w_i)
+
+Errors are in units of the gradient, or of the model for FedCAMS: the server's step size is not in
+them. The server half is in ``strategies/amsgrad.py``.
+"""
+
+from __future__ import annotations
+
+from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.compressors.feedback import EF14Sender
+
+
+class CompAMSWorker(Worker):
+    """Sends C(gradient + e) and keeps the error e."""
+
+    sender = EF14Sender
+
+
+class FedCAMSWorker(Worker):
+    """Sends C(x - x_K + e) and keeps the error e."""
+
+    sender = EF14Sender
+
+    def message(
+        self, gradient: FloatVector, job: Job
+    ) -> tuple[FloatVector, dict[str, FloatVector]]:
+        # The gradient of K local steps is (x - x_K) / local_lr.
+        return gradient.dtype.type(job.number("local_lr")) * gradient, {}

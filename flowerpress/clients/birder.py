@@ -1,0 +1,46 @@
+"""Birder: worker half.
+
+Peng et al. 2023 ("Birder: communication-efficient 1-bit adaptive optimizer for practical
+distributed DNN training", NeurIPS 2023).
+
+    1. receive q;  x -= lr q
+    2. g_i = gradient of f_i at x
+    3. m_i = beta m_i + (1 - beta) g_i;  b_i = beta b_i + (1 - beta) |g_i|
+    4. send R(m_i / b_i), R: +1 or -1 at random, unbiased; m_i / b_i is 0 where b_i is
+
+|m_i| <= b_i, since both average with the same weights; rounding keeps this, being monotonous. A
+lost message is gone; the averages keep the gradient they have seen. The server half is in
+``strategies/birder.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowerpress.clients.moments import average
+from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.compressors.feedback import PlainSender
+from flowerpress.protocol.rules import ratio
+
+
+@dataclass
+class BirderSender(PlainSender):
+    """No memory, but the packet in flight: a question heard twice must not average twice."""
+
+    remembers = True
+
+
+class BirderWorker(Worker):
+    """Sends R(m / b), m and b the averages of the gradients and of their magnitudes."""
+
+    sender = BirderSender
+
+    def message(
+        self, gradient: FloatVector, job: Job
+    ) -> tuple[FloatVector, dict[str, FloatVector]]:
+        beta = job.number("beta1")
+        m = average(job.state, "m", gradient, beta)
+        b = average(job.state, "b", np.abs(gradient), beta)
+        return ratio(m, b), {"m": m, "b": b}

@@ -1,0 +1,57 @@
+"""1-bit Adam: worker half.
+
+Tang, Gan, Awan, Rajbhandari, Li, Lian, Liu, Zhang, He 2021 (arXiv:2102.02888).
+
+Warm-up:
+
+    1. receive x
+    2. send the gradient g_i of f_i at x, dense
+
+Then, where m is what the server broadcast last, the same for all, and not a momentum of one's own:
+
+    1. receive c;  m = c;  x -= lr m / (sqrt(v) + eps)
+    2. p_i = beta1 m + (1 - beta1) g_i + e_i
+    3. send w_i = C(p_i)
+    4. e_i = p_i - w_i                                   (once the server says it applied w_i)
+
+A gradient of the warm-up that is lost is gone; later messages are owed whole. The server half is in
+``strategies/onebit_adam.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker
+from flowerpress.compressors import Traits
+from flowerpress.compressors.feedback import EF14Sender, Sender
+
+
+@dataclass
+class OneBitSender(EF14Sender):
+    """As EF14's; what is no contraction, the authors' sign with the l2 scale, is unscaled."""
+
+    def _scale(self, traits: Traits) -> float:
+        try:
+            return super()._scale(traits)
+        except ValueError:
+            return 1.0
+
+
+class OneBitAdamWorker(Worker):
+    """Sends C(beta1 m + (1 - beta1) gradient + e) and keeps the error e."""
+
+    sender = OneBitSender
+
+    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+        loss, gradient = job.gradient(x)
+        real, numbers = x.dtype.type, job.state.numbers
+        warming = bool(job.hyper["warmup"])
+        if warming or not numbers.get("compressing"):
+            sender.memory = None  # gradients of the warm-up are not owed
+        if warming:
+            return Outgoing(loss, gradient, numbers={"compressing": 0}, dense=True)
+        beta1 = job.number("beta1")
+        m = job.state.vectors["replica.m"]
+        message = real(beta1) * m + real(1 - beta1) * gradient
+        return Outgoing(loss, message, numbers={"compressing": 1})

@@ -1,0 +1,122 @@
+"""COMP-AMS and FedCAMS: server half.
+
+COMP-AMS: Li, Karimi, Li 2022 (ICLR, arXiv:2205.05632). FedCAMS: Wang, Lin, Chen 2022 (ICML,
+arXiv:2205.02719).
+
+    1. broadcast x
+    2. receive C(d_i + e_i) from the workers S that answer
+    3. d = mean over S of C(d_i + e_i)               (weights renormalised over S)
+    4. m = beta1 m + (1 - beta1) d;  v = beta2 v + (1 - beta2) d^2;  w = max(w, v)
+    5. COMP-AMS:  x -= lr m / sqrt(w + eps), w = 0 at first
+       FedCAMS:   x -= lr m / sqrt(w), w = eps at first ("max stabilisation")
+
+d_i is COMP-AMS's gradient, FedCAMS's x - x_K after K local steps of SGD. The moments live on the
+server, so the fixed point is the solution where workers' data differ too; workers keep e_i alone.
+There is no bias correction (the authors' code of FedCAMS has it). The worker halves are in
+``clients/amsgrad.py``.
+
+An absent, late or failed worker keeps what it owes (a lost packet is owed whole): FedCAMS is made
+for sampling. A worker that loses its memory loses what it owed, nothing else. A new worker takes
+part at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.protocol.rules import amsgrad
+from flowerpress.strategies.adaptive import (
+    Adaptive,
+    require_beta,
+    require_finite_moment,
+    require_positive,
+)
+from flowerpress.strategies.options import require_contraction
+from flowerpress.strategies.population import Client
+
+
+class CompAMS(Adaptive):
+    """AMSGrad on the server, from gradients compressed with error feedback.
+
+    Parameters
+    ----------
+    compressor : str (default: "topk:0.01")
+        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
+    beta2 : float (default: 0.999)
+        Weight in [0, 1) of the OLD average of the squared mean update.
+    eps : float (default: 1e-8)
+        Above 0; inside the square root.
+    **options
+        As in `Adaptive`.
+    """
+
+    name = "comp-ams"
+    summary_line = "gradients compressed with error feedback, AMSGrad on the server"
+    citation = "Li, Karimi, Li 2022, arXiv:2205.05632"
+
+    def __init__(
+        self,
+        *,
+        compressor: str = "topk:0.01",
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        **options: Any,
+    ) -> None:
+        super().__init__(compressor=compressor, **options)
+        require_contraction(self.compressor)
+        require_beta("beta2", beta2)
+        require_positive("eps", eps)
+        self.beta2, self.eps = beta2, eps
+        self._floor, self._inside = 0.0, eps  # of w at first, and added to it
+
+    def begin(self) -> None:
+        super().begin()
+        self.m, self.v = np.zeros_like(self.model.x), np.zeros_like(self.model.x)
+        self.w = np.full_like(self.model.x, self._floor)
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        d = self.mean(answered)
+        with np.errstate(over="ignore", invalid="ignore"):
+            betas = self.beta1, self.beta2
+            direction = amsgrad(d, self.m, self.v, self.w, *betas, self._inside)
+        require_finite_moment(self.w, server_round)
+        self.model.move(d.dtype.type(self.rate) * direction, server_round, self.rate)
+
+
+class FedCAMS(CompAMS):
+    """FedAMS on the server, from the sums of local steps compressed with error feedback.
+
+    Parameters
+    ----------
+    lr : float (default: 0.1)
+        The server's step size, the paper's eta.
+    local_lr : float (default: 0.01)
+        Step size of the local steps, above 0.
+    local_steps : int (default: 1)
+        K: local steps of SGD in a round.
+    beta2 : float (default: 0.99)
+        As in `CompAMS`.
+    eps : float (default: 0.001)
+        The least w may be: it starts from there.
+    **options
+        As in `CompAMS`.
+    """
+
+    name = "fedcams"
+    summary_line = "local steps compressed with error feedback, FedAMS on the server; for sampling"
+    citation = "Wang, Lin, Chen 2022, arXiv:2205.02719"
+
+    def __init__(
+        self,
+        *,
+        lr: float = 0.1,
+        local_lr: float = 0.01,
+        beta2: float = 0.99,
+        eps: float = 1e-3,
+        **options: Any,
+    ) -> None:
+        super().__init__(lr=lr, local_lr=local_lr, beta2=beta2, eps=eps, **options)
+        require_positive("local_lr", local_lr)
+        self._floor, self._inside = eps, 0.0

@@ -1,0 +1,91 @@
+"""Efficient-Adam: server half.
+
+Chen, Shen, Liu, Luo 2023 (IEEE Transactions on Signal Processing 71, arXiv:2205.14473).
+
+    1. receive w_i = C(a_t m_i / (sqrt(v_i) + eps) + e_i) from the workers S that answer
+    2. q = mean over S of w_i + e                    (weights renormalised over S)
+    3. broadcast delta = Q(q);  e = q - delta;  everyone: x -= delta
+
+The moments m_i and v_i live on the workers, and so does a replica of x. The step size a_t is inside
+the compressor, so errors are in units of x and need no rescaling when it changes: x - (mean of
+e_i) - e follows the uncompressed method exactly. a_t is ``lr`` (the paper's theory has
+lr / sqrt(t): ``decay="sqrt"``), the weight beta2 constant, as in practice. The worker half is in
+``clients/efficient_adam.py``.
+
+**Where workers' data differ this method does not find the solution.** It rests where the workers'
+normalised steps cancel, not where their gradients do: with two workers and identity compressors it
+may not move at all. A warning at the start says so.
+
+An absent, late or failed worker keeps its moments and what it owes (a lost packet is owed whole). A
+worker that loses its memory loses its moments and what it owed, and is sent the model whole. A new
+worker takes part at once, with moments from zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowerpress.protocol import Hyper
+from flowerpress.strategies.adaptive import (
+    Adaptive,
+    require_beta,
+    require_downlink,
+    warn_where_workers_differ,
+)
+from flowerpress.strategies.options import require, require_contraction, require_number
+from flowerpress.strategies.population import Client
+
+
+class EfficientAdam(Adaptive):
+    """Adam on every worker; steps are compressed both ways, with error feedback both ways.
+
+    Parameters
+    ----------
+    compressor : str (default: "loggrid:3")
+        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
+    downlink : str (default: "loggrid:3")
+        Compressor of the mean step, of the same class; "identity": uncompressed.
+    beta2 : float (default: 0.999)
+        Weight in [0, 1) of the OLD average of the squared gradients.
+    eps : float (default: 1e-8)
+        Added to sqrt(v); where both are 0 the step is 0.
+    bias_correction : bool (default: False)
+        Divide the moments by 1 - beta^t, t the worker's number of gradients, as Adam does and the
+        paper does not.
+    **options
+        As in `Adaptive`.
+    """
+
+    name = "efficient-adam"
+    summary_line = "Adam on the workers, steps compressed with error feedback both ways; IID shards"
+    citation = "Chen, Shen, Liu, Luo 2023, arXiv:2205.14473"
+
+    def __init__(
+        self,
+        *,
+        compressor: str = "loggrid:3",
+        downlink: str = "loggrid:3",
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        bias_correction: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(compressor=compressor, **options)
+        require_contraction(self.compressor)
+        require_beta("beta2", beta2)
+        require_number("eps", eps)
+        known = isinstance(bias_correction, bool)
+        require(known, "bias_correction", bias_correction, "true or false")
+        self.downlink = require_downlink(self.name, downlink)
+        self.beta2, self.eps, self.bias_correction = beta2, eps, bias_correction
+
+    def begin(self) -> None:
+        super().begin()
+        warn_where_workers_differ(self.name)
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        self.model.move(self.mean(answered), server_round, self.rate)
+
+    def hyper(self) -> Hyper:
+        own: Hyper = {"beta2": self.beta2, "eps": self.eps, "bias_correction": self.bias_correction}
+        return {**super().hyper(), **own}

@@ -1,0 +1,135 @@
+"""1-bit Adam: server half.
+
+Tang, Gan, Awan, Rajbhandari, Li, Lian, Liu, Zhang, He 2021 (arXiv:2102.02888), without bias
+correction.
+
+Warm-up, the first ``warmup_rounds`` steps, dense both ways:
+
+    1. broadcast x;  g = mean over S of g_i
+    2. m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+    3. x -= lr m / (sqrt(v) + eps)
+
+Then v stands still, and everyone holds x, m and v:
+
+    1. receive w_i = C(beta1 m + (1 - beta1) g_i + e_i) from the workers S that answer
+    2. q = mean over S of w_i + e                    (weights renormalised over S)
+    3. broadcast c = Q(q);  e = q - c
+    4. everyone: m = c;  x -= lr m / (sqrt(v) + eps)
+
+With P = lr / (sqrt(v) + eps), x - P (e + mean of e_i) follows the uncompressed method exactly. The
+server compresses q as one chunk: in the authors' code n workers do, each a part with a scale of its
+own (``downlink="sign:scale=l2,block=SIZE"`` has as many scales). Where v is 0 at the end of the
+warm-up, no gradient was seen, and the model stands still: warm up until every coordinate was used.
+The worker half is in ``clients/onebit_adam.py``.
+
+An absent, late or failed worker keeps what it owes (a lost packet is owed whole; one of the warm-up
+is gone). A worker that loses its memory loses what it owed, nothing else, and like a new one is
+sent x, m and v. In the authors' code errors start anew from a checkpoint; here a restart keeps
+them. With sampling, which the paper does not have, missed steps are sent again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import make_compressor
+from flowerpress.compressors.sign import Sign
+from flowerpress.protocol import Hyper
+from flowerpress.protocol.rules import ratio
+from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
+from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.options import (
+    check_options,
+    require,
+    require_contraction,
+    require_number,
+)
+from flowerpress.strategies.population import Client
+
+
+class OneBitAdam(Adaptive):
+    """Adam in a dense warm-up; then with its variance frozen, the momentum compressed both ways.
+
+    Parameters
+    ----------
+    compressor : str (default: "sign")
+        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)), or
+        "sign:scale=l2", the authors' code's.
+    downlink : str (default: "sign")
+        Compressor of the momentum for everyone, as `compressor`; "identity": uncompressed.
+    warmup_rounds : int (default: 20)
+        Steps of the warm-up, at least 1; the authors advise 15 to 25 % of all.
+    beta2 : float (default: 0.999)
+        Weight in [0, 1) of the OLD average of the squared gradients, in the warm-up.
+    eps : float (default: 1e-8)
+        Added to sqrt(v).
+    **options
+        As in `Adaptive`.
+    """
+
+    name = "onebit-adam"
+    summary_line = "Adam in a dense warm-up, then 1-bit momentum over its frozen variance"
+    citation = "Tang et al. 2021, arXiv:2102.02888"
+    rule = "onebit"
+
+    def __init__(
+        self,
+        *,
+        compressor: str = "sign",
+        downlink: str = "sign",
+        warmup_rounds: int = 20,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        **options: Any,
+    ) -> None:
+        super().__init__(compressor=compressor, **options)
+        require_sign_or_contraction(self.compressor)
+        check_options({"downlink": downlink})
+        expected = "a compressor: onebit-adam sends momenta, not models (identity: uncompressed)"
+        require(downlink != "", "downlink", downlink, expected)
+        self.downlink = require_sign_or_contraction(downlink)
+        whole = type(warmup_rounds) is int and warmup_rounds >= 1
+        require(whole, "warmup_rounds", warmup_rounds, "a whole number >= 1: v starts at zero")
+        require_beta("beta2", beta2)
+        require_number("eps", eps)
+        self.warmup_rounds, self.beta2, self.eps = warmup_rounds, beta2, eps
+
+    def begin(self) -> None:
+        super().begin()
+        self._m, self._v = np.zeros_like(self.model.x), np.zeros_like(self.model.x)
+
+    @property
+    def warming(self) -> bool:
+        """Whether the next step is one of the warm-up."""
+        return self.taken < self.warmup_rounds
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        mean = self.mean(answered)
+        if self.warming:
+            self._warm(mean, server_round)
+        else:
+            self.model.move(mean, server_round, self.rate)
+
+    def _warm(self, g: FloatVector, server_round: int) -> None:
+        """Take a step of Adam; after the last one of the warm-up everyone gets m and v too."""
+        real = g.dtype.type
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._m = real(self.beta1) * self._m + real(1 - self.beta1) * g
+            self._v = real(self.beta2) * self._v + real(1 - self.beta2) * g * g
+            direction = ratio(self._m, np.sqrt(self._v) + real(self.eps))
+            x = self.model.x - real(self.rate) * direction
+        require_finite_moment(self._v, server_round)
+        last = self.taken + 1 == self.warmup_rounds
+        self.model.jump(x, server_round, **({"m": self._m, "v": self._v} if last else {}))
+
+    def hyper(self) -> Hyper:
+        own: Hyper = {"eps": self.eps, "warmup": self.warming}
+        return {**super().hyper(), **own}
+
+
+def require_sign_or_contraction(spec: str) -> str:
+    """Return `spec`, normalised; `ValueError` unless it is contractive, unbiased, or sign's l2."""
+    compressor = make_compressor(spec)
+    return compressor.spec if isinstance(compressor, Sign) else require_contraction(spec)

@@ -1,0 +1,374 @@
+"""The Adam family when messages are lost, workers restart, lose their disks, join late or lie."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from flowerpress.clients import FunctionTask, client_app
+from flowerpress.clients.stores import DiskStore
+from flowerpress.compressors import Packet, PacketError, add_to
+from flowerpress.protocol import Replica
+from flowerpress.simulations import Faults, simulate
+from flowerpress.strategies import RoundError, make_strategy
+from tests.algorithms.problems import Quadratics, trajectory, worker_memory
+from tests.algorithms.test_failures import Grid
+
+N = 4
+LR, LOCAL_LR, WARMUP = 0.01, 0.05, 5
+OPTIONS = {
+    "efficient-adam": {"compressor": "topk:k=2", "downlink": "sign", "eps": 1e-3},
+    "onebit-adam": {"compressor": "sign", "downlink": "sign", "warmup_rounds": WARMUP, "eps": 1e-3},
+    "birder": {},
+    "cdadam": {"compressor": "topk:k=2", "downlink": "sign"},
+    "comp-ams": {"compressor": "topk:k=2", "eps": 1e-3},
+    "fedcams": {"compressor": "topk:k=2", "local_lr": LOCAL_LR},
+}
+REPLICAS = ["efficient-adam", "onebit-adam", "birder", "cdadam"]
+OWING = ["efficient-adam", "onebit-adam", "comp-ams", "fedcams"]
+
+
+def state_of(folder, client):
+    (path,) = folder.glob(f"run-*/client-{client}.safetensors")
+    return DiskStore(path).load()
+
+
+class Books:
+    """What each worker meant to send, what of it was applied, and what it still owes."""
+
+    def __init__(self, strategy, problem, folder):
+        self.strategy, self.problem, self.folder = strategy, problem, folder
+        self.x, self.kept = problem.x0, {}
+        self.meant = np.zeros((N, problem.dim))
+        self.applied = np.zeros((N, problem.dim))
+        self.computed = 0
+        self._receive, strategy.receive = strategy.receive, self.receive
+
+    def receive(self, update):
+        if self.counts:
+            add_to(update.packets[0], self.applied[update.client.id], update.scale)
+        self._receive(update)
+
+    @property
+    def counts(self):
+        """Whether errors are kept yet."""
+        return self.strategy.name != "onebit-adam" or self.strategy.taken >= WARMUP
+
+    def check(self, record):
+        if record.round and self.counts and (self.strategy.name != "onebit-adam" or self.kept):
+            for client in self.strategy.population.clients.values():
+                self._check(client, record.round)
+        self.x = self.strategy.model.x.copy()
+        self.kept = {name: v.copy() for name, v in self.strategy.model.replica.kept.items()}
+
+    def _check(self, client, r):
+        state = state_of(self.folder, client.id)
+        if state.numbers.get("heard") == self.strategy.exchange.question:
+            self.meant[client.id] += self._intended(client.id, state, r)
+            self.computed += 1
+        if not state.numbers.get("compressing", 1):
+            return
+        owed = state.vectors.get("memory", np.zeros(self.problem.dim)).copy()
+        if state.packet and client.receiver.applied == state.numbers["pending"]:
+            add_to(state.packet, owed, -state.numbers["scale"])
+        np.testing.assert_allclose(
+            self.applied[client.id] + owed, self.meant[client.id], rtol=0, atol=1e-12
+        )
+
+    def _intended(self, i, state, r):
+        gradient = self.problem.gradient(i, self.x, r)
+        match self.strategy.name:
+            case "efficient-adam":
+                return LR * state.vectors["m"] / (np.sqrt(state.vectors["v"]) + 1e-3)
+            case "onebit-adam":
+                return 0.9 * self.kept["m"] + 0.1 * gradient
+            case "comp-ams":
+                return gradient
+            case "fedcams":
+                return LOCAL_LR * gradient
+
+
+@pytest.mark.parametrize("name", OWING)
+def test_nothing_is_lost_whatever_happens_to_messages(name, tmp_path):
+    """Applied + owed = meant, for each worker: 20 % of the messages lost, a worker restarted."""
+    problem = Quadratics(n=N, noise=0.3)
+    strategy = make_strategy(name, lr=LR, **OPTIONS[name])
+    books = Books(strategy, problem, tmp_path)
+    faults = Faults(down=0.2, up=0.2, kill={8: [1], 15: [1, 2]}, seed=3)
+    trajectory(
+        strategy, problem.task_fn, N, 30, state_dir=tmp_path, faults=faults, on_round=books.check
+    )
+    asked = N * (25 if name == "onebit-adam" else 30)
+    assert 0.5 * asked < books.computed < 0.95 * asked, "some orders were lost indeed"
+    assert strategy.exchange.resyncs == 0, "a restart from disk is no loss of state"
+    assert np.abs(books.applied).max() > 0
+
+
+@pytest.mark.parametrize("name", ["efficient-adam", "onebit-adam"])
+def test_two_way_errors_telescope_to_the_uncompressed_method(name, tmp_path):
+    """z = x - P (error + mean of e_i) moves by the mean of what the workers meant, for any C, Q."""
+    problem = Quadratics(n=N, noise=0.3)
+    for spec in ("sign", "topk:k=1", "sign:scale=l2" if name == "onebit-adam" else "loggrid:3"):
+        folder = tmp_path / spec.replace(":", "-")
+        strategy = make_strategy(name, lr=LR, **OPTIONS[name] | {"compressor": spec})
+        strategy.downlink = strategy.compressor
+        books = Books(strategy, problem, folder)
+        seen = []
+
+        def check(record, books=books, strategy=strategy, seen=seen, folder=folder):
+            books.check(record)
+            if record.round <= WARMUP:
+                return
+            owed = (books.meant - books.applied).mean(axis=0) + strategy.model.error
+            P = 1.0
+            if name == "onebit-adam":
+                P = LR / (np.sqrt(strategy.model.replica.kept["v"]) + 1e-3)
+            z = strategy.model.x - P * owed
+            seen.append((z, P * books.meant.mean(axis=0)))
+
+        trajectory(strategy, problem.task_fn, N, 40, state_dir=folder, on_round=check)
+        (first, start), (last, end) = seen[0], seen[-1]
+        assert np.abs(end - start).max() > 0.01
+        np.testing.assert_allclose(last - first, start - end, rtol=0, atol=1e-12)
+
+
+def test_onebit_adam_freezes_its_variance(tmp_path):
+    problem = Quadratics(n=N, noise=0.3)
+    strategy = make_strategy("onebit-adam", lr=LR, **OPTIONS["onebit-adam"])
+    frozen = []
+
+    def check(record):
+        if record.round >= WARMUP:
+            frozen.append(strategy.model.replica.kept["v"].tobytes())
+
+    trajectory(strategy, problem.task_fn, N, 30, state_dir=tmp_path, on_round=check)
+    assert len(frozen) == 26
+    assert len(set(frozen)) == 1
+    assert worker_memory(tmp_path, 0, 0, "replica.v").tobytes() == frozen[0]
+
+
+def test_onebit_adam_leaves_alone_what_had_no_gradient_in_the_warm_up():
+    """A sign has no zero: P would be lr / eps there, and the coordinate would run away."""
+
+    def task_fn(i, n):
+        return FunctionTask(np.ones(6), lambda x, _: (0.0, np.where(np.arange(6) < 3, x - i, 0.0)))
+
+    strategy = make_strategy("onebit-adam", lr=0.01, warmup_rounds=5)
+    _, models = trajectory(strategy, task_fn, 3, 60)
+    np.testing.assert_array_equal(models[-1][3:], 1.0)
+    assert (models[-1][:3] != models[5][:3]).all()
+
+
+def test_birder_never_leaves_its_range_and_hears_a_question_once(tmp_path):
+    problem = Quadratics(n=N, noise=2.0)
+    strategy = make_strategy("birder", lr=0.05)
+
+    def check(record):
+        if record.round:
+            for i in range(N):
+                vectors = state_of(tmp_path, i).vectors
+                assert (np.abs(vectors["m"]) <= vectors["b"]).all()  # to the last bit
+
+    trajectory(strategy, problem.task_fn, N, 40, state_dir=tmp_path, on_round=check)
+    app = client_app(problem.task_fn)
+    config = {"state-store": "disk", "state-dir": str(tmp_path / "again")}
+    with Grid(lambda: app, 2, node_config=config) as grid:
+        strategy = make_strategy("birder", lr=0.05)
+        arrays = problem.task_fn(0, 2).initial_arrays()
+        messages = strategy.configure_train(1, arrays, None, grid)
+        before = [m.content for m in grid.send_and_receive(messages)]
+        (path,) = (tmp_path / "again").glob("run-*/client-0.safetensors")
+        saved = path.read_bytes()
+        again = [m.content for m in grid.send_and_receive(messages)]
+    assert saved == path.read_bytes()
+    for one, other in zip(before, again, strict=True):
+        assert {k: v.data for k, v in one["fp"].items()} == {
+            k: v.data for k, v in other["fp"].items()
+        }
+
+
+def follow_on(strategy, folder, client):
+    """The worker's replica, taken to the server's version by what the server would send."""
+    model, state = strategy.model, state_of(folder, client.id)
+    kept = {
+        name: state.vectors[f"replica.{name}"].copy()
+        for name in model.rule.kept
+        if f"replica.{name}" in state.vectors
+    }
+    held = int(state.numbers["held"])
+    assert held == client.held or client.held == -1
+    x = state.vectors["replica.x"].copy()
+    replica = Replica(model.rule, held, x, kept, model.replica.scale)
+    replica.follow(model.part_for(held), model.layout)
+    return replica
+
+
+def assert_replicas_are_equal(strategy, folder):
+    for client in strategy.population.clients.values():
+        replica = follow_on(strategy, folder, client)
+        np.testing.assert_array_equal(replica.x, strategy.model.x)
+        assert set(replica.kept) == set(strategy.model.replica.kept)
+        for name, vector in strategy.model.replica.kept.items():
+            np.testing.assert_array_equal(replica.kept[name], vector)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+@pytest.mark.parametrize("name", REPLICAS)
+def test_replicas_stay_equal_to_the_bit(name, fraction, tmp_path):
+    problem = Quadratics(n=N, dim=64, noise=0.3)
+    strategy = make_strategy(name, lr=LR, fraction_train=fraction, **OPTIONS[name])
+    faults = Faults(down=0.15, up=0.15, kill={6: [0], 9: [3]}, seed=5)
+    trajectory(strategy, problem.task_fn, N, 25, state_dir=tmp_path, faults=faults)
+    assert_replicas_are_equal(strategy, tmp_path)
+
+
+def mean_of_workers(strategy, folder):
+    met = [c for c in strategy.population.clients.values() if c.receiver.applied]
+    total = len(strategy.population.clients)
+    return sum(worker_memory(folder, c.id, c.receiver.applied) for c in met) / total
+
+
+def test_cdadam_agrees_with_its_workers_and_converges_under_loss(tmp_path):
+    problem = Quadratics(n=N)
+    strategy = make_strategy("cdadam", lr=0.03, **OPTIONS["cdadam"])
+    faults = Faults(down=0.1, up=0.1, kill={20: [2], 33: [2]}, seed=3)
+    checked = []
+
+    def check(record):
+        if record.round:
+            expected = mean_of_workers(strategy, tmp_path)
+            # The same packets in another order over the workers.
+            np.testing.assert_allclose(strategy.h, expected, rtol=0, atol=1e-12)
+            checked.append(record.round)
+
+    _, models = trajectory(
+        strategy, problem.task_fn, N, 600, state_dir=tmp_path, faults=faults, on_round=check
+    )
+    assert len(checked) == 600
+    assert strategy.exchange.resyncs == 0
+    assert np.linalg.norm(models[-1] - problem.solution()) < 1e-6
+
+
+def test_a_lost_disk_makes_cdadam_start_over_and_converge(tmp_path, caplog):
+    problem = Quadratics(n=N)
+    strategy = make_strategy("cdadam", lr=0.03, **OPTIONS["cdadam"])
+
+    def lose(record):
+        if record.round == 30:
+            for path in tmp_path.glob("run-*/client-1.safetensors"):
+                path.unlink()
+
+    with caplog.at_level(logging.WARNING, "flowerpress"):
+        result, models = trajectory(
+            strategy, problem.task_fn, N, 600, state_dir=tmp_path, on_round=lose
+        )
+    assert strategy.exchange.resyncs == 1
+    assert "all workers start over" in caplog.text
+    np.testing.assert_allclose(strategy.h, mean_of_workers(strategy, tmp_path), rtol=0, atol=1e-12)
+    assert np.linalg.norm(models[-1] - problem.solution()) < 1e-6
+    assert_replicas_are_equal(strategy, tmp_path)
+    dense = 8 * problem.dim + 24  # a frame of d values
+    sent = [r.payload for r in result.ledger.rows if r.client == 1 and r.direction == "down"]
+    assert sent.count(5 * dense) == 1, "x, g, m, v and w, once"
+
+
+@pytest.mark.parametrize("name", ["efficient-adam", "onebit-adam", "birder", "comp-ams", "fedcams"])
+def test_a_lost_disk_costs_the_others_no_more_than_what_was_owed(name, tmp_path):
+    problem = Quadratics(n=N, noise=0.1)
+    strategy = make_strategy(name, lr=LR, **OPTIONS[name])
+
+    def lose(record):
+        if record.round == 15:
+            for path in tmp_path.glob("run-*/client-1.safetensors"):
+                path.unlink()
+
+    result, _ = trajectory(strategy, problem.task_fn, N, 40, state_dir=tmp_path, on_round=lose)
+    assert strategy.exchange.refused == strategy.exchange.resyncs == 0
+    last = [row.client for row in result.ledger.rows if row.round == 40 and row.direction == "up"]
+    assert last == list(range(N))
+    if name in REPLICAS:
+        assert_replicas_are_equal(strategy, tmp_path)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_late_joiner(name, tmp_path):
+    problem = Quadratics(n=3, noise=0.1)
+    strategy = make_strategy(name, lr=LR, **OPTIONS[name])
+    config = {"state-store": "disk", "state-dir": str(tmp_path)}
+    with Grid(lambda: client_app(problem.task_fn), 3, node_config=config) as grid:
+        late = grid.get_node_ids()[2]
+        grid.hidden = frozenset({late})
+        arrays = problem.task_fn(0, 3).initial_arrays()
+        for server_round in range(1, 16):
+            if server_round == 9:
+                grid.hidden = frozenset()
+            messages = list(strategy.configure_train(server_round, arrays, None, grid))
+            assert len(messages) == (2 if server_round < 9 else 3)
+            strategy.aggregate_train(server_round, grid.send_and_receive(messages))
+            if name == "cdadam":
+                expected = mean_of_workers(strategy, tmp_path)
+                np.testing.assert_allclose(strategy.h, expected, rtol=0, atol=1e-12)
+        rows = [r for r in strategy.ledger.rows if r.client == 2 and r.purpose == "train"]
+        assert {row.round for row in rows} == set(range(9, 16))
+        vectors = 1 + (len(strategy.model.rule.kept) if name in REPLICAS else 0)
+        assert rows[0].payload == vectors * (8 * problem.dim + 24)
+        if name in REPLICAS:
+            assert_replicas_are_equal(strategy, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fedcams", "comp-ams"])
+def test_workers_may_take_turns(name):
+    """One of two in every round, by half: what an absent one owes is not forgotten."""
+    problem = Quadratics(n=2)
+    options = {"compressor": "topk:k=2", "fraction_train": 0.5, "decay": "sqrt"}
+    strategy = make_strategy(name, lr=0.1, min_train_nodes=1, **options)
+    _, models = trajectory(strategy, problem.task_fn, 2, 1500)
+    start, end = (np.linalg.norm(x - problem.solution()) for x in (models[0], models[-1]))
+    assert end < 0.02 * start
+
+
+def test_birder_takes_a_liars_numbers_for_one_vote():
+    problem = Quadratics(n=3)
+
+    def task_fn(i, n):
+        return problem.task_fn(i, n)
+
+    own = {0: {"compressor": "scaled(randk:k=2)"}, 1: {"compressor": "randk:k=1"}}
+    strategy = make_strategy("birder", lr=0.125, client_compressors=True)
+    _, models = trajectory(strategy, task_fn, 3, 20, node_configs=own)
+    np.testing.assert_allclose(np.abs(np.diff(models, axis=0)), 0.125, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_huge_update_ends_the_run_instead_of_freezing_a_coordinate(name):
+    """Its square is infinite: the moment would stay so, and the steps there 0 for ever."""
+
+    def task_fn(i, n):
+        return FunctionTask(np.ones(3), lambda x, _: (0.0, np.array([1e200, 1.0, 1.0])))
+
+    options = {"compressor": "identity"} | ({"downlink": "identity"} if name in REPLICAS else {})
+    if name == "birder":  # its steps have one length, whatever the gradients
+        simulate(make_strategy(name, **options), task_fn, 2, 5)
+        return
+    with pytest.raises(RoundError, match="lower lr"):
+        simulate(make_strategy(name, **options), task_fn, 2, 5)
+
+
+def test_a_damaged_packet_changes_nothing():
+    problem = Quadratics(n=2)
+    strategy = make_strategy("cdadam", lr=LR, **OPTIONS["cdadam"])
+    receive = strategy.receive
+
+    def damage(update):
+        if update.client.id == 1:
+            data = bytearray(update.packets[0])
+            data[-1] ^= 0xFF
+            with pytest.raises(PacketError):
+                Packet.parse(bytes(data))
+            raise PacketError("damaged")
+        receive(update)
+
+    strategy.receive = damage
+    trajectory(strategy, problem.task_fn, 2, 10)
+    assert strategy.exchange.refused == 10
+    assert strategy.population.clients[1].receiver.applied == 0
