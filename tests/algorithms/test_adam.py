@@ -1,4 +1,4 @@
-"""The Adam family: plain references, exact values, exact reductions, what converges and what not."""
+"""The Adam family: plain references, exact values, reductions, what converges and what not."""
 
 import logging
 

