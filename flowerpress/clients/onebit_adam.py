@@ -47,8 +47,8 @@ class OneBitAdamWorker(Worker):
         loss, gradient = job.gradient(x)
         real, numbers = x.dtype.type, job.state.numbers
         warming = bool(job.hyper["warmup"])
-        if warming or not numbers.get("compressing"):
-            sender.memory = None  # gradients of the warm-up are not owed
+        if not numbers.get("compressing"):
+            sender.memory = None  # a gradient of the warm-up is not owed, and no part of what is
         if warming:
             return Outgoing(loss, gradient, numbers={"compressing": 0}, dense=True)
         beta1 = job.number("beta1")
