@@ -60,6 +60,20 @@ TABLE = {
     "vr-marina": Row(
         {"compressor": RANDK, "lr": 0.05, "p": 0.3}, sampling="refused", everyone=True
     ),
+    "efficient-adam": Row(
+        {"compressor": TOPK, "downlink": TOPK, "lr": 0.05, "decay": "sqrt"}, exact=False, floor=0.6
+    ),
+    "onebit-adam": Row(
+        {"compressor": "sign", "downlink": "sign", "lr": 0.01, "warmup_rounds": 70},
+        exact=False,
+        floor=0.2,
+    ),
+    "birder": Row({"lr": 0.05, "decay": "sqrt"}, exact=False, floor=0.6),
+    "cdadam": Row(
+        {"compressor": TOPK, "downlink": TOPK, "lr": 0.1}, sampling="kept", resync=True, rounds=700
+    ),
+    "comp-ams": Row({"compressor": TOPK, "lr": 0.03}, exact=False, floor=0.2),
+    "fedcams": Row({"compressor": TOPK, "lr": 0.1, "local_lr": 0.05}, exact=False, floor=0.2),
     "pp-marina": Row({"compressor": RANDK, "lr": 0.05, "p": 0.3}, rounds=700),
 }
 
