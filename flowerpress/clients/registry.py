@@ -12,6 +12,9 @@ from flowerpress.clients.ef21 import EF21SGD2MWorker, EF21SGDMWorker, EF21Worker
 from flowerpress.clients.efficient_adam import EfficientAdamWorker
 from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
 from flowerpress.clients.onebit_adam import OneBitAdamWorker
+from flowerpress.clients.fetchsgd import FetchSGDWorker
+from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
+from flowerpress.clients.sketched import SketchedAMSGradWorker, SketchedSGDWorker
 from flowerpress.clients.worker import Worker
 
 _WORKERS: dict[str, type[Worker]] = {
@@ -28,9 +31,12 @@ _WORKERS: dict[str, type[Worker]] = {
     "efficient-adam": EfficientAdamWorker,
     "fedavg": DSGDWorker,
     "fedcams": FedCAMSWorker,
+    "fetchsgd": FetchSGDWorker,
     "marina": MarinaWorker,
     "onebit-adam": OneBitAdamWorker,
     "pp-marina": PPMarinaWorker,
+    "sketched-amsgrad": SketchedAMSGradWorker,
+    "sketched-sgd": SketchedSGDWorker,
     "vr-marina": VRMarinaWorker,
 }
 

@@ -8,14 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.clients.stores import WorkerState
-from flowerpress.protocol import Instruction, Layout, Replica, ReplicaError, make_rule
+from flowerpress.protocol import (
+    Instruction,
+    Layout,
+    ModelPart,
+    Replica,
+    ReplicaError,
+    make_rule,
+)
 
 FloatVector = npt.NDArray[np.floating[Any]]
 _PREFIX = "replica."
+DELTA, AWAITED = "delta", "awaited"
 
 
 def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> FloatVector:
     """Return the model of `order`; where the downlink is compressed, keep it in `state`.
+
+    A worker that must see one delta as it is says so by the number "awaited" of its state: the
+    version that the delta starts from. Its bytes are then put beside the vectors as "delta", unless
+    the model comes whole.
 
     Returns
     -------
@@ -48,9 +60,18 @@ def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> Floa
     except ReplicaError:  # found before anything is changed
         numbers["held"] = replica.version
         raise
+    _keep_awaited(order.model, state)
     for name in rule.kept:
         vectors.pop(_PREFIX + name, None)
     vectors[_PREFIX + "x"] = replica.model
     vectors.update({_PREFIX + name: vector for name, vector in replica.kept.items()})
     numbers["held"] = replica.version
     return replica.model.copy()
+
+
+def _keep_awaited(part: ModelPart, state: WorkerState) -> None:
+    awaited = int(state.numbers.get(AWAITED, part.version))
+    if awaited < part.version:
+        del state.numbers[AWAITED]
+        if 0 <= part.base <= awaited:
+            state.vectors[DELTA] = np.frombuffer(part.packets[awaited - part.base], np.uint8)

@@ -39,7 +39,7 @@ class StateError(ValueError):
 class WorkerState:
     """A worker's memory: vectors by name, numbers by name, and the packet in flight."""
 
-    vectors: dict[str, FloatVector] = field(default_factory=dict)
+    vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
     packet: bytes = b""
 

@@ -134,7 +134,7 @@ class Outgoing:
 
     loss: float
     vector: FloatVector
-    kept: dict[str, FloatVector] = field(default_factory=dict)
+    kept: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     staged: dict[str, FloatVector] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     dense: bool = False
@@ -154,6 +154,10 @@ class Worker(ABC):
     ) -> tuple[FloatVector, dict[str, FloatVector]]:
         """Return what is to be sent of a gradient, and the worker's new vectors."""
         return gradient, {}
+
+    def draw(self, job: Job) -> Draw:
+        """Return the randomness of what is sent."""
+        return job.draw()
 
     def first(self, job: Job) -> bool:
         """Whether a worker of which the server holds nothing sends its first update dense."""
@@ -203,7 +207,7 @@ class Worker(ABC):
         except ResyncError as error:
             return Reply(job.client, order.version, status="resync", reason=str(error))
         compressor = make_compressor("identity") if out.dense else job.uplink()
-        packet = sender.send(out.vector, compressor, order.version, job.draw()).data
+        packet = sender.send(out.vector, compressor, order.version, self.draw(job)).data
         job.state.vectors.update(out.kept)
         job.state.vectors.update({name + _STAGED: vector for name, vector in out.staged.items()})
         job.state.numbers |= {"loss": out.loss, **out.numbers}
@@ -265,9 +269,13 @@ def keep_sender(sender: Sender, state: WorkerState) -> None:
 
 
 def reply_with(job: Job, sender: Sender, packets: list[bytes]) -> Reply:
-    """Return the reply that carries an update, with the task's buffers and the loss."""
+    """Return the reply that carries an update, with the task's buffers and the loss.
+
+    Buffers go with the first of a round's exchanges: by the second, a process that was started for
+    each message has lost them.
+    """
     buffers = b""
-    if job.layout.buffer_dim:
+    if job.layout.buffer_dim and job.instruction.stage == 1:
         joined = job.layout.join_buffers(job.task.buffers())
         buffers = make_compressor("identity").compress(joined).data
     return Reply(

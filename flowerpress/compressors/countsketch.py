@@ -44,6 +44,31 @@ class Table:
     dim: int
     key: tuple[int, int]
 
+    def unlike(self, other: Table) -> str:
+        """Return the first thing in which a table differs that cannot be added; empty for none."""
+        for what in ("dim", "rows", "columns", "key"):
+            if getattr(self, what) != getattr(other, what):
+                return what
+        return "dtype" if self.cells.dtype != other.cells.dtype else ""
+
+    def add(self, packet: Packet | bytes, weight: float = 1.0) -> None:
+        """Add `weight` times the sketch in `packet` to the cells, in place.
+
+        Raises
+        ------
+        PacketError
+            If the packet is damaged, of another key, shape, dim or dtype, or the sum overflows;
+            the cells are unchanged.
+        """
+        table = _read(Packet.parse(packet))
+        if what := self.unlike(table):
+            raise PacketError(f"countsketch: the packet has another {what} than the sum")
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = self.cells + self.cells.dtype.type(weight) * table.cells
+        if not np.isfinite(total).all():
+            raise PacketError(f"countsketch: the sum of the cells overflows {total.dtype}")
+        self.cells[:] = total
+
     def estimates(self) -> Vector:
         """Return the estimate of each coordinate, shape (dim,)."""
         table = self.cells.reshape(self.rows, self.columns)
@@ -119,6 +144,22 @@ class CountSketch(Compressor):
         require_finite(cells, "the cell")
         return [_HEAD.pack(*key, _HASH, self.rows, 0, columns), cells]
 
+    def empty(self, dim: int, dtype: np.dtype[Any], draw: Draw = Draw()) -> Table:  # noqa: B008
+        """Return the sketch of zeros, to which packets of the same draw can be added.
+
+        Examples
+        --------
+        >>> sketch = CountSketch(columns=100)
+        >>> total = sketch.empty(100, np.dtype(float))
+        >>> for place in (3, 4):
+        ...     total.add(sketch.compress(np.eye(100)[place]), 0.5)
+        >>> np.flatnonzero(total.estimates())
+        array([3, 4])
+        """
+        columns = kept(self.ratio, self.columns, dim)
+        cells: Vector = np.zeros(self.rows * columns, dtype)
+        return Table(cells, self.rows, columns, dim, draw.shared_key(_PLACES))
+
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check the shape and every cell."""
@@ -172,13 +213,8 @@ def merge(packets: Sequence[Packet], weights: Sequence[float] | None = None) -> 
     first = tables[0]
     total: Vector = np.zeros_like(first.cells)
     for position, (table, weight) in enumerate(zip(tables, weights, strict=True)):
-        for what in ("dim", "rows", "columns", "key"):
-            if getattr(table, what) != getattr(first, what):
-                raise PacketError(
-                    f"countsketch: packet {position} has another {what} than the first"
-                )
-        if table.cells.dtype != first.cells.dtype:
-            raise PacketError(f"countsketch: packet {position} has another dtype than the first")
+        if what := first.unlike(table):
+            raise PacketError(f"countsketch: packet {position} has another {what} than the first")
         with np.errstate(over="ignore", invalid="ignore"):
             total += total.dtype.type(weight) * table.cells
     require_finite_values(total)

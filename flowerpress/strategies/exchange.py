@@ -115,10 +115,11 @@ class Exchange:
         dims: Sequence[int],
         *,
         shared: bool,
+        bare: bool = False,
     ) -> Acceptance:
         """Decide about an answer; what cannot be applied is counted and logged.
 
-        `dims` are the lengths of an update's packets.
+        `dims` are the lengths of an update's packets; a `bare` one comes without buffers.
         `Acceptance.MISMATCH` says that worker and server no longer agree on what came before;
         `Acceptance.STALE` stands for every other answer that is not applied.
         """
@@ -143,7 +144,7 @@ class Exchange:
             )
         else:
             try:
-                check_packets(reply, layout, dims)
+                check_packets(reply, layout, dims, bare=bare)
             except (PacketError, ProtocolError) as error:
                 self.refuse(server_round, f"client {client.id}: {error}")
                 return Acceptance.STALE
@@ -185,8 +186,13 @@ class Exchange:
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
 
 
-def check_packets(reply: Reply, layout: Layout, dims: Sequence[int]) -> None:
+def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False) -> None:
     """Check that the packets of an update are of these lengths, in the model's dtype.
+
+    Parameters
+    ----------
+    bare : bool
+        Whether it must have no buffers even if the model has some.
 
     Raises
     ------
@@ -196,10 +202,10 @@ def check_packets(reply: Reply, layout: Layout, dims: Sequence[int]) -> None:
     if len(reply.packets) != len(dims):
         raise ProtocolError(f"this update has {len(reply.packets)} packets, expected {len(dims)}")
     wanted = list(zip(reply.packets, dims, strict=True))
-    if layout.buffer_dim:
+    if layout.buffer_dim and not bare:
         wanted.append((reply.buffers, layout.buffer_dim))
     elif reply.buffers:
-        raise ProtocolError("buffers of a model that has none")
+        raise ProtocolError("buffers where none are expected")
     for data, dim in wanted:
         packet = Packet.parse(data)
         if packet.dim != dim or packet.dtype != layout.dtype:

@@ -17,6 +17,10 @@ from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
 from flowerpress.strategies.efficient_adam import EfficientAdam
 from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
 from flowerpress.strategies.onebit_adam import OneBitAdam
+from flowerpress.strategies.fetchsgd import FetchSGD
+from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
+from flowerpress.strategies.sketched import SketchedSGD
+from flowerpress.strategies.sketched_amsgrad import SketchedAMSGrad
 
 _STRATEGIES: dict[str, type[CompressedStrategy]] = {
     cls.name: cls
@@ -34,9 +38,12 @@ _STRATEGIES: dict[str, type[CompressedStrategy]] = {
         EfficientAdam,
         FedAvg,
         FedCAMS,
+        FetchSGD,
         Marina,
         OneBitAdam,
         PPMarina,
+        SketchedAMSGrad,
+        SketchedSGD,
         VRMarina,
     )
 }

@@ -58,6 +58,7 @@ class Run:
         self.judges: list[Client] = []
         self.received: list[FloatVector] = []
         self.start_over = False
+        self._buffers: dict[int, FloatVector] = {}  # of this round's updates, by client
         self._session = 1
 
     @property
@@ -163,7 +164,7 @@ class Run:
         receive: Callable[[Update], None],
         dims: Sequence[int],
         *,
-        final: bool = True,
+        stage: int = 0,
     ) -> list[tuple[Client, Reply]]:
         """Give the updates among `answers` to `receive`; returns those that went in.
 
@@ -173,14 +174,17 @@ class Run:
             Raises `PacketError` for a damaged update, before it changes anything.
         dims : sequence of int
             Lengths of an update's packets.
-        final : bool
-            Whether this is the round's last exchange: what goes in is then applied.
+        stage : {0, 1, 2}
+            0: the round's only exchange. Of two, the first brings the buffers, and what goes into
+            the second is applied.
         """
         self.received.clear()
+        if stage != 2:
+            self._buffers.clear()
         return [
             (client, reply)
             for client, reply in answers
-            if self._take(server_round, client, reply, receive, dims, final)
+            if self._take(server_round, client, reply, receive, dims, stage)
         ]
 
     def _take(
@@ -190,26 +194,29 @@ class Run:
         reply: Reply,
         receive: Callable[[Update], None],
         dims: Sequence[int],
-        final: bool,
+        stage: int,
     ) -> bool:
         if reply.status != "failed":
             client.held = reply.held
         layout, shared = self.started.layout, self._strategy.shared
-        verdict = self.exchange.judge(server_round, client, reply, layout, dims, shared=shared)
+        verdict = self.exchange.judge(
+            server_round, client, reply, layout, dims, shared=shared, bare=stage == 2
+        )
         if verdict is Acceptance.MISMATCH and shared:
             self.start_over |= client.may_restart_all(server_round)
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
-            buffers = unpack_buffers(reply.buffers, layout)
+            if stage != 2:
+                self._buffers[client.id] = unpack_buffers(reply.buffers, layout)
             mass = self.population.mass(client)
             receive(Update(client, mass, reply.scale, reply.packets))
         except PacketError as error:
             self.exchange.refuse(server_round, f"client {client.id}: {error}")
             return False
         client.failing = ""
-        if final:
-            self.received.append(buffers)
+        if stage != 1:
+            self.received.append(self._buffers[client.id])
             client.receiver.apply(reply.version)
         return True
 

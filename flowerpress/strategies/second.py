@@ -20,7 +20,8 @@ class TwoExchanges(CompressedStrategy):
 
     The first answers go to `receive_first`; `places` says which coordinates are then asked of those
     who answered; the second answers go to `receive`. A worker takes part in a step if its second
-    answer came in.
+    answer came in. The second question brings no model: the downlink must be compressed, so that
+    workers keep a replica.
     """
 
     grid: Grid
@@ -44,7 +45,7 @@ class TwoExchanges(CompressedStrategy):
         """Take the first answers, ask again, and take the second ones."""
         run = self.run
         answers = run.exchange.answers(server_round, run.cohort, replies)
-        taken = run.take(server_round, answers, self.receive_first, self.dims(1), final=False)
+        taken = run.take(server_round, answers, self.receive_first, self.dims(1), stage=1)
         if not taken:
             return []
         again = [client for client, _ in taken]
@@ -54,4 +55,4 @@ class TwoExchanges(CompressedStrategy):
         orders = run.orders(server_round, again, "train", stage=2, places=places)
         messages = self.grid.send_and_receive(orders, timeout=self.timeout)
         answers = run.exchange.answers(server_round, again, messages)
-        return run.take(server_round, answers, self.receive, self.dims(2))
+        return run.take(server_round, answers, self.receive, self.dims(2), stage=2)

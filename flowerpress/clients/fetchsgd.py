@@ -1,0 +1,29 @@
+"""FetchSGD: worker half.
+
+Rothchild, Panda, Ullah, Ivkin, Stoica, Braverman, Gonzalez, Arora 2020 (arXiv:2007.07682),
+Algorithm 1.
+
+    1. receive the deltas that the replica of x lacks
+    2. g_i = gradient of f_i at x on one batch (K local steps: their pseudo-gradient)
+    3. send S(g_i), S the same sketch in every round
+
+No memory: a lost update is gone. The server half is in ``strategies/fetchsgd.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flowerpress.clients.worker import Job, Worker
+from flowerpress.compressors import Draw
+from flowerpress.compressors.feedback import PlainSender
+
+
+class FetchSGDWorker(Worker):
+    """Sends the sketch of its gradient and remembers nothing."""
+
+    sender = PlainSender
+
+    def draw(self, job: Job) -> Draw:
+        """Return the same draw in all rounds: the server adds sketches of several rounds."""
+        return replace(job.draw(), round=0)

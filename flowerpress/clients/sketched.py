@@ -1,0 +1,121 @@
+"""Sketched-SGD and SketchedAMSGrad: worker half.
+
+Sketched-SGD: Ivkin, Rothchild, Ullah, Braverman, Stoica, Arora 2019 (arXiv:1903.04488).
+SketchedAMSGrad: Xian, Huang, Huang 2022 (arXiv:2210.07454).
+
+    1. receive x
+    2. Sketched-SGD:     u_i = momentum u_i + g_i;  v_i += u_i;                    send S(v_i)
+       SketchedAMSGrad:  m_i = beta1 m_i + (1 - beta1) g_i;  e_i = m_i + (lr_e / lr) e_i;
+                                                                                   send S(e_i)
+    3. receive places; send v_i there, exact (SketchedAMSGrad: e_i and g_i there)
+    4. Sketched-SGD:     u_i = v_i = 0 at the k places where x moved
+       SketchedAMSGrad:  e_i = 0 there               (once the server says it applied the values)
+
+lr_e is the lr of the round that e_i is from. The worker learns the places of step 4 from the step
+itself, the first delta that its replica lacks afterwards. If the model comes whole instead, as
+after a long absence, it takes all places it sent for sent: what x has not moved by is then lost,
+but nothing is sent twice. A lost answer, of either exchange, leaves everything owed. The server
+halves are in ``strategies/sketched.py`` and ``strategies/sketched_amsgrad.py``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from flowerpress.clients.replicas import AWAITED, DELTA
+from flowerpress.clients.worker import FloatVector, Job, Outgoing, ResyncError, Worker
+from flowerpress.compressors import decompress
+from flowerpress.compressors.feedback import PlainSender, Sender
+from flowerpress.protocol import decode_places
+
+_PLACES, _ANSWER, _ROUND = "places", "answer", "sketched"
+
+
+@dataclass
+class OwedSender(PlainSender):
+    """Packets go as they are, but each question is answered once: it changes what is owed."""
+
+    remembers = True
+
+
+class FoundBySketchWorker(Worker):
+    """Sends a sketch of what it owes, and then the exact values that are asked for."""
+
+    sender = OwedSender
+    owed: ClassVar[tuple[str, ...]]  # vectors that are zeroed where the model has moved
+    asked: ClassVar[tuple[str, ...]]  # vectors of which the exact values are asked for
+
+    @abstractmethod
+    def owe(self, gradient: FloatVector, job: Job) -> tuple[FloatVector, dict[str, FloatVector]]:
+        """Return what is sketched, and all vectors as they are then."""
+
+    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+        order = job.instruction
+        if order.stage == 2:
+            return self._exact(job)
+        self._settle(job, sender)
+        loss, gradient = job.gradient(x)
+        sketched, vectors = self.owe(gradient, job)
+        return Outgoing(
+            loss, sketched, vectors, numbers={_ROUND: order.round, "lr": job.number("lr")}
+        )
+
+    def _exact(self, job: Job) -> Outgoing:
+        """Return the values at the places asked for, and remember that they are under way."""
+        order, vectors, numbers = job.instruction, job.state.vectors, job.state.numbers
+        if numbers.get(_ROUND) != order.round:
+            raise ResyncError(f"this worker has sent no sketch in round {order.round}")
+        places = decode_places(order.places, job.layout.dim)
+        values = np.concatenate([vectors[name][places] for name in self.asked])
+        return Outgoing(
+            float(numbers["loss"]),
+            values,
+            {_PLACES: places},
+            numbers={_ANSWER: order.version, AWAITED: order.model.version},
+            dense=True,
+        )
+
+    def _settle(self, job: Job, sender: Sender) -> None:
+        """Owe no more what the server has applied of the last answer."""
+        vectors, numbers = job.state.vectors, job.state.numbers
+        numbers.pop(AWAITED, None)
+        places, delta = vectors.pop(_PLACES, None), vectors.pop(DELTA, None)
+        if places is None or sender.settled < numbers[_ANSWER]:
+            return
+        if delta is not None:
+            places = np.flatnonzero(decompress(delta.tobytes(), max_dim=job.layout.dim))
+        for name in self.owed:
+            vectors[name][places] = 0
+
+
+class SketchedSGDWorker(FoundBySketchWorker):
+    """Keeps its momentum u and what it owes, v."""
+
+    owed, asked = ("u", "v"), ("v",)
+
+    def owe(self, gradient: FloatVector, job: Job) -> tuple[FloatVector, dict[str, FloatVector]]:
+        vectors, real = job.state.vectors, gradient.dtype.type
+        if "u" not in vectors:
+            return gradient, {"u": gradient.copy(), "v": gradient.copy()}
+        u = real(job.number("momentum")) * vectors["u"] + gradient
+        v = vectors["v"] + u
+        return v, {"u": u, "v": v}
+
+
+class SketchedAMSGradWorker(FoundBySketchWorker):
+    """Keeps its momentum m, what it owes, e, and a round's gradient until it is asked for."""
+
+    owed, asked = ("e",), ("e", "gradient")
+
+    def owe(self, gradient: FloatVector, job: Job) -> tuple[FloatVector, dict[str, FloatVector]]:
+        vectors, real = job.state.vectors, gradient.dtype.type
+        m = real(1 - job.number("beta1")) * gradient
+        e = m
+        if "m" in vectors:
+            m += real(job.number("beta1")) * vectors["m"]
+            e = m + real(job.state.numbers["lr"] / job.number("lr")) * vectors["e"]
+        return e, {"m": m, "e": e.copy(), "gradient": gradient}

@@ -1,0 +1,104 @@
+"""FetchSGD: server half.
+
+Rothchild, Panda, Ullah, Ivkin, Stoica, Braverman, Gonzalez, Arora 2020 (arXiv:2007.07682),
+Algorithm 1. S is one fixed linear sketch, U its estimates, S_u and S_e tables on the server.
+
+    1. broadcast x
+    2. receive S(g_i) from the workers S that answer
+    3. S_u = momentum * S_u + mean over S of S(g_i)       (weights renormalised over S)
+    4. S_e += lr * S_u
+    5. D = the k largest of U(S_e)
+    6. S_e -= S(D);  broadcast D;  everyone: x -= D
+
+With ``error_update="zero"``, instead of 6 the cells of S_e that S(D) touches are set to zero, and
+with ``mask_momentum`` the same cells of S_u: what the paper's experiments do, where colliding
+coordinates made the subtraction unstable. The worker half is in ``clients/fetchsgd.py``.
+
+Workers keep nothing but a replica of the model: what is owed lies in S_e, on the server. An absent,
+late or failed worker is left out of that round's mean; a new worker takes part at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import Draw
+from flowerpress.strategies.options import require, require_number
+from flowerpress.strategies.population import Client
+from flowerpress.strategies.sketches import Sketched, largest
+from flowerpress.strategies.update import Update
+
+_UPDATES = ("subtract", "zero")
+
+
+class FetchSGD(Sketched):
+    """Momentum and error feedback inside sketches on the server.
+
+    Parameters
+    ----------
+    momentum : float (default: 0.9)
+        What remains of S_u in a round, in [0, 1].
+    error_update : {"subtract", "zero"} (default: "subtract")
+        What becomes of S_e once D is sent: S(D) is subtracted, or the cells it touches are zeroed.
+    mask_momentum : bool (default: False)
+        Whether the cells that S(D) touches are set to zero in S_u.
+    **options
+        As in `Sketched`.
+    """
+
+    name = "fetchsgd"
+    summary_line = "count sketches of gradients; momentum and error feedback on the server"
+    citation = "Rothchild et al. 2020, arXiv:2007.07682"
+
+    def __init__(
+        self,
+        *,
+        momentum: float = 0.9,
+        error_update: str = "subtract",
+        mask_momentum: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        require_number("momentum", momentum, most=1.0)
+        require(error_update in _UPDATES, "error_update", error_update, " or ".join(_UPDATES))
+        require(type(mask_momentum) is bool, "mask_momentum", mask_momentum, "True or False")
+        self.momentum, self.error_update = momentum, error_update
+        self.mask_momentum = mask_momentum
+
+    def hash_of(self, server_round: int) -> Draw:
+        """Return the same hash in all rounds: tables of several rounds are added."""
+        return super().hash_of(0)
+
+    def begin(self) -> None:
+        super().begin()
+        x = self.model.x
+        self._momentum, self._error, self._sent = (
+            self.sketch.empty(x.size, x.dtype, self.hash_of(0)) for _ in range(3)
+        )
+
+    def plan(self, cohort: list[Client], server_round: int) -> None:
+        super().plan(cohort, server_round)
+        self._sent.cells[:] = 0
+
+    def receive(self, update: Update) -> None:
+        self._table.add(update.packets[0], update.mass * update.scale)
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        u, e, real = self._momentum.cells, self._error.cells, self.model.x.dtype.type
+        with np.errstate(over="ignore", invalid="ignore"):
+            u *= real(self.momentum)
+            u += self._table.cells / real(sum(map(self.population.mass, answered)))
+            e += real(self.lr) * u
+            estimates = self._error.estimates()
+        places = largest(estimates, self.k)
+        step = self.move(places, estimates[places], server_round, 1.0)
+        self._sent.add(self.sketch.compress(step, self.hash_of(0)))
+        touched = self._sent.cells != 0
+        if self.error_update == "zero":
+            e[touched] = 0
+        else:
+            e -= self._sent.cells
+        if self.mask_momentum:
+            u[touched] = 0

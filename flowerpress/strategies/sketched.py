@@ -1,0 +1,110 @@
+"""Sketched-SGD: server half.
+
+Ivkin, Rothchild, Ullah, Braverman, Stoica, Arora 2019 (arXiv:1903.04488), Algorithm 2 with momentum
+as in the authors' code. A round has two exchanges:
+
+    1. broadcast x; receive S(v_i) from the workers that answer, S one sketch for all
+    2. ask them for the P k coordinates of largest estimate in the mean of S(v_i)
+    3. receive v_i there, exact, from the workers S that answer again
+    4. w = the k largest of the mean over S of v_i        (weights renormalised over S)
+    5. broadcast w;  everyone: x -= lr * w
+
+where v_i is what worker i owes, and u_i its momentum: u_i = momentum * u_i + g_i, v_i += u_i, and
+both are zero where w is not. The paper takes sums over the workers where this takes means: n
+workers of equal weight need an lr n times the paper's. The worker half is in
+``clients/sketched.py``.
+
+An absent, late or failed worker keeps what it owes, whichever of its answers was lost; taking the
+mean over those who answer is a heuristic: the paper has all of them. A worker that loses its memory
+loses what it owed, nothing else. A new worker takes part at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import add_to
+from flowerpress.protocol import Hyper
+from flowerpress.protocol.places import Places
+from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.options import require, require_number
+from flowerpress.strategies.population import Client
+from flowerpress.strategies.second import TwoExchanges
+from flowerpress.strategies.sketches import Sketched, largest
+from flowerpress.strategies.update import Update
+
+
+class FoundBySketch(Sketched, TwoExchanges):
+    """A strategy that finds candidates by sketches, and asks for their exact values.
+
+    Parameters
+    ----------
+    candidates : int (default: 4)
+        P: how many times k coordinates are asked for in the second exchange.
+    **options
+        As in `Sketched`.
+    """
+
+    vectors = 1  # of which the exact values are asked for
+
+    def __init__(self, *, candidates: int = 4, **options: Any) -> None:
+        super().__init__(**options)
+        valid = type(candidates) is int and candidates >= 1
+        require(valid, "candidates", candidates, "a whole number >= 1")
+        self.candidates = candidates
+
+    def receive_first(self, update: Update) -> None:
+        self._table.add(update.packets[0], update.mass * update.scale)
+
+    def places(self, answered: list[Client], server_round: int) -> Places:
+        estimates = self.preferred(self._table.estimates())
+        places = largest(estimates, min(self.candidates * self.k, estimates.size))
+        self._exact = np.zeros(self.vectors * places.size, estimates.dtype)
+        return places
+
+    def preferred(self, estimates: FloatVector) -> FloatVector:
+        """Return what the candidates are the largest of."""
+        return estimates
+
+    def dims(self, stage: int) -> list[int]:
+        return [self._exact.size] if stage == 2 else super().dims(stage)
+
+    def receive(self, update: Update) -> None:
+        add_to(update.packets[0], self._exact, update.mass * update.scale)
+
+    def means(self, answered: list[Client]) -> FloatVector:
+        """Return the mean of the exact values, shape (vectors, candidates)."""
+        mass = self._exact.dtype.type(sum(map(self.population.mass, answered)))
+        means: FloatVector = (self._exact / mass).reshape(self.vectors, -1)
+        return means
+
+
+class SketchedSGD(FoundBySketch):
+    """SGD with momentum; sketches find the coordinates, a second exchange has their values.
+
+    Parameters
+    ----------
+    momentum : float (default: 0.9)
+        What remains of u_i in a round, in [0, 1].
+    **options
+        As in `FoundBySketch`.
+    """
+
+    name = "sketched-sgd"
+    summary_line = "sketches find the largest coordinates, a second exchange has exact values"
+    citation = "Ivkin et al. 2019, arXiv:1903.04488"
+
+    def __init__(self, *, momentum: float = 0.9, **options: Any) -> None:
+        super().__init__(**options)
+        require_number("momentum", momentum, most=1.0)
+        self.momentum = momentum
+
+    def step(self, answered: list[Client], server_round: int) -> None:
+        (v,) = self.means(answered)
+        chosen = largest(v, self.k)
+        self.move(self.asked[chosen], v[chosen], server_round, self.lr)
+
+    def hyper(self) -> Hyper:
+        return {**super().hyper(), "momentum": self.momentum}
