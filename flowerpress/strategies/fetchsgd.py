@@ -8,11 +8,12 @@ Algorithm 1. S is one fixed linear sketch, U its estimates, S_u and S_e tables o
     3. S_u = momentum * S_u + mean over S of S(g_i)       (weights renormalised over S)
     4. S_e += lr * S_u
     5. D = the k largest of U(S_e)
-    6. S_e -= S(D);  broadcast D;  everyone: x -= D
+    6. the cells of S_e and S_u that S(D) touches = 0;  broadcast D;  everyone: x -= D
 
-With ``error_update="zero"``, instead of 6 the cells of S_e that S(D) touches are set to zero, and
-with ``mask_momentum`` the same cells of S_u: what the paper's experiments do, where colliding
-coordinates made the subtraction unstable. The worker half is in ``clients/fetchsgd.py``.
+As the paper's experiments do. With ``error_update="subtract"`` 6 is S_e -= S(D), as in the
+algorithm's text, and without ``mask_momentum`` S_u keeps its cells: exact where little collides,
+but where the table is narrow for the gradient it diverges whatever lr, since what is subtracted for
+a coordinate that was not large stays in S_e. The worker half is in ``clients/fetchsgd.py``.
 
 Workers keep nothing but a replica of the model: what is owed lies in S_e, on the server. An absent,
 late or failed worker is left out of that round's mean; a new worker takes part at once.
@@ -30,7 +31,7 @@ from flowerpress.strategies.population import Client
 from flowerpress.strategies.sketches import Sketched, largest
 from flowerpress.strategies.update import Update
 
-_UPDATES = ("subtract", "zero")
+_UPDATES = ("zero", "subtract")
 
 
 class FetchSGD(Sketched):
@@ -40,9 +41,9 @@ class FetchSGD(Sketched):
     ----------
     momentum : float (default: 0.9)
         What remains of S_u in a round, in [0, 1].
-    error_update : {"subtract", "zero"} (default: "subtract")
-        What becomes of S_e once D is sent: S(D) is subtracted, or the cells it touches are zeroed.
-    mask_momentum : bool (default: False)
+    error_update : {"zero", "subtract"} (default: "zero")
+        What becomes of S_e once D is sent: the cells S(D) touches are zeroed, or it is subtracted.
+    mask_momentum : bool (default: True)
         Whether the cells that S(D) touches are set to zero in S_u.
     **options
         As in `Sketched`.
@@ -56,8 +57,8 @@ class FetchSGD(Sketched):
         self,
         *,
         momentum: float = 0.9,
-        error_update: str = "subtract",
-        mask_momentum: bool = False,
+        error_update: str = "zero",
+        mask_momentum: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -93,7 +94,7 @@ class FetchSGD(Sketched):
             e += real(self.lr) * u
             estimates = self._error.estimates()
         places = largest(estimates, self.k)
-        step = self.move(places, estimates[places], server_round, 1.0)
+        step = self.move(places, estimates[places], server_round)
         self._sent.add(self.sketch.compress(step, self.hash_of(0)))
         touched = self._sent.cells != 0
         if self.error_update == "zero":

@@ -80,6 +80,13 @@ class FoundBySketch(Sketched, TwoExchanges):
         means: FloatVector = (self._exact / mass).reshape(self.vectors, -1)
         return means
 
+    def take(self, w: FloatVector, server_round: int) -> None:
+        """Take a step of lr times the k largest of `w`, given at the candidates."""
+        chosen = largest(w, self.k)
+        with np.errstate(over="ignore"):
+            step = w.dtype.type(self.lr) * w[chosen]
+        self.move(self.asked[chosen], step, server_round)
+
 
 class SketchedSGD(FoundBySketch):
     """SGD with momentum; sketches find the coordinates, a second exchange has their values.
@@ -103,8 +110,7 @@ class SketchedSGD(FoundBySketch):
 
     def step(self, answered: list[Client], server_round: int) -> None:
         (v,) = self.means(answered)
-        chosen = largest(v, self.k)
-        self.move(self.asked[chosen], v[chosen], server_round, self.lr)
+        self.take(v, server_round)
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "momentum": self.momentum}

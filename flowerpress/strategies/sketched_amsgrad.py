@@ -31,7 +31,6 @@ from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import require, require_number
 from flowerpress.strategies.population import Client
 from flowerpress.strategies.sketched import FoundBySketch
-from flowerpress.strategies.sketches import largest
 
 
 class SketchedAMSGrad(FoundBySketch):
@@ -84,10 +83,8 @@ class SketchedAMSGrad(FoundBySketch):
 
     def step(self, answered: list[Client], server_round: int) -> None:
         a, g = self.means(answered)
-        largest_v = self._refresh(g, server_round)
-        w = a / np.sqrt(largest_v)
-        chosen = largest(w, self.k)
-        self.move(self.asked[chosen], w[chosen], server_round, self.lr)
+        v_hat = self._refresh(g, server_round)
+        self.take(a / np.sqrt(v_hat), server_round)
 
     def _refresh(self, g: FloatVector, server_round: int) -> FloatVector:
         """Take a step of v and v_hat at the candidates, and return v_hat there."""

@@ -86,10 +86,8 @@ class Sketched(CompressedStrategy):
         """Return the hash of a round's sketches: workers draw the same."""
         return Draw(self.seed, server_round)
 
-    def move(
-        self, places: Places, values: FloatVector, server_round: int, rate: float
-    ) -> FloatVector:
-        """Publish a step: `rate` times `values`, at most k of them, at `places`.
+    def move(self, places: Places, values: FloatVector, server_round: int) -> FloatVector:
+        """Publish a step of `values`, at most k of them, at `places`.
 
         Returns
         -------
@@ -103,7 +101,7 @@ class Sketched(CompressedStrategy):
         """
         step = np.zeros_like(self.model.x)
         step[places] = values
-        self.model.move(step, server_round, rate)
+        self.model.move(step, server_round, 1.0)
         return step
 
 

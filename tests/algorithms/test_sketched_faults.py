@@ -34,7 +34,7 @@ def expected(name, problem, grid, rounds, k=K, columns=COLUMNS):
     weights, signs = np.ones(problem.n), signs_of(ROWS, columns, problem.dim)
     arguments = problem.x0, problem.gradient, weights, signs
     if name == "fetchsgd":
-        steps = reference.fetchsgd(*arguments, LR, k, grid.event, 0.9)
+        steps = reference.fetchsgd(*arguments, LR, k, grid.event, 0.9, zero=True, mask=True)
     elif name == "sketched-sgd":
         steps = reference.sketched_sgd(*arguments, LR, k, grid.event, 0.9, candidates=4)
     else:
@@ -101,6 +101,23 @@ def test_lost_messages_and_absence_are_as_declared(name, fraction, tmp_path):
     if name != "fetchsgd":
         names = {"sketched-sgd": ("u", "v"), "sketched-amsgrad": ("m", "e")}[name]
         check_memories(strategy, tmp_path, names, state)
+
+
+class TwiceGrid(LossyGrid):
+    """Every question reaches its worker twice, and only the second answer comes through."""
+
+    def _deliver(self, message):
+        if message.metadata.message_type == "train":
+            super()._deliver(message)
+        return super()._deliver(message)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_question_that_comes_twice_is_answered_once(name, tmp_path):
+    problem = Quadratics(n=N, dim=DIM)
+    models = run(make(name), problem, 10, LossyGrid(problem, tmp_path / "once"))
+    twice = run(make(name), problem, 10, TwiceGrid(problem, tmp_path / "twice"))
+    np.testing.assert_array_equal(twice, models)
 
 
 @pytest.mark.parametrize("name", NAMES)
