@@ -21,6 +21,7 @@ from tests.algorithms.problems import Quadratics
 
 N, STORM, SEED = 5, 60, 4
 TOPK, RANDK = "topk:k=3", "randk:k=3"
+SKETCH = {"rows": 5, "columns": 6, "k": 3}
 
 
 @dataclass
@@ -74,6 +75,9 @@ TABLE = {
     ),
     "comp-ams": Row({"compressor": TOPK, "lr": 0.03}, exact=False, floor=0.2),
     "fedcams": Row({"compressor": TOPK, "lr": 0.1, "local_lr": 0.05}, exact=False, floor=0.2),
+    "fetchsgd": Row({**SKETCH, "lr": 0.1, "momentum": 0.5}),
+    "sketched-amsgrad": Row({**SKETCH, "lr": 0.05, "eps": 1e-3}),
+    "sketched-sgd": Row({**SKETCH, "lr": 0.05, "momentum": 0.5}),
     "pp-marina": Row({"compressor": RANDK, "lr": 0.05, "p": 0.3}, rounds=700),
 }
 
