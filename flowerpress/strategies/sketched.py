@@ -93,8 +93,9 @@ class SketchedSGD(FoundBySketch):
 
     Parameters
     ----------
-    momentum : float (default: 0.9)
-        What remains of u_i in a round, in [0, 1].
+    momentum : float (default: 0)
+        What remains of u_i in a round, in [0, 1]. The authors use 0.9; a coordinate then owes up to
+        ten times the gradients met while it waited, which needs an lr that much smaller.
     **options
         As in `FoundBySketch`.
     """
@@ -103,7 +104,7 @@ class SketchedSGD(FoundBySketch):
     summary_line = "sketches find the largest coordinates, a second exchange has exact values"
     citation = "Ivkin et al. 2019, arXiv:1903.04488"
 
-    def __init__(self, *, momentum: float = 0.9, **options: Any) -> None:
+    def __init__(self, *, momentum: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
         require_number("momentum", momentum, most=1.0)
         self.momentum = momentum

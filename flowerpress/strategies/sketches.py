@@ -122,7 +122,7 @@ def sketch_of(name: str, spec: str, rows: int, columns: int, ratio: float) -> Co
     Examples
     --------
     >>> sketch_of("fetchsgd", "countsketch:ratio=0.02", rows=3, columns=500, ratio=0).spec
-    'countsketch:rows=3,columns=500'
+    'countsketch:3,columns=500'
     """
     sketch = make_compressor(spec)
     if isinstance(sketch, Identity):

@@ -120,7 +120,9 @@ def test_workers_count_for_their_examples():
     signs = signs_of(5, 12, DIM)
     arguments = problem.x0, problem.gradient, weights, signs, 0.02, K, everyone, 0.9
     np.testing.assert_allclose(fetched[1:], follow(reference.fetchsgd(*arguments), 20), **CLOSE)
-    _, found = trajectory(make_strategy("sketched-sgd", columns=12, k=K, lr=0.02), task_fn, N, 20)
+    _, found = trajectory(
+        make_strategy("sketched-sgd", columns=12, k=K, lr=0.02, momentum=0.9), task_fn, N, 20
+    )
     steps = reference.sketched_sgd(*arguments, candidates=4)
     np.testing.assert_allclose(found[1:], follow(steps, 20), **CLOSE)
 

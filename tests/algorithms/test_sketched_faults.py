@@ -25,7 +25,7 @@ CLOSE = {"rtol": 0, "atol": 1e-9}
 
 
 def make(name, **options):
-    more = BETAS if name == "sketched-amsgrad" else {}
+    more = BETAS if name == "sketched-amsgrad" else {"momentum": 0.9}
     return make_strategy(name, **{**OPTIONS, **more, **options})
 
 
