@@ -162,9 +162,9 @@ def list_command(kind: Annotated[str, typer.Argument()] = "all") -> None:
     for each in KINDS if kind == "all" else [kind]:
         console.print(each, style="bold")
         for entry in entries(each):
-            console.print(f"  {entry.name:<16}{entry.line}", markup=False)
+            console.print(f"  {entry.name:<18}{entry.line}", markup=False)
             if entry.citation:
-                console.print(f"  {'':<16}{entry.citation}", style="dim", markup=False)
+                console.print(f"  {'':<18}{entry.citation}", style="dim", markup=False)
 
 
 bench_app = typer.Typer(help="Measure speed, size and error.", no_args_is_help=True)
