@@ -10,10 +10,9 @@ from flowerpress.clients.dsgd import DSGDWorker
 from flowerpress.clients.ef14 import EF14Worker
 from flowerpress.clients.ef21 import EF21SGD2MWorker, EF21SGDMWorker, EF21Worker
 from flowerpress.clients.efficient_adam import EfficientAdamWorker
-from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
-from flowerpress.clients.onebit_adam import OneBitAdamWorker
 from flowerpress.clients.fetchsgd import FetchSGDWorker
 from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
+from flowerpress.clients.onebit_adam import OneBitAdamWorker
 from flowerpress.clients.sketched import SketchedAMSGradWorker, SketchedSGDWorker
 from flowerpress.clients.worker import Worker
 

@@ -15,10 +15,9 @@ from flowerpress.strategies.dsgd import DSGD, FedAvg
 from flowerpress.strategies.ef14 import EF14
 from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
 from flowerpress.strategies.efficient_adam import EfficientAdam
-from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
-from flowerpress.strategies.onebit_adam import OneBitAdam
 from flowerpress.strategies.fetchsgd import FetchSGD
 from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
+from flowerpress.strategies.onebit_adam import OneBitAdam
 from flowerpress.strategies.sketched import SketchedSGD
 from flowerpress.strategies.sketched_amsgrad import SketchedAMSGrad
 
