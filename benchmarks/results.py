@@ -37,8 +37,9 @@ work, whose step size is tuned for it:
 {works}
 
 Accuracy is on held-out images, mean and range over seeds; *lost* is the mean of dense minus
-pressed, in points, seed by seed. Bytes are as sent, packets and framing, over the whole run; *up* and *down*
-say how many times fewer than dense. A preset promises at most {points:g} points lost at its ratio.
+pressed, in points, seed by seed. Bytes are as sent, packets and framing, over the whole run; *up*
+and *down* say how many times fewer than dense. A preset promises at most {points:g} points lost at
+its ratio.
 
 | strategy | compressor | work | accuracy | lost | up | promised | down | |
 |---|---|---|---|---|---|---|---|---|
