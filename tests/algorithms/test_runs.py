@@ -201,3 +201,36 @@ def test_compressors_see_the_shapes_of_the_tensors(name):
 def test_wrong_options_are_named(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         make_strategy("ef21-sgdm", **options)
+
+
+@pytest.mark.parametrize("name", ["ef14", "ef21", "cdadam"])
+def test_evaluation_on_the_replica_sends_no_model_again(name):
+    """Workers follow the deltas to the model of this round, and measure that."""
+    problem = Quadratics(n=3, dim=64)
+
+    def task_fn(i, n):
+        def gradient(x, batch):
+            return 0.0, problem.A[i] @ (x - problem.b[i])
+
+        return FunctionTask(problem.x0, gradient, evaluate=lambda x: {"first": float(x[0])})
+
+    seen = []
+
+    def compare(contents, key):
+        found = {record["metrics"]["first"] for record in contents}
+        assert found == {float(strategy.model.x[0])}
+        seen.append(len(contents))
+        return MetricRecord({})
+
+    options = {"compressor": "topk:k=2", "downlink": "topk:k=2", "lr": 0.01}
+    strategy = make_strategy(
+        name, fraction_evaluate=1.0, evaluate_metrics_aggr_fn=compare, **options
+    )
+    result = simulate(strategy, task_fn, 3, 12)
+    assert seen == [3] * 12
+    down = [row for row in result.ledger.rows if row.direction == "down" and row.round > 3]
+    evaluated = sum(row.payload for row in down if row.purpose == "evaluate")
+    trained = sum(row.payload for row in down if row.purpose == "train")
+    # Each delta goes twice, since only training's replies say what a worker holds.
+    assert 0 < trained <= evaluated + 3 * 64 * 8
+    assert evaluated < 9 * 3 * 64 * 8 / 2, "the model did not go whole"
