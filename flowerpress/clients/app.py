@@ -16,7 +16,7 @@ from flowerpress.clients.stores import WorkerState, open_store
 from flowerpress.clients.task import Task
 from flowerpress.clients.worker import Job, begin_session, load_buffers
 from flowerpress.compressors import PacketError
-from flowerpress.protocol import Hello, Instruction, Layout, ProtocolError, Reply
+from flowerpress.protocol import HELD, Hello, Instruction, Layout, ProtocolError, Reply
 
 log = logging.getLogger("flowerpress")
 TaskFn = Callable[[int, int], Task]
@@ -120,6 +120,8 @@ class _Client:
         load_buffers(Job(order, client, task, layout, state))
         metrics: dict[str, Any] = {"num-examples": task.num_examples}
         metrics |= task.evaluate(x)
+        if "held" in state.numbers and order.hyper.get("downlink"):
+            metrics[HELD] = int(state.numbers["held"])
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
     def _task(self, context: Context) -> tuple[Task, Layout]:

@@ -36,7 +36,7 @@ class DashaWorker(Worker):
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
         loss, gradient = job.full_gradient(x)
         h, g = job.state.vectors.get("h"), sender.memory
-        if h is None or g is None:  # the server holds nothing of this worker
+        if sender.settled == 0 or h is None or g is None:  # the server holds nothing of this worker
             return Outgoing(loss, gradient, staged={"h": gradient}, dense=True)
         omega = job.uplink().traits(x.size, job.instruction.cohort).omega or 0.0
         a = x.dtype.type(1.0 / (2.0 * omega + 1.0))

@@ -171,9 +171,11 @@ class Sender(ABC):
         """
         if self.pending:
             raise ValueError(f"packet {self.pending} is still in flight: settle it first")
+        draw = Draw() if draw is None else draw
         owed = self._owed(x)
-        scale = self._scale(compressor.traits(x.size))
-        packet = compressor.compress(owed, draw if draw is not None else Draw())
+        # Of one sender among all: what permk sends of a vector depends on how many there are.
+        scale = self._scale(compressor.traits(x.size, draw.cohort))
+        packet = compressor.compress(owed, draw)
         self._sent(owed)
         if self.remembers:
             self.pending, self.packet, self.scale = version, packet.data, scale

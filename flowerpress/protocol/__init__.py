@@ -1,7 +1,7 @@
 """What crosses the network between a strategy and a worker, and how it is counted."""
 
 from flowerpress.protocol.blob import STYPE, ProtocolError
-from flowerpress.protocol.content import content_bytes, metrics_of
+from flowerpress.protocol.content import HELD, content_bytes, metrics_of
 from flowerpress.protocol.hello import Hello, question
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
@@ -17,6 +17,7 @@ from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
 from flowerpress.protocol.rules import Rule, make_rule
 
 __all__ = [
+    "HELD",
     "STYPE",
     "DeltaLog",
     "Hello",

@@ -48,6 +48,9 @@ def unwrap(content: RecordDict) -> tuple[bytes, Array | None]:
     return blob.from_array(record[MESSAGE]), record.get(MODEL)
 
 
+HELD = "flowerpress-held"  # in the metrics of an evaluation: the model version the worker holds
+
+
 def metrics_of(content: RecordDict) -> dict[str, float]:
     """Return the metrics that are single finite numbers."""
     record = content.get(METRICS)

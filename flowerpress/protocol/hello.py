@@ -44,12 +44,15 @@ class Hello:
         examples = blob.field(header, "examples", int)
         if not 1 <= examples < 2**53:
             raise ProtocolError(f"message field 'examples' is {examples}, expected at least 1")
+        session = blob.field(header, "session", int)
+        if session >= 2**53:
+            raise ProtocolError(f"message field 'session' is {session}, expected less than 2**53")
         return cls(
             client=blob.field(header, "client", int),
             examples=examples,
             layout=Layout.from_json(header.get("layout")),
             held=blob.field(header, "held", int) - 1,
-            session=blob.field(header, "session", int),
+            session=session,
         )
 
 

@@ -184,6 +184,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         """Sample the cohort and make its instructions; `config` is not used."""
         del config
         if server_round == 1:
+            self.reset()
             self.run = Run(self, arrays)
         if self.fraction_train == 0.0:
             return []

@@ -41,6 +41,8 @@ class Diana(TheoreticalStrategy):
     ----------
     compressor : str (default: "randk:0.01")
         Unbiased, with known variance omega: the shifts learn at rate 1/(1 + omega).
+    smoothness_plus : float (default: 0)
+        For lr="theory": the largest of the workers' L_i, which this theorem needs; not their mean.
     init : {"compressed", "dense"} (default: "compressed")
         The first shift: zero, or a worker's gradient, sent whole.
     **options
@@ -70,8 +72,8 @@ class Diana(TheoreticalStrategy):
         self._shifts[:] = 0
 
     def receive(self, update: Update) -> None:
+        add_to(update.packets[0], self._sum, update.mass)  # of the two weights the larger
         update.add_to(self._change)
-        add_to(update.packets[0], self._sum, update.mass)
 
     @property
     def h(self) -> FloatVector:

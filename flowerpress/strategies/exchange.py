@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 from flowerpress.compressors import Packet, PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import (
+    HELD,
     Instruction,
     Layout,
     Ledger,
@@ -61,7 +62,7 @@ class Exchange:
         """
         messages = []
         for rank, client in enumerate(cohort):
-            own = replace(order, model=part_for(client))
+            own = replace(order, session=client.session, model=part_for(client))
             if purpose == "train":
                 applied = client.receiver.ask(order.version)
                 own = replace(own, rank=rank, applied=applied)
@@ -161,11 +162,15 @@ class Exchange:
             if message.has_error():
                 reason = printable(str(message.error.reason))
                 log.warning("round %d: evaluation: %s", server_round, reason)
+                if client is not None:  # it may lack the model that deltas start from
+                    client.held = -1
             elif client is None:
                 self.refuse(server_round, "an evaluation of a node that was not asked")
             else:
                 self._enter(server_round, client.id, "up", message.content, 0, "evaluate")
-                found.append((client, metrics_of(message.content)))
+                metrics = dict(metrics_of(message.content))
+                client.held = held_in(metrics, client.held)
+                found.append((client, metrics))
         return sorted(found, key=lambda pair: pair[0].id)
 
     def refuse(self, server_round: int, reason: str) -> None:
@@ -184,6 +189,12 @@ class Exchange:
     ) -> None:
         framing = content_bytes(content) - payload
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
+
+
+def held_in(metrics: dict[str, float], believed: int) -> int:
+    """Take the model version a worker holds out of its evaluation's metrics."""
+    held = metrics.pop(HELD, None)
+    return int(held) if held is not None and -1 <= held < 2**53 else believed
 
 
 def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False) -> None:

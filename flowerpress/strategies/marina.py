@@ -120,17 +120,22 @@ class Marina(TheoreticalStrategy):
         self.sync = self.sync or self._agreed != set(self.population.clients)
         self._void += 1  # until `step` finds all there
         self._missing = sorted(self.population.clients)
+        self._agreed = set()  # likewise: if nobody answers, there is no `step`
         self._sum[:] = 0
 
     def settle(self, traits: Traits, n: int) -> None:
         """Settle p, and lr by theory."""
-        share = min(1.0, traits.bits / (8.0 * self.model.x.itemsize * self.model.layout.dim))
+        share = min(1.0, self.asked(n) / n * traits.bits / (32.0 * self.model.layout.dim))
         if self.theory and not self.p:
             self.coin = best_p(lambda p: self.lr_for(traits, n, p), share)
         else:
             self.coin = self.p or share
         super().settle(traits, n)
         log.info("%s: p = %.3g", self.name, self.coin)
+
+    def asked(self, n: int) -> int:
+        """Return how many of n workers are asked for differences."""
+        return n
 
     def theory_lr(self, traits: Traits, n: int) -> float:
         return self.lr_for(traits, n, self.coin)
@@ -147,7 +152,6 @@ class Marina(TheoreticalStrategy):
         self._missing = sorted(set(self.population.clients) - {client.id for client in answered})
         if self._missing:
             log.warning("round %d is void: no answer of clients %s", server_round, self._missing)
-            self._agreed.clear()
         else:
             self._void = 0
             self._agreed = set(self.population.clients)
@@ -184,7 +188,9 @@ class VRMarina(Marina):
         self, *, sync_batches: int = 0, smoothness_batch: float = 0.0, **options: Any
     ) -> None:
         super().__init__(**options)
-        require(sync_batches >= 0, "sync_batches", sync_batches, "a whole number >= 0")
+        whole = type(sync_batches) is int and sync_batches >= 0
+        require(whole, "sync_batches", sync_batches, "a whole number >= 0")
+        require_number("smoothness_batch", smoothness_batch)
         s = self.smoothness
         self.smoothness = Smoothness(s.L, s.L_plus, s.L_pm, smoothness_batch)
         self.sync_batches = sync_batches
@@ -229,22 +235,19 @@ class PPMarina(Marina):
         return everyone if self.sync else self.fraction_train
 
     def plan(self, cohort: list[Client], server_round: int) -> None:
-        sync = self.sync
+        sync, agreed = self.sync, self._agreed
         super().plan(cohort, server_round)
         self.sync = sync  # the cohort is a sample: who joined just now waits for the next round
         if not sync:
-            self._void, self._missing = 0, []
+            self._void, self._missing, self._agreed = 0, [], agreed
 
-    def settle(self, traits: Traits, n: int) -> None:
-        self._asked = max(int(n * self.fraction_train), self.min_train_nodes, 1)
-        super().settle(traits, n)
-        if not self.p and not self.theory:
-            self.coin *= min(1.0, self._asked / n)
+    def asked(self, n: int) -> int:
+        return min(n, max(int(n * self.fraction_train), self.min_train_nodes, 1))
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:
             raise ValueError("pp-marina has a theory for unbiased compressors only: give lr")
-        return pp_marina_lr(self.smoothness, traits.omega, self._asked, p)
+        return pp_marina_lr(self.smoothness, traits.omega, self.asked(n), p)
 
     def step(self, answered: list[Client], server_round: int) -> None:
         previous = self.model.x

@@ -49,6 +49,9 @@ class Client:
         The model version it holds; -1 for none.
     failing : str
         Why it failed since its last update; empty if it did not.
+    session : int
+        Number of this run among those that the worker has seen: one more than the last it has any
+        memory of, so that it forgets that.
     forgiven, restarts : int
         The first round in which losing its state may make all start over, and how often it has.
     """
@@ -59,6 +62,7 @@ class Client:
     receiver: Receiver = field(default_factory=Receiver)
     held: int = -1
     failing: str = ""
+    session: int = 1
     forgiven: int = 0
     restarts: int = 0
 
@@ -188,7 +192,8 @@ class Population:
         self._refusals.pop(node, None)
         client = self.clients.get(hello.client)
         if client is None:
-            client = Client(hello.client, node, hello.examples)
+            # What it holds is of an earlier run.
+            client = Client(hello.client, node, hello.examples, session=hello.session + 1)
             self.clients[client.id] = client
         elif client.node != node and client.node in nodes:
             log.warning(
@@ -200,7 +205,8 @@ class Population:
             )
             return
         self._nodes.pop(client.node, None)
-        client.node, client.held = node, hello.held
+        same = hello.session == client.session
+        client.node, client.held = node, hello.held if same else -1
         self._nodes[node] = client.id
 
     def _refuse(self, node: int, why: str) -> None:

@@ -59,7 +59,6 @@ class Run:
         self.received: list[FloatVector] = []
         self.start_over = False
         self._buffers: dict[int, FloatVector] = {}  # of this round's updates, by client
-        self._session = 1
 
     @property
     def started(self) -> Downlink:
@@ -78,8 +77,6 @@ class Run:
 
     def _admit(self, hello: Hello) -> None:
         """Start with the first worker's layout; refuse a worker with another one."""
-        if self.exchange.question == 0:  # the run has not begun: number it after all before it
-            self._session = max(self._session, hello.session + 1)
         if self.model is not None:
             self.model.layout.check(hello.layout)
             return
@@ -133,7 +130,6 @@ class Run:
             algorithm=strategy.name if purpose == "train" else "",
             round=server_round,
             version=self.exchange.question,
-            session=self._session,
             seed=strategy.seed,
             cohort=len(cohort),
             layout=model.layout.digest,

@@ -31,8 +31,10 @@ class Row:
     sampling : "mean" (over those who answer), "kept" (an absent worker's share stays), or "refused"
     everyone : whether a round without one of the workers is void
     resync : whether a lost disk makes all start over
-    exact : whether it comes to the solution although the workers differ, at constant lr; else the
-        gradient's norm must come below `floor` times the first
+    exact : whether it comes to the solution although the workers differ, at constant lr; else its
+        distance must come below `floor` times the first (efficient-adam and birder have another
+        fixed point; that is 0.58 away, with a storm and without)
+    wander : the same bound for a mean over samples of half of four unlike workers, at constant lr
     """
 
     options: dict
@@ -41,13 +43,14 @@ class Row:
     resync: bool = False
     exact: bool = True
     floor: float = 0.0
+    wander: float = 0.35
     rounds: int = 450
 
 
 TABLE = {
     "fedavg": Row({"lr": 0.1}),
-    "dsgd": Row({"compressor": "qsgd:127", "lr": 0.1}, exact=False, floor=0.02),
-    "ef14": Row({"compressor": TOPK, "lr": 0.02}, exact=False, floor=0.2),
+    "dsgd": Row({"compressor": "qsgd:127", "lr": 0.1}, exact=False, floor=0.005),
+    "ef14": Row({"compressor": TOPK, "lr": 0.02}, exact=False, floor=0.03, wander=0.15),
     "ef21": Row({"compressor": TOPK, "lr": 0.08}, sampling="kept", resync=True),
     "ef21-sgdm": Row(
         {"compressor": TOPK, "lr": 0.08, "momentum": 0.5}, sampling="kept", resync=True
@@ -62,24 +65,33 @@ TABLE = {
         {"compressor": RANDK, "lr": 0.05, "p": 0.3}, sampling="refused", everyone=True
     ),
     "efficient-adam": Row(
-        {"compressor": TOPK, "downlink": TOPK, "lr": 0.05, "decay": "sqrt"}, exact=False, floor=0.6
+        {"compressor": TOPK, "downlink": TOPK, "lr": 0.05, "decay": "sqrt"}, exact=False, floor=0.65
     ),
     "onebit-adam": Row(
         {"compressor": "sign", "downlink": "sign", "lr": 0.01, "warmup_rounds": 70},
         exact=False,
-        floor=0.2,
+        floor=0.03,
+        wander=0.1,
     ),
-    "birder": Row({"lr": 0.05, "decay": "sqrt"}, exact=False, floor=0.6),
+    "birder": Row({"lr": 0.05, "decay": "sqrt"}, exact=False, floor=0.65, wander=0.55),
     "cdadam": Row(
-        {"compressor": TOPK, "downlink": TOPK, "lr": 0.1}, sampling="kept", resync=True, rounds=700
+        {"compressor": TOPK, "downlink": TOPK, "lr": 0.15}, sampling="kept", resync=True, rounds=700
     ),
-    "comp-ams": Row({"compressor": TOPK, "lr": 0.03}, exact=False, floor=0.2),
-    "fedcams": Row({"compressor": TOPK, "lr": 0.1, "local_lr": 0.05}, exact=False, floor=0.2),
+    "comp-ams": Row({"compressor": TOPK, "lr": 0.03}, exact=False, floor=0.01, wander=0.1),
+    "fedcams": Row(
+        {"compressor": TOPK, "lr": 0.1, "local_lr": 0.05}, exact=False, floor=0.01, wander=0.2
+    ),
     "fetchsgd": Row({**SKETCH, "lr": 0.1, "momentum": 0.5}),
     "sketched-amsgrad": Row({**SKETCH, "lr": 0.05, "eps": 1e-3}),
     "sketched-sgd": Row({**SKETCH, "lr": 0.05, "momentum": 0.5}),
     "pp-marina": Row({"compressor": RANDK, "lr": 0.05, "p": 0.3}, rounds=700),
 }
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """What is written here need not survive a power cut."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
 class Exact(Quadratics):
@@ -187,10 +199,64 @@ def test_sampling(name):
     assert asked.count(2) > row.rounds / 3
     solution = problem.optimum(range(4), [1] * 4)
     far = np.linalg.norm(problem.x0 - solution)
-    # A mean over a sample of different workers wanders: with half of four it stays within this.
     exact = row.exact and (row.sampling == "kept" or name == "pp-marina")
-    bound = 1e-6 if exact else max(row.floor, 0.5) * far
+    bound = 1e-6 if exact else row.wander * far
     assert np.linalg.norm(strategy.model.x - solution) < bound
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_round_without_any_answer_costs_that_round(name, tmp_path, caplog):
+    """All replies of round 6 are lost: what follows is as if the round had not been."""
+    row, problem, storm = TABLE[name], Exact(n=3), Storm()
+    strategy = make_strategy(name, seed=SEED, **row.options)
+    arrays = problem.task_fn(0, 3).initial_arrays()
+    config = {"state-store": "disk", "state-dir": str(tmp_path)}
+    app = client_app(problem.task_fn)
+    with Weather(lambda: app, 3, node_config=config, faults=storm) as grid:
+        for r in range(1, 16):
+            storm.chance = 1.0 if r == 6 else 0.0
+            before = strategy.model.version if r > 1 else 0
+            play(strategy, grid, arrays, r)
+            assert strategy.model.version == before + (r != 6)
+    assert strategy.exchange.resyncs == 0
+    assert strategy.exchange.refused == 0
+    assert_replicas(strategy, tmp_path)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_second_start_is_a_new_session(name, tmp_path):
+    """The same strategy twice on the same workers: the second run is the first one again."""
+    row, problem, storm = TABLE[name], Exact(n=3), Storm()
+    storm.chance = 0.0
+    strategy = make_strategy(name, seed=SEED, **row.options)
+    arrays = problem.task_fn(0, 3).initial_arrays()
+    config = {"state-store": "disk", "state-dir": str(tmp_path)}
+    ends = []
+    app = client_app(problem.task_fn)
+    with Weather(lambda: app, 3, node_config=config, faults=storm) as grid:
+        for _ in range(2):
+            for r in range(1, 9):
+                play(strategy, grid, arrays, r)
+            ends.append(strategy.model.x.copy())
+            assert strategy.exchange.resyncs == 0
+    np.testing.assert_array_equal(*ends)
+
+
+def test_a_worker_of_an_earlier_run_forgets_it(tmp_path):
+    """It was in a first run alone; in the second it joins late, and must not build on the first."""
+    problem, storm = Exact(n=4), Storm()
+    storm.chance = 0.0
+    config = {"state-store": "disk", "state-dir": str(tmp_path)}
+    arrays = problem.task_fn(0, 4).initial_arrays()
+    app = client_app(problem.task_fn)
+    with Weather(lambda: app, 4, node_config=config, faults=storm) as grid:
+        for hidden, join in ((frozenset({0, 1}), 99), (frozenset({2, 3}), 7)):
+            strategy = make_strategy("ef14", compressor=TOPK, downlink=TOPK, lr=0.02, seed=SEED)
+            for r in range(1, 12):
+                grid.hidden = hidden if r < join else frozenset()
+                play(strategy, grid, arrays, r)
+    assert len(strategy.population.clients) == 4
+    assert_replicas(strategy, tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.everyone])
