@@ -234,3 +234,29 @@ def test_evaluation_on_the_replica_sends_no_model_again(name):
     # Each delta goes twice, since only training's replies say what a worker holds.
     assert 0 < trained <= evaluated + 3 * 64 * 8
     assert evaluated < 9 * 3 * 64 * 8 / 2, "the model did not go whole"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("efficient-adam", {"compressor": "sign", "downlink": "sign"}),
+        ("onebit-adam", {"compressor": "sign", "downlink": "sign", "warmup_rounds": 3}),
+        ("birder", {}),
+        ("cdadam", {"compressor": "sign", "downlink": "sign"}),
+        ("ef14", {"compressor": "sign", "downlink": "sign"}),
+        ("ef21", {"compressor": "sign", "downlink": "sign", "init": "compressed"}),
+    ],
+)
+def test_two_way_methods_send_one_bit_a_coordinate_both_ways(name, options):
+    """Once all hold the model: 1/32 of float32 and at most 40 bytes of headers, as sent."""
+    dim, rounds = 4096, 10
+    x0 = np.linspace(-1, 1, dim, dtype=np.float32)
+    strategy = make_strategy(name, lr=0.01, **options)
+    result = simulate(
+        strategy, lambda i, n: FunctionTask(x0, lambda x, _: (0.0, x - np.float32(i))), 3, rounds
+    )
+    settled = [row for row in result.ledger.rows if row.purpose == "train" and row.round > 5]
+    for direction in ("up", "down"):
+        sizes = {row.payload for row in settled if row.direction == direction}
+        assert max(sizes) <= dim // 8 + 40
+    assert len(settled) == 2 * 3 * 5
