@@ -22,7 +22,7 @@ from flowerpress.compressors.cq import CQ
 from flowerpress.simulations import simulate
 from flowerpress.simulations.tridiagonal import Tridiagonal
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.theory import variance_constants
+from flowerpress.strategies.theory import best_p, marina_lr, variance_constants
 
 TARGET = 1e-4  # of the squared norm; it starts from 0.0625
 METHODS = {
@@ -100,7 +100,16 @@ def options(name: str, kind: str, problem: Tridiagonal) -> dict[str, Any]:
         a = variance if alike else variance_constants(compressor.traits(dim, workers), workers)[0]
         return {"compressor": spec, "lr": 1 / (s.L + a * s.plus**2 / s.L)}
     constants = {"smoothness": s.L, "smoothness_plus": s.plus, "smoothness_pm": s.pm}
-    return {"compressor": spec, "lr": "theory", "variance": variance, **constants}
+    own = {"compressor": spec, "lr": "theory", "variance": variance, **constants}
+    if kind == "identity":
+        return {**own, "p": 1.0}
+    if kind == "permk":
+        return {**own, "p": 1 / workers}
+    if kind == "randk":
+        return {**own, "p": max(1, dim // workers) / dim}
+    # As the paper has it: floats of 32 bits, one for the norm, and a bit a coordinate.
+    ab = (variance, 0.0) if alike else variance_constants(compressor.traits(dim, workers), workers)
+    return {**own, "p": best_p(lambda p: marina_lr(s, ab, p), (32 + dim) / (32 * dim))}
 
 
 def table(workers: int, noise: float, seeds: int, limit: int) -> Table:

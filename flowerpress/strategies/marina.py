@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import Traits
+from flowerpress.compressors import Draw, Traits, make_compressor
 from flowerpress.protocol import Hyper, ModelPart
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import require, require_number
@@ -56,8 +56,8 @@ class Marina(TheoreticalStrategy):
     compressor : str (default: "randk:0.01")
         Of the differences: independent (randk, qsgd), correlated (cq, permk), or contractive.
     p : float (default: 0)
-        Probability of a round with whole gradients. 0: what a compressed vector takes of a dense
-        one's bits; with lr="theory" the p that sends the fewest bits.
+        Probability of a round with whole gradients. 0: what a compressed packet takes of a dense
+        one's bytes; with lr="theory" the p that sends the fewest bytes by theory.
     variance : float (default: -1)
         A of the compressors' collection for lr="theory" (with B = 0), where more is known than they
         state; for example `CQ.homogeneous` where all workers are alike. Negative: as stated.
@@ -125,13 +125,22 @@ class Marina(TheoreticalStrategy):
 
     def settle(self, traits: Traits, n: int) -> None:
         """Settle p, and lr by theory."""
-        share = min(1.0, self.asked(n) / n * traits.bits / (32.0 * self.model.layout.dim))
+        share = self.asked(n) / n * self._share(n)
         if self.theory and not self.p:
             self.coin = best_p(lambda p: self.lr_for(traits, n, p), share)
         else:
             self.coin = self.p or share
         super().settle(traits, n)
         log.info("%s: p = %.3g", self.name, self.coin)
+
+    def _share(self, n: int) -> float:
+        """Return the length of a compressed packet over that of a dense one, of a normal vector."""
+        layout = self.model.layout
+        vector = np.random.default_rng(self.seed).standard_normal(layout.dim)
+        vector = vector.astype(self.model.x.dtype)
+        compressor = make_compressor(self.compressor).bind_shapes(layout.shapes)
+        packet = compressor.compress(vector, Draw(self.seed, cohort=n))
+        return min(1.0, packet.nbytes / make_compressor("identity").compress(vector).nbytes)
 
     def asked(self, n: int) -> int:
         """Return how many of n workers are asked for differences."""

@@ -270,9 +270,12 @@ def test_the_coin_counts_what_a_sample_sends():
     )
     trajectory(strategy, problem.task_fn, 20, 2)
     traits = make_compressor("randk:k=2").traits(40, 20)
+    dense, pressed = (
+        make_compressor(spec).compress(problem.x0).nbytes for spec in ("identity", "randk:k=2")
+    )
 
     def bits(p):
-        sent = p * 20 * 40 * 32 + (1 - p) * 2 * traits.bits  # by all twenty, or by two
+        sent = p * 20 * dense + (1 - p) * 2 * pressed  # by all twenty, or by two
         return sent / strategy.lr_for(traits, 20, p)
 
     # The optimum is flat: 1.25 times p costs a percent or two more.
