@@ -5,10 +5,11 @@ of work, so that each method is compared with dense rounds that compute the same
 
 - *local*: 120 rounds of four local steps on batches of 32;
 - *whole*: 200 rounds of one gradient of all the data, for methods that are about exact gradients;
-- *steps*: 300 rounds of one batch, for methods with an adaptive step on every gradient.
+- *steps*: 300 rounds of one batch, for methods with an adaptive step on every gradient, and for
+  sketches, whose momentum and errors are about gradients.
 
-Steps and compressors were found by trying a few on seed 0; `benchmarks/results.py` runs all of them
-on other seeds too.
+Steps and compressors were found by trying a few on seeds 0 and 1; `benchmarks/results.py` runs
+all of them on other seeds too.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Work:
 _SHARDS: Options = {"partition": "dirichlet:0.5", "model": "mlp"}
 LOCAL = Work(120, 0.1, _SHARDS, {"local_steps": 4, "local_lr": 0.1})
 WHOLE = Work(200, 0.5, {**_SHARDS, "batch_size": 0}, {})
-STEPS = Work(300, 0.1, {**_SHARDS, "batch_size": 32}, {})
+STEPS = Work(300, 0.3, {**_SHARDS, "batch_size": 32}, {})
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,48 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "fedavg": Preset(LOCAL, 1, None, {"lr": 0.1}),
-    "dsgd": Preset(LOCAL, 7, "qsgd:7", {"lr": 0.1}),
-    "ef14": Preset(LOCAL, 60, "topk:0.01", {"lr": 0.1, "downlink": "topk:0.01"}),
-    "ef21": Preset(LOCAL, 25, "topk:0.02", {"lr": 0.1}),
-    "ef21-sgdm": Preset(LOCAL, 25, "topk:0.02", {"lr": 0.15, "momentum": 0.3}),
-    "ef21-sgd2m": Preset(LOCAL, 25, "topk:0.02", {"lr": 0.1, "momentum": 0.4}),
-    "diana": Preset(LOCAL, 15, "randk:0.05", {"lr": 0.05}),
+    "dsgd": Preset(LOCAL, 45, "qsgd:3+rans", {"lr": 0.1}),
+    "ef14": Preset(LOCAL, 70, "topk:0.01", {"lr": 0.1, "downlink": "topk:0.01"}),
+    "ef21": Preset(WHOLE, 50, "topk:0.01", {"lr": 0.2}),
+    "ef21-sgdm": Preset(LOCAL, 28, "topk:0.02", {"lr": 0.15, "momentum": 0.3}),
+    "ef21-sgd2m": Preset(LOCAL, 28, "topk:0.02", {"lr": 0.1, "momentum": 0.4}),
+    "diana": Preset(LOCAL, 45, "qsgd:3+rans", {"lr": 0.1}),
+    # How many rounds are of whole gradients is up to the coin, and so the bytes are.
+    "marina": Preset(WHOLE, 6, "qsgd:15+rans", {"lr": 0.3, "p": 0.1}),
+    "vr-marina": Preset(WHOLE, 6, "qsgd:15+rans", {"lr": 0.2, "p": 0.1}, task={"batch_size": 256}),
+    "pp-marina": Preset(WHOLE, 3.5, "qsgd:31+rans", {"lr": 0.3, "p": 0.2, "fraction_train": 0.7}),
+    "dasha": Preset(WHOLE, 24, "qsgd:7+rans", {"lr": 0.2}),
+    "efficient-adam": Preset(STEPS, 30, "sign", {"lr": 0.001, "downlink": "sign"}),
+    "onebit-adam": Preset(STEPS, 12, "sign", {"lr": 0.001, "warmup_rounds": 15}),
+    "birder": Preset(STEPS, 30, "randsign", {"lr": 0.03, "decay": "sqrt"}),
+    "cdadam": Preset(STEPS, 38, "topk:0.02", {"lr": 0.002, "downlink": "topk:0.05"}),
+    "comp-ams": Preset(STEPS, 350, "signtopk:0.005", {"lr": 0.003}),
+    "fedcams": Preset(LOCAL, 250, "signtopk:0.01", {"lr": 0.05}),
+    "fetchsgd": Preset(
+        STEPS,
+        5,
+        "countsketch:rows=5,columns=2000",
+        {"lr": 0.5, "momentum": 0.0, "k_ratio": 0.02},
+    ),
+    "sketched-sgd": Preset(
+        STEPS,
+        30,
+        "countsketch:rows=5,columns=200",
+        {"lr": 0.2, "k_ratio": 0.005, "candidates": 2},
+    ),
+    "sketched-amsgrad": Preset(
+        STEPS,
+        23,
+        "countsketch:rows=5,columns=200",
+        {
+            "lr": 0.03,
+            "beta1": 0.0,
+            "beta2": 0.9,
+            "eps": 0.01,
+            "k_ratio": 0.005,
+            "candidates": 2,
+        },
+    ),
 }
 
 
@@ -111,8 +148,8 @@ def describe(experiment: Experiment) -> str:
     --------
     >>> from flowerpress.simulations.experiment import Experiment
     >>> describe(preset(Experiment(task="mnist", strategy="ef21")))
-    'preset: --rounds 120 --compressor topk:0.02 -S local-steps=4 -S local-lr=0.1 -S lr=0.1 \
--T partition=dirichlet:0.5 -T model=mlp'
+    'preset: --rounds 200 --compressor topk:0.01 -S lr=0.2 -T partition=dirichlet:0.5 -T model=mlp \
+-T batch-size=0'
     """
     words = [f"preset: --rounds {experiment.rounds}"]
     if experiment.compressor:

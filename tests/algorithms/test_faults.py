@@ -4,7 +4,9 @@ import logging
 
 import numpy as np
 import pytest
+from flwr.app import MetricRecord
 
+from flowerpress.clients import FunctionTask
 from flowerpress.simulations import Faults
 from flowerpress.strategies import make_strategy
 from tests.algorithms.problems import Quadratics, trajectory, worker_memory
@@ -129,3 +131,38 @@ def test_missed_deltas_are_sent_again_and_replicas_stay_equal(tmp_path):
         replica = type(model.replica)(model.rule, client.held, x.copy())
         replica.follow(part, model.layout)
         np.testing.assert_array_equal(replica.x, model.x)
+
+
+def test_an_evaluation_finds_a_lost_replica_and_the_next_one_mends_it(tmp_path):
+    """With one of five trained in a round, evaluation of all must not wait for training."""
+    problem = Quadratics(n=N)
+
+    def task_fn(i, n):
+        def gradient(x, batch):
+            return 0.0, problem.A[i] @ (x - problem.b[i])
+
+        return FunctionTask(problem.x0, gradient, evaluate=lambda x: {"first": float(x[0])})
+
+    counts = []
+
+    def count(contents, key):
+        counts.append(len(contents))
+        return MetricRecord({})
+
+    def lose(record):
+        if record.round == 10:
+            for path in tmp_path.glob("run-*/client-3.safetensors"):
+                path.unlink()
+
+    options = {"compressor": "topk:k=2", "downlink": "sign", "lr": 0.05, "min_train_nodes": 1}
+    strategy = make_strategy(
+        "ef14",
+        fraction_train=0.2,
+        fraction_evaluate=1.0,
+        evaluate_metrics_aggr_fn=count,
+        **options,
+    )
+    trajectory(strategy, task_fn, N, 20, state_dir=tmp_path, on_round=lose)
+    assert counts[:10] == [N] * 10
+    assert counts[10:].count(N - 1) <= 1, "once it is an error, then the model goes whole"
+    assert counts[12:] == [N] * 8
