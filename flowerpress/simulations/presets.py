@@ -74,6 +74,8 @@ class Preset:
     task: Options = field(default_factory=dict)
 
 
+_SKETCH: Options = {"k_ratio": 0.005, "candidates": 2}
+
 PRESETS: dict[str, Preset] = {
     "fedavg": Preset(LOCAL, 1, None, {"lr": 0.1}),
     "dsgd": Preset(LOCAL, 45, "qsgd:3+rans", {"lr": 0.1}),
@@ -82,41 +84,27 @@ PRESETS: dict[str, Preset] = {
     "ef21-sgdm": Preset(LOCAL, 28, "topk:0.02", {"lr": 0.15, "momentum": 0.3}),
     "ef21-sgd2m": Preset(LOCAL, 28, "topk:0.02", {"lr": 0.1, "momentum": 0.4}),
     "diana": Preset(LOCAL, 45, "qsgd:3+rans", {"lr": 0.1}),
-    # How many rounds are of whole gradients is up to the coin, and so the bytes are.
-    "marina": Preset(WHOLE, 6, "qsgd:15+rans", {"lr": 0.3, "p": 0.1}),
-    "vr-marina": Preset(WHOLE, 6, "qsgd:15+rans", {"lr": 0.2, "p": 0.1}, task={"batch_size": 256}),
+    "dasha": Preset(WHOLE, 23, "qsgd:7+rans", {"lr": 0.2}),
+    "marina": Preset(WHOLE, 5.5, "qsgd:15+rans", {"lr": 0.3, "p": 0.1}),
+    "vr-marina": Preset(WHOLE, 5.5, "qsgd:15+rans", {"lr": 0.2, "p": 0.1}, {"batch_size": 256}),
     "pp-marina": Preset(WHOLE, 3.5, "qsgd:31+rans", {"lr": 0.3, "p": 0.2, "fraction_train": 0.7}),
-    "dasha": Preset(WHOLE, 24, "qsgd:7+rans", {"lr": 0.2}),
     "efficient-adam": Preset(STEPS, 30, "sign", {"lr": 0.001, "downlink": "sign"}),
-    "onebit-adam": Preset(STEPS, 12, "sign", {"lr": 0.001, "warmup_rounds": 15}),
+    "onebit-adam": Preset(
+        STEPS, 12, "sign", {"lr": 0.001, "downlink": "sign", "warmup_rounds": 15}
+    ),
     "birder": Preset(STEPS, 30, "randsign", {"lr": 0.03, "decay": "sqrt"}),
     "cdadam": Preset(STEPS, 38, "topk:0.02", {"lr": 0.002, "downlink": "topk:0.05"}),
     "comp-ams": Preset(STEPS, 350, "signtopk:0.005", {"lr": 0.003}),
-    "fedcams": Preset(LOCAL, 250, "signtopk:0.01", {"lr": 0.05}),
+    "fedcams": Preset(LOCAL, 240, "signtopk:0.01", {"lr": 0.05}),
     "fetchsgd": Preset(
-        STEPS,
-        5,
-        "countsketch:rows=5,columns=2000",
-        {"lr": 0.5, "momentum": 0.0, "k_ratio": 0.02},
+        STEPS, 5, "countsketch:columns=2000", {"lr": 0.5, "momentum": 0.0, "k_ratio": 0.02}
     ),
-    "sketched-sgd": Preset(
-        STEPS,
-        30,
-        "countsketch:rows=5,columns=200",
-        {"lr": 0.2, "k_ratio": 0.005, "candidates": 2},
-    ),
+    "sketched-sgd": Preset(STEPS, 30, "countsketch:columns=200", {"lr": 0.2, **_SKETCH}),
     "sketched-amsgrad": Preset(
         STEPS,
         23,
-        "countsketch:rows=5,columns=200",
-        {
-            "lr": 0.03,
-            "beta1": 0.0,
-            "beta2": 0.9,
-            "eps": 0.01,
-            "k_ratio": 0.005,
-            "candidates": 2,
-        },
+        "countsketch:columns=200",
+        {"lr": 0.03, "eps": 0.01, "beta1": 0.0, "beta2": 0.9, **_SKETCH},
     ),
 }
 
