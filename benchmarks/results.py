@@ -1,6 +1,6 @@
 """Every strategy's preset on mnist against dense rounds of the same work: docs/results.md.
 
-    python benchmarks/results.py        # all names, seeds 2, 3, 4: a quarter of an hour on two cores
+    python benchmarks/results.py        # all names, seeds 2, 3, 4: some ten minutes on two cores
     python benchmarks/results.py --only ef14 --seeds 0 1
 
 Writes docs/results.md (all names) or prints its table (some names). Exits with 1 if a preset misses
@@ -51,16 +51,16 @@ NOTES = """
 What the table does not say:
 
 - Settings were chosen on seeds 0 and 1, by trying a few; nothing was tuned on the seeds above.
-- Where `down` is 1 the model goes down whole, so the saving is the uplink's alone.
-- `efficient-adam` and `birder` have another fixed point than SGD where clients differ. On these shards
-  that costs little; it can cost all (docs/algorithms.md).
+- Where *down* is 1 the model goes down whole, so the saving is the uplink's alone.
+- `efficient-adam` and `birder` have another fixed point than SGD where clients differ. On these
+  shards that costs little; it can cost all (docs/algorithms.md).
 - `marina`, `vr-marina` and `pp-marina` fail on these shards at half the p: with 5 % rounds of whole
-  gradients instead of 10 %, seed 1 ended between 78 and 84 %. `marina` with `permk` ended at 45 %: its
-  clients' errors cancel only where shards are alike.
-- `fetchsgd` and `sketched-amsgrad` are without momentum: with 0.9 they lost 5 to 10 points. Where the
-  paper's own text subtracts from the error (`error_update=subtract`), `fetchsgd` diverged.
-- `onebit-adam` has a warm-up of 15 of 300 rounds, less than its authors' 15 to 25 %; the dense rounds
-  are most of its bytes.
+  gradients instead of 10 %, seed 1 ended between 78 and 84 %. `marina` with `permk` ended at 45 %:
+  its clients' errors cancel only where shards are alike.
+- `fetchsgd` and `sketched-amsgrad` are without momentum: with 0.9 they lost 5 to 10 points. Where
+  the paper's own text subtracts from the error (`error_update=subtract`), `fetchsgd` diverged.
+- `onebit-adam` has a warm-up of 15 of 300 rounds, less than its authors' 15 to 25 %; the dense
+  rounds are most of its bytes.
 """
 
 
