@@ -180,14 +180,14 @@ def main() -> int:
 
 def works() -> str:
     """Describe the kinds of work."""
-    lines = {
-        LOCAL: "four local steps on batches of 32 a round",
-        WHOLE: "one gradient of all the data a round",
-        STEPS: "one batch of 32 a round",
-    }
+    lines = [
+        (LOCAL, "four local steps on batches of 32 a round"),
+        (WHOLE, "one gradient of all the data a round"),
+        (STEPS, "one batch of 32 a round"),
+    ]
     return "\n".join(
         f"- *{NAMES[work.rounds]}*: {work.rounds} rounds, {line}; dense lr {work.dense_lr:g}"
-        for work, line in ((work, lines[work]) for work in (LOCAL, WHOLE, STEPS))
+        for work, line in lines
     )
 
 
