@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from flowerpress.simulations.experiment import Experiment, Outcome
-from flowerpress.simulations.presets import LOCAL, PRESETS, STEPS, WHOLE, preset
+from flowerpress.simulations.presets import LOCAL, PRESETS, STEPS, WHOLE, Preset, preset
 from flowerpress.strategies import strategy_names
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
@@ -75,7 +75,9 @@ class Result(NamedTuple):
     def lost(self) -> float:
         """Points of accuracy lost to dense, mean over seeds."""
         pairs = zip(self.runs, self.dense, strict=True)
-        return statistics.mean(100 * (d.final["accuracy"] - r.final["accuracy"]) for r, d in pairs)
+        return float(
+            statistics.mean(100 * (d.final["accuracy"] - r.final["accuracy"]) for r, d in pairs)
+        )
 
     def ratio(self, direction: str) -> float:
         """Return how many times fewer bytes than dense, the smallest over seeds."""
@@ -99,10 +101,10 @@ class Result(NamedTuple):
         spread = f"{statistics.mean(reached):.1f} % ({min(reached):.1f} to {max(reached):.1f})"
         cells = [
             f"`{self.name}`",
-            " / ".join(f"`{spec}`" for spec in specs(self.runs[0].experiment)) or "dense",
+            " / ".join(f"`{spec}`" for spec in specs(chosen)) or "dense",
             NAMES[chosen.work.rounds],
             spread,
-            f"{self.lost:.1f}",
+            f"{self.lost:.1f}".replace("-0.0", "0.0"),
             f"{self.ratio('up_bytes'):.1f} x",
             f"{chosen.ratio:g} x",
             f"{self.ratio('down_bytes'):.1f} x",
@@ -111,10 +113,10 @@ class Result(NamedTuple):
         return "| " + " | ".join(cells) + " |"
 
 
-def specs(experiment: Experiment) -> list[str]:
+def specs(chosen: Preset) -> list[str]:
     """Return the uplink's and the downlink's compressors."""
-    downlink = str(experiment.strategy_options.get("downlink", ""))
-    return [spec for spec in (experiment.compressor, downlink) if spec]
+    downlink = str(chosen.strategy.get("downlink", ""))
+    return [spec for spec in (chosen.compressor, downlink) if spec]
 
 
 def run(experiment: Experiment) -> Outcome:

@@ -102,9 +102,9 @@ PRESETS: dict[str, Preset] = {
     "sketched-sgd": Preset(STEPS, 30, "countsketch:columns=200", {"lr": 0.2, **_SKETCH}),
     "sketched-amsgrad": Preset(
         STEPS,
-        23,
+        15,
         "countsketch:columns=200",
-        {"lr": 0.03, "eps": 0.01, "beta1": 0.0, "beta2": 0.9, **_SKETCH},
+        {"lr": 0.03, "eps": 0.01, "beta1": 0.0, "beta2": 0.9, **_SKETCH, "k_ratio": 0.01},
     ),
 }
 
