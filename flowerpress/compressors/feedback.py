@@ -171,10 +171,9 @@ class Sender(ABC):
         """
         if self.pending:
             raise ValueError(f"packet {self.pending} is still in flight: settle it first")
-        draw = Draw() if draw is None else draw
+        draw = draw or Draw()
         owed = self._owed(x)
-        # Of one sender among all: what permk sends of a vector depends on how many there are.
-        scale = self._scale(compressor.traits(x.size, draw.cohort))
+        scale = self._scale(compressor.traits(x.size, draw.cohort))  # permk's are of a cohort
         packet = compressor.compress(owed, draw)
         self._sent(owed)
         if self.remembers:
