@@ -196,6 +196,8 @@ def test_options_may_be_text_and_kebab_case():
             "0 to 255",
         ),
     ],
+    # Gzipped data hold the time: as names they would differ between pytest-xdist's processes.
+    ids=["not gzip", "too few", "no numbers", "no text", "too large"],
 )
 def test_a_broken_mnist_file_is_named(tmp_path, content, message):
     path = tmp_path / "mnist.gz"
