@@ -10,11 +10,11 @@ from typing import Any
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from flowerpress.clients.memory import begin_session
 from flowerpress.clients.registry import make_worker
-from flowerpress.clients.replicas import follow_model
 from flowerpress.clients.stores import WorkerState, open_store
 from flowerpress.clients.task import Task
-from flowerpress.clients.worker import Job, begin_session, load_buffers
+from flowerpress.clients.worker import Job, load_buffers
 from flowerpress.compressors import PacketError
 from flowerpress.protocol import HELD, Hello, Instruction, Layout, ProtocolError, Reply
 
@@ -106,21 +106,20 @@ class _Client:
         task, layout = self._task(context)
         _check_layout(order, layout)
         client = client_id(context)
-        state = WorkerState()
-        if order.hyper.get("downlink"):  # the deltas that this client's replica lacks
-            store = open_store(context, client, self._states)
-            state = store.load()
-            begin_session(state, order.session)
-            try:
-                x = follow_model(order, layout, state)
-            finally:
+        worker, replica = make_worker(order.algorithm), bool(order.hyper.get("downlink"))
+        store = open_store(context, client, self._states)
+        state = store.load() if replica or worker.own_model else WorkerState()
+        begin_session(state, order.session)
+        job = Job(order, client, task, layout, state)
+        try:
+            x = worker.held_model(job)
+        finally:
+            if replica:
                 store.save(state)
-        else:
-            x = follow_model(order, layout, state)
-        load_buffers(Job(order, client, task, layout, state))
+        load_buffers(job)
         metrics: dict[str, Any] = {"num-examples": task.num_examples}
         metrics |= task.evaluate(x)
-        if "held" in state.numbers and order.hyper.get("downlink"):
+        if replica and "held" in state.numbers:
             metrics[HELD] = int(state.numbers["held"])
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 

@@ -11,6 +11,7 @@ from flowerpress.clients.ef14 import EF14Worker
 from flowerpress.clients.ef21 import EF21SGD2MWorker, EF21SGDMWorker, EF21Worker
 from flowerpress.clients.efficient_adam import EfficientAdamWorker
 from flowerpress.clients.fetchsgd import FetchSGDWorker
+from flowerpress.clients.gossip import GossipWorker
 from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
 from flowerpress.clients.onebit_adam import OneBitAdamWorker
 from flowerpress.clients.sketched import SketchedAMSGradWorker, SketchedSGDWorker
@@ -19,7 +20,9 @@ from flowerpress.clients.worker import Worker
 _WORKERS: dict[str, type[Worker]] = {
     "birder": BirderWorker,
     "cdadam": CDAdamWorker,
+    "choco-sgd": GossipWorker,
     "comp-ams": CompAMSWorker,
+    "d-psgd": GossipWorker,
     "dasha": DashaWorker,
     "diana": EF21Worker,
     "dsgd": DSGDWorker,
@@ -36,6 +39,7 @@ _WORKERS: dict[str, type[Worker]] = {
     "pp-marina": PPMarinaWorker,
     "sketched-amsgrad": SketchedAMSGradWorker,
     "sketched-sgd": SketchedSGDWorker,
+    "squarm-sgd": GossipWorker,
     "vr-marina": VRMarinaWorker,
 }
 

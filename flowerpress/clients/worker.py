@@ -10,6 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.clients.memory import (
+    STAGED,
+    begin_session,
+    commit_staged,
+    keep_sender,
+    restore_sender,
+)
 from flowerpress.clients.replicas import follow_model
 from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.task import Batch, Task
@@ -19,7 +26,6 @@ from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 
 FloatVector = npt.NDArray[np.floating[Any]]
 UPLINK = 0  # stream of `Draw`; the downlink's is 1
-_STAGED = "+"  # ends the name of a vector that waits for the packet in flight
 
 
 class ResyncError(Exception):
@@ -148,6 +154,7 @@ class Worker(ABC):
     """
 
     sender: ClassVar[type[Sender]]
+    own_model: ClassVar[bool] = False  # whether it evaluates a model of its own, not the server's
 
     def message(
         self, gradient: FloatVector, job: Job
@@ -182,54 +189,66 @@ class Worker(ABC):
 
         The state is consistent at every moment, so it may be saved whatever this raises.
         """
+        sender = self.settle(job)
+        if isinstance(sender, Reply):
+            return sender
+        version = job.instruction.version
+        try:
+            x = self.follow(job, sender)
+            load_buffers(job)
+            out = self.compute(x, job, sender)
+        except ReplicaError as error:
+            return Reply(job.client, version, status="snapshot", reason=str(error))
+        except ResyncError as error:
+            return Reply(job.client, version, status="resync", reason=str(error))
+        return self.send(out, job, sender)
+
+    def settle(self, job: Job) -> Sender | Reply:
+        """Learn what became of the packet in flight; a reply where that is all there is to do."""
         order = job.instruction
         begin_session(job.state, order.session)
         sender = restore_sender(self.sender, job.state)
         outcome = sender.settle(order.applied, order.version)
-        if outcome is Settlement.REPEAT and sender.pending == order.version:
-            return reply_with(job, sender, [sender.packet])
+        if outcome is Settlement.REPEAT and (reply := self.again(job, sender)):
+            return reply
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
             return Reply(job.client, order.version, status="failed", reason=outcome.value)
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
             reason = f"server applied version {order.applied}, settled here is {sender.settled}"
             return Reply(job.client, order.version, status="resync", reason=reason)
+        self.learn(job, outcome)
+        return sender
+
+    def again(self, job: Job, sender: Sender) -> Reply | None:
+        """Return the reply to a question that was answered before, if it is still known."""
+        if sender.pending != job.instruction.version:
+            return None
+        return reply_with(job, sender, [sender.packet])
+
+    def learn(self, job: Job, outcome: Settlement) -> None:
+        """Do what goes with the packet in flight, now that its fate is known."""
         commit_staged(job.state, delivered=outcome is Settlement.DELIVERED)
-        try:
-            x = follow_model(order, job.layout, job.state)
-        except ReplicaError as error:
-            return Reply(job.client, order.version, status="snapshot", reason=str(error))
-        load_buffers(job)
-        try:
-            out = self.compute(x, job, sender)
-        except ReplicaError as error:
-            return Reply(job.client, order.version, status="snapshot", reason=str(error))
-        except ResyncError as error:
-            return Reply(job.client, order.version, status="resync", reason=str(error))
+
+    def follow(self, job: Job, sender: Sender) -> FloatVector:
+        """Return the model of this round, the caller's own; raises `ReplicaError`, see there."""
+        del sender
+        return follow_model(job.instruction, job.layout, job.state)
+
+    def held_model(self, job: Job) -> FloatVector:
+        """Return the model to evaluate: the server's; raises `ReplicaError`, see there."""
+        return follow_model(job.instruction, job.layout, job.state)
+
+    def send(self, out: Outgoing, job: Job, sender: Sender) -> Reply:
+        """Compress what was computed, and remember it."""
         compressor = make_compressor("identity") if out.dense else job.uplink()
-        packet = sender.send(out.vector, compressor, order.version, self.draw(job)).data
+        version = job.instruction.version
+        packet = sender.send(out.vector, compressor, version, self.draw(job)).data
         job.state.vectors.update(out.kept)
-        job.state.vectors.update({name + _STAGED: vector for name, vector in out.staged.items()})
+        job.state.vectors.update({name + STAGED: vector for name, vector in out.staged.items()})
         job.state.numbers |= {"loss": out.loss, **out.numbers}
         keep_sender(sender, job.state)
         return reply_with(job, sender, [packet])
-
-
-def commit_staged(state: WorkerState, *, delivered: bool) -> None:
-    """Put the vectors that went with the packet in flight in force, or drop them."""
-    for key in [name for name in state.vectors if name.endswith(_STAGED)]:
-        vector = state.vectors.pop(key)
-        if delivered:
-            state.vectors[key.removesuffix(_STAGED)] = vector
-
-
-def begin_session(state: WorkerState, session: int) -> None:
-    """Empty a state that belongs to an earlier run of a strategy in the same Flower run."""
-    if state.numbers.get("session") != session:
-        state.vectors.clear()
-        state.numbers.clear()
-        state.numbers["session"] = session
-        state.packet = b""
 
 
 def load_buffers(job: Job) -> None:
@@ -239,33 +258,6 @@ def load_buffers(job: Job) -> None:
         if joined.size != job.layout.buffer_dim:
             raise PacketError(f"{joined.size} buffers, the model has {job.layout.buffer_dim}")
         job.task.load_buffers(job.layout.split_buffers(joined))
-
-
-def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:
-    """Return the sender whose memory is in `state`."""
-    numbers = state.numbers
-    return kind(
-        memory=state.vectors.get("memory"),
-        settled=int(numbers.get("settled", 0)),
-        pending=int(numbers.get("pending", 0)),
-        heard=int(numbers.get("heard", 0)),
-        packet=state.packet,
-        scale=float(numbers.get("scale", 1.0)),
-    )
-
-
-def keep_sender(sender: Sender, state: WorkerState) -> None:
-    """Put `sender`'s memory into `state`."""
-    state.vectors.pop("memory", None)
-    if sender.memory is not None:
-        state.vectors["memory"] = sender.memory
-    state.numbers |= {
-        "settled": sender.settled,
-        "pending": sender.pending,
-        "heard": sender.heard,
-        "scale": sender.scale,
-    }
-    state.packet = sender.packet
 
 
 def reply_with(job: Job, sender: Sender, packets: list[bytes]) -> Reply:

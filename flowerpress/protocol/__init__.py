@@ -12,6 +12,7 @@ from flowerpress.protocol.messages import (
     Reply,
     printable,
 )
+from flowerpress.protocol.mixing import Mix
 from flowerpress.protocol.places import decode_places, encode_places
 from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
 from flowerpress.protocol.rules import Rule, make_rule
@@ -26,6 +27,7 @@ __all__ = [
     "Layout",
     "Ledger",
     "LedgerRow",
+    "Mix",
     "ModelPart",
     "ProtocolError",
     "Replica",

@@ -20,7 +20,7 @@ from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import metrics_of, unwrap, wrap
 
 _MAX_REPLY_HEADER = 16_384
-STATUSES = ("update", "resync", "snapshot", "failed")
+STATUSES = ("update", "silent", "resync", "snapshot", "failed")
 Hyper = dict[str, int | float | str | bool]
 
 
@@ -62,7 +62,7 @@ class Instruction:
     Parameters
     ----------
     algorithm : str
-        Registered name, for example "ef21-sgdm"; "" for an evaluation.
+        Registered name, for example "ef21-sgdm".
     round : int
         Flower's server round, from 1.
     version : int
@@ -177,9 +177,10 @@ class Reply:
         The question answered.
     base : int
         The worker's settled version, which the update builds on.
-    status : {"update", "resync", "snapshot", "failed"}
-        "resync": the worker's memory is not at the version the server applied last. "snapshot": it
-        does not hold the model the deltas start from. "failed": it raised; `reason` says what.
+    status : {"update", "silent", "resync", "snapshot", "failed"}
+        "silent": the worker took part, and has nothing to send (gossip's trigger). "resync": its
+        memory is not at the version the server applied last. "snapshot": it does not hold the
+        model the deltas start from. "failed": it raised; `reason` says what.
     held : int
         The model version the worker holds; -1 for none.
     scale : float

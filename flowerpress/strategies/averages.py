@@ -33,8 +33,8 @@ def unpack_buffers(packet: bytes, layout: Layout) -> FloatVector:
 def average_buffers(
     buffers: FloatVector, received: Sequence[FloatVector], masses: Sequence[float]
 ) -> FloatVector:
-    """Return the weighted mean of the buffers of those who answered."""
-    if not buffers.size:
+    """Return the weighted mean of the buffers received; as they were if none were."""
+    if not buffers.size or not received:
         return buffers
     mean = np.average(np.asarray(received, np.float64), axis=0, weights=masses)
     return mean.astype(buffers.dtype)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
 from flowerpress.compressors import make_compressor
-from flowerpress.protocol import Hyper, Ledger, ModelPart, Reply
+from flowerpress.protocol import Hello, Hyper, Ledger, ModelPart, Reply
 from flowerpress.strategies.averages import (
     MetricsFn,
     average_buffers,
@@ -78,6 +78,11 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     citation: ClassVar[str]
     rule: ClassVar[str] = "step"  # what a step does to the model, see `flowerpress.protocol.rules`
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
+    silence: ClassVar[bool] = False  # whether a worker may answer that it has nothing to send
+    local_buffers: ClassVar[bool] = False  # whether buffers stay with the workers
+    baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
+    grid: Grid
+    num_rounds = 0  # of the run, 0 where it is not known
     timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
     dense_first = False  # whether a compressed downlink's first estimate goes whole
 
@@ -124,6 +129,9 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         self.downlink = ""  # dense, unless an algorithm has the option
         self.reset()
 
+    def admit(self, hello: Hello) -> None:
+        """Raise `ValueError` for a worker that cannot take part, saying why."""
+
     def begin(self) -> None:
         """Make the algorithm's buffers; `model` is there."""
 
@@ -139,10 +147,23 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         """Return what a worker lacks of the model."""
         return self.model.part_for(client.held)
 
+    def part_to_evaluate(self, client: Client) -> ModelPart:
+        """Return what a worker lacks to evaluate the model: deltas to its replica, or the model."""
+        model = self.model
+        return model.part_for(client.held) if model.compressed else model.whole()
+
+    def disagree(self, client: Client, server_round: int) -> None:
+        """Hear that a worker's state is not the one shared with it (`shared` algorithms only)."""
+        self.run.start_over |= client.may_restart_all(server_round)
+
     def dims(self, stage: int) -> list[int]:
         """Return the lengths of the packets of an update, in one of the round's exchanges."""
         del stage
         return [self.model.layout.dim]
+
+    def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
+        """Yield the workers' own models collected in this round, by id, where they have some."""
+        return iter(())
 
     @abstractmethod
     def receive(self, update: Update) -> None:
@@ -174,8 +195,10 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
 
     def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **options: Any) -> Result:
         """Run all rounds, see Flower's `Strategy.start`."""
-        arguments = inspect.signature(super().start).bind(grid, initial_arrays, *args, **options)
-        self.timeout = float(arguments.arguments.get("timeout", self.timeout))
+        given = inspect.signature(super().start).bind(grid, initial_arrays, *args, **options)
+        given.apply_defaults()
+        self.timeout = float(given.arguments["timeout"])
+        self.num_rounds = int(given.arguments["num_rounds"])
         return super().start(grid, initial_arrays, *args, **options)
 
     def configure_train(
@@ -186,6 +209,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         if server_round == 1:
             self.reset()
             self.run = Run(self, arrays)
+        self.grid = grid
         if self.fraction_train == 0.0:
             return []
         run = self.run

@@ -57,22 +57,27 @@ class Exchange:
     ) -> list[Message]:
         """Return `order` as one message to each of the cohort, entered in the ledger.
 
-        Each gets the model's part it lacks; for training also its rank, and the version applied
-        last.
+        Each gets the model's part it lacks; where it is to answer with packets, also its rank and
+        the version applied last.
         """
         messages = []
         for rank, client in enumerate(cohort):
             own = replace(order, session=client.session, model=part_for(client))
-            if purpose == "train":
+            if purpose != "evaluate":
                 applied = client.receiver.ask(order.version)
                 own = replace(own, rank=rank, applied=applied)
             content = own.encode()
             self._enter(order.round, client.id, "down", content, own.payload, purpose)
-            messages.append(Message(content, client.node, purpose))
+            kind = "evaluate" if purpose == "evaluate" else "train"
+            messages.append(Message(content, client.node, kind))
         return messages
 
     def answers(
-        self, server_round: int, cohort: Sequence[Client], messages: Iterable[Message]
+        self,
+        server_round: int,
+        cohort: Sequence[Client],
+        messages: Iterable[Message],
+        purpose: str = "train",
     ) -> list[tuple[Client, Reply]]:
         """Return the cohort's readable answers, in order of the workers' ids."""
         expected = {client.node: client for client in cohort}
@@ -89,19 +94,21 @@ class Exchange:
             if client is None or client.id in found:
                 self.refuse(server_round, "an answer of a node that was not asked")
                 continue
-            reply = self._decode(server_round, client, message.content)
+            reply = self._decode(server_round, client, message.content, purpose)
             if reply is not None:
                 found[client.id] = client, reply
         return [found[key] for key in sorted(found)]
 
-    def _decode(self, server_round: int, client: Client, content: RecordDict) -> Reply | None:
+    def _decode(
+        self, server_round: int, client: Client, content: RecordDict, purpose: str
+    ) -> Reply | None:
         try:
             reply = Reply.decode(content)
         except ProtocolError as error:
-            self._enter(server_round, client.id, "up", content, 0, "train")
+            self._enter(server_round, client.id, "up", content, 0, purpose)
             self.refuse(server_round, f"client {client.id}: {error}")
             return None
-        self._enter(server_round, client.id, "up", content, reply.payload, "train")
+        self._enter(server_round, client.id, "up", content, reply.payload, purpose)
         if reply.client != client.id:
             self.refuse(server_round, f"client {client.id} answers as client {reply.client}")
             return None
@@ -117,10 +124,12 @@ class Exchange:
         *,
         shared: bool,
         bare: bool = False,
+        silence: bool = False,
     ) -> Acceptance:
         """Decide about an answer; what cannot be applied is counted and logged.
 
-        `dims` are the lengths of an update's packets; a `bare` one comes without buffers.
+        `dims` are the lengths of an update's packets; a `bare` one comes without buffers. With
+        `silence`, a worker may answer that it has none.
         `Acceptance.MISMATCH` says that worker and server no longer agree on what came before;
         `Acceptance.STALE` stands for every other answer that is not applied.
         """
@@ -131,7 +140,8 @@ class Exchange:
             return Acceptance.MISMATCH
         if reply.status == "failed":
             client.failing = reply.reason or "no reason given"
-        if reply.status != "update":
+        silent = silence and reply.status == "silent"
+        if reply.status != "update" and not silent:
             level = logging.WARNING if reply.status == "failed" else logging.INFO
             log.log(level, "%s (%s): %s", where, reply.status, reply.reason)
             return Acceptance.STALE
@@ -145,7 +155,7 @@ class Exchange:
             )
         else:
             try:
-                check_packets(reply, layout, dims, bare=bare)
+                check_packets(reply, layout, () if silent else dims, bare=bare)
             except (PacketError, ProtocolError) as error:
                 self.refuse(server_round, f"client {client.id}: {error}")
                 return Acceptance.STALE

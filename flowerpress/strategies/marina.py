@@ -30,7 +30,7 @@ import numpy as np
 from flowerpress.compressors import Draw, Traits, make_compressor
 from flowerpress.protocol import Hyper, ModelPart
 from flowerpress.strategies.errors import RoundError
-from flowerpress.strategies.options import require, require_number
+from flowerpress.strategies.options import require, require_number, require_whole
 from flowerpress.strategies.population import Client
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import (
@@ -197,8 +197,7 @@ class VRMarina(Marina):
         self, *, sync_batches: int = 0, smoothness_batch: float = 0.0, **options: Any
     ) -> None:
         super().__init__(**options)
-        whole = type(sync_batches) is int and sync_batches >= 0
-        require(whole, "sync_batches", sync_batches, "a whole number >= 0")
+        require_whole("sync_batches", sync_batches, 0)
         require_number("smoothness_batch", smoothness_batch)
         s = self.smoothness
         self.smoothness = Smoothness(s.L, s.L_plus, s.L_pm, smoothness_batch)

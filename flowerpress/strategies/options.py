@@ -66,6 +66,11 @@ def require_number(name: str, value: object, *, least: float = 0.0, most: float 
     require(held and least <= value <= most, name, value, bounds)  # type: ignore[operator]
 
 
+def require_whole(name: str, value: object, least: int) -> None:
+    """Raise `ValueError` unless `value` is a whole number of at least `least`."""
+    require(_is_whole(value, least), name, value, f"a whole number >= {least}")
+
+
 def _is_number(value: object, *, above: float | None = None, most: float = math.inf) -> bool:
     """Whether `value` is a finite number >= 0, above `above` and not above `most`."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):

@@ -16,6 +16,7 @@ from flowerpress.strategies.ef14 import EF14
 from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
 from flowerpress.strategies.efficient_adam import EfficientAdam
 from flowerpress.strategies.fetchsgd import FetchSGD
+from flowerpress.strategies.gossip import DPSGD, ChocoSGD, SquarmSGD
 from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
 from flowerpress.strategies.onebit_adam import OneBitAdam
 from flowerpress.strategies.sketched import SketchedSGD
@@ -25,12 +26,14 @@ _STRATEGIES: dict[str, type[CompressedStrategy]] = {
     cls.name: cls
     for cls in (
         CDAdam,
+        DPSGD,
         DSGD,
         EF14,
         EF21,
         EF21SGD2M,
         EF21SGDM,
         Birder,
+        ChocoSGD,
         CompAMS,
         Dasha,
         Diana,
@@ -43,6 +46,7 @@ _STRATEGIES: dict[str, type[CompressedStrategy]] = {
         PPMarina,
         SketchedAMSGrad,
         SketchedSGD,
+        SquarmSGD,
         VRMarina,
     )
 }

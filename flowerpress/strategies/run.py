@@ -77,6 +77,7 @@ class Run:
 
     def _admit(self, hello: Hello) -> None:
         """Start with the first worker's layout; refuse a worker with another one."""
+        self._strategy.admit(hello)
         if self.model is not None:
             self.model.layout.check(hello.layout)
             return
@@ -120,14 +121,26 @@ class Run:
         *,
         stage: int = 1,
         places: bytes = b"",
+        part_for: Callable[[Client], ModelPart] | None = None,
     ) -> list[Message]:
-        """Make the cohort's instructions for training, or for evaluation of the model.
+        """Make the cohort's instructions.
 
-        `stage` 2 is a round's second exchange: the workers hold the model already.
+        Parameters
+        ----------
+        purpose : {"train", "collect", "evaluate"}
+            "collect" asks workers for the models they hold, see `flowerpress.strategies.gossip`.
+        stage : {1, 2}
+            2: a round's second exchange.
+        places : bytes
+            See `Instruction`.
+        part_for : callable, optional
+            What each worker is sent of the model; by default as the strategy says.
         """
         strategy, model = self._strategy, self.started
+        if part_for is None:
+            part_for = strategy.part_to_evaluate if purpose == "evaluate" else strategy.part_for
         order = Instruction(
-            algorithm=strategy.name if purpose == "train" else "",
+            algorithm=strategy.name,
             round=server_round,
             version=self.exchange.question,
             seed=strategy.seed,
@@ -135,23 +148,16 @@ class Run:
             layout=model.layout.digest,
             hyper=strategy.hyper(),
             model=ModelPart(model.version, model.version),
-            buffers=pack_buffers(model.buffers) if stage == 1 else b"",
+            buffers=b"" if stage == 2 or strategy.local_buffers else pack_buffers(model.buffers),
             stage=stage,
             places=places,
         )
-        part_for = self._nothing if stage == 2 else strategy.part_for
-        if purpose == "evaluate":
-            part_for = self._evaluated
         return self.exchange.orders(order, cohort, purpose, part_for)
 
-    def _nothing(self, client: Client) -> ModelPart:
+    def nothing(self, client: Client) -> ModelPart:
+        """Return the part of a model that the worker holds already."""
         del client
         return ModelPart(self.started.version, self.started.version)
-
-    def _evaluated(self, client: Client) -> ModelPart:
-        """Return what a worker lacks to evaluate the model: deltas to its replica, or the model."""
-        model = self.started
-        return model.part_for(client.held) if model.compressed else model.whole()
 
     def take(
         self,
@@ -194,16 +200,24 @@ class Run:
     ) -> bool:
         if reply.status != "failed":
             client.held = reply.held
-        layout, shared = self.started.layout, self._strategy.shared
+        strategy, layout = self._strategy, self.started.layout
+        bare = stage == 2 or strategy.local_buffers
         verdict = self.exchange.judge(
-            server_round, client, reply, layout, dims, shared=shared, bare=stage == 2
+            server_round,
+            client,
+            reply,
+            layout,
+            dims,
+            shared=strategy.shared,
+            bare=bare,
+            silence=strategy.silence,
         )
-        if verdict is Acceptance.MISMATCH and shared:
-            self.start_over |= client.may_restart_all(server_round)
+        if verdict is Acceptance.MISMATCH and strategy.shared:
+            strategy.disagree(client, server_round)
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
-            if stage != 2:
+            if not bare:
                 self._buffers[client.id] = unpack_buffers(reply.buffers, layout)
             mass = self.population.mass(client)
             receive(Update(client, mass, reply.scale, reply.packets))
@@ -212,8 +226,10 @@ class Run:
             return False
         client.failing = ""
         if stage != 1:
-            self.received.append(self._buffers[client.id])
-            client.receiver.apply(reply.version)
+            if not strategy.local_buffers:
+                self.received.append(self._buffers[client.id])
+            if reply.packets:
+                client.receiver.apply(reply.version)
         return True
 
     def explain(self, server_round: int) -> None:

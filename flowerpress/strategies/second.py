@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
+from flwr.app import Message
 
 from flowerpress.protocol import Reply, encode_places
 from flowerpress.protocol.places import Places
@@ -24,8 +23,6 @@ class TwoExchanges(CompressedStrategy):
     workers keep a replica.
     """
 
-    grid: Grid
-
     @abstractmethod
     def receive_first(self, update: Update) -> None:
         """Add a first answer, or raise `PacketError` and change nothing."""
@@ -33,13 +30,6 @@ class TwoExchanges(CompressedStrategy):
     @abstractmethod
     def places(self, answered: list[Client], server_round: int) -> Places:
         """Return the coordinates to ask for, ascending, at least one."""
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """As in `CompressedStrategy`; keeps the grid for the second exchange."""
-        self.grid = grid
-        return super().configure_train(server_round, arrays, config, grid)
 
     def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
         """Take the first answers, ask again, and take the second ones."""
@@ -52,7 +42,9 @@ class TwoExchanges(CompressedStrategy):
         self.asked = self.places(again, server_round)
         run.exchange.question += 1
         places = encode_places(self.asked, self.model.layout.dim)
-        orders = run.orders(server_round, again, "train", stage=2, places=places)
+        orders = run.orders(
+            server_round, again, "train", stage=2, places=places, part_for=run.nothing
+        )
         messages = self.grid.send_and_receive(orders, timeout=self.timeout)
         answers = run.exchange.answers(server_round, again, messages)
         return run.take(server_round, answers, self.receive, self.dims(2), stage=2)

@@ -29,7 +29,7 @@ from flowerpress.compressors import add_to
 from flowerpress.protocol import Hyper
 from flowerpress.protocol.places import Places
 from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.options import require, require_number
+from flowerpress.strategies.options import require_number, require_whole
 from flowerpress.strategies.population import Client
 from flowerpress.strategies.second import TwoExchanges
 from flowerpress.strategies.sketches import Sketched, largest
@@ -51,8 +51,7 @@ class FoundBySketch(Sketched, TwoExchanges):
 
     def __init__(self, *, candidates: int = 4, **options: Any) -> None:
         super().__init__(**options)
-        valid = type(candidates) is int and candidates >= 1
-        require(valid, "candidates", candidates, "a whole number >= 1")
+        require_whole("candidates", candidates, 1)
         self.candidates = candidates
 
     def receive_first(self, update: Update) -> None:

@@ -36,3 +36,13 @@ def loggrid(k):
         return largest * points[np.abs(x[:, None] / largest - points).argmin(axis=1)]
 
     return compress
+
+
+def signtopk(k):
+    def compress(x):
+        kept = np.sort(np.argsort(-np.abs(x), kind="stable")[:k])
+        out = np.zeros_like(x)
+        out[kept] = np.abs(x[kept]).mean() * np.where(x[kept] >= 0, 1.0, -1.0)
+        return out
+
+    return compress

@@ -1,0 +1,111 @@
+"""One step of gossip at one node, as a relay sends it.
+
+Node i keeps t, the weighted sum of its neighbours' public copies: t = sum over its neighbours j of
+w_ij xhat_j. A `Mix` brings what the neighbours have made public in one synchronisation, packets
+with a weight each, and the node then moves:
+
+    t += sum of weight * decompress(packet)         (or t = that sum, if `whole`)
+    x += gamma (t - own xhat_i),                    own = sum over its neighbours j of w_ij
+
+A relay that forwards sends one packet a neighbour; one that mixes sends their sum as one packet of
+weight 1. The sum is made first and in the same order wherever it is made, so nodes end up with the
+same numbers to the bit.
+
+======  ===================================================================================
+offset  content (little-endian)
+======  ===================================================================================
+0       u8: 1 if `whole`, else 0; u8 and u16: zero
+4       u32: number of packets, n
+8       f64: own
+16      n times: f64 weight, u64 length of the packet
+16+16n  the packets, one after the other, nothing after them
+======  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors import add_to
+from flowerpress.protocol.blob import ProtocolError
+
+FloatVector = npt.NDArray[np.floating[Any]]
+_HEAD, _PART = struct.Struct("<BBHId"), struct.Struct("<dQ")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What one synchronisation does to one node.
+
+    Attributes
+    ----------
+    own : float
+        Sum of the weights of the node's edges.
+    weights : tuple of float
+        What each packet counts for.
+    packets : tuple of bytes
+        What became public, in order of the senders' ids.
+    whole : bool
+        The packets make up all of t, as after a change of neighbours, and not what is new.
+
+    Examples
+    --------
+    >>> Mix(0.5, (0.25,), (b"abc",)).encode().hex(" ", 8)
+    '0000000001000000 000000000000e03f 000000000000d03f 0300000000000000 616263'
+    """
+
+    own: float
+    weights: tuple[float, ...] = ()
+    packets: tuple[bytes, ...] = ()
+    whole: bool = False
+
+    def encode(self) -> bytes:
+        """Return the bytes."""
+        head = _HEAD.pack(self.whole, 0, 0, len(self.packets), self.own)
+        pairs = zip(self.weights, self.packets, strict=True)
+        parts = [_PART.pack(weight, len(packet)) for weight, packet in pairs]
+        return b"".join([head, *parts, *self.packets])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Mix:
+        """Read what `encode` wrote; raises `ProtocolError` where it is anything else."""
+        if len(data) < _HEAD.size:
+            raise ProtocolError(f"a mix takes at least {_HEAD.size} bytes, got {len(data)}")
+        whole, spare, more, count, own = _HEAD.unpack_from(data)
+        at = _HEAD.size + count * _PART.size
+        if whole > 1 or spare or more or at > len(data):
+            raise ProtocolError(f"head of a mix is {data[: _HEAD.size].hex()}, {len(data)} bytes")
+        parts = [_PART.unpack_from(data, _HEAD.size + i * _PART.size) for i in range(count)]
+        if not all(math.isfinite(number) for number in (own, *(weight for weight, _ in parts))):
+            raise ProtocolError("a mix has a weight that is not finite")
+        packets = []
+        for _, length in parts:
+            packets.append(data[at : at + length])
+            at += length
+        if at != len(data):
+            raise ProtocolError(f"packets of a mix end at byte {at} of {len(data)}")
+        return cls(own, tuple(weight for weight, _ in parts), tuple(packets), bool(whole))
+
+    def total(self, like: FloatVector) -> FloatVector:
+        """Return the weighted sum of the packets, a new vector like `like`.
+
+        Raises
+        ------
+        PacketError
+            A packet is damaged, or of another length.
+        """
+        total = np.zeros_like(like)
+        for weight, packet in zip(self.weights, self.packets, strict=True):
+            add_to(packet, total, weight)
+        return total
+
+    @property
+    def nbytes(self) -> int:
+        """Length of all packets."""
+        return sum(map(len, self.packets))

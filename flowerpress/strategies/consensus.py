@@ -1,0 +1,141 @@
+"""The step towards the neighbours, gamma: a safe value, and one that backs off.
+
+Theory's bounds on gamma are far too small to use: for a ring of 8 and top-10 % they are 1e-3 and
+less, where 0.1 works. What limits gamma is how much of a vector the compressor keeps: a is measured
+here, 1 - |x - C(x)|^2 / |x|^2 on a vector of normal numbers, and ``gamma = a / (4 - 3 a)``: 1 for
+the identity, 0.3 for sign, 0.15 for topk:0.1, 0.02 for topk:0.01. Vectors of training have more
+structure, of which top-k keeps more, and bear a gamma some times larger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from flowerpress.compressors import Draw, add_to
+from flowerpress.compressors.feedback import contraction
+from flowerpress.protocol import Layout
+from flowerpress.strategies.options import require, require_number
+
+log = logging.getLogger("flowerpress")
+_WINDOW = 8  # synchronisations over which growth is looked for
+_BOLD = 4.0  # "auto" begins with this many times the safe value
+_GROWTH = 1.5  # of what pulls the nodes together, from one window to the next
+_AGREED = 1e-12  # of the largest pull: nothing to watch below
+_SHRINKS = 0.8  # what it must come down to in the time a graph takes to agree, left to itself
+
+
+def check_gamma(gamma: float | str) -> float | str:
+    """Return `gamma`, "auto" or a number in [0, 1]; `ValueError` for anything else."""
+    if isinstance(gamma, str):
+        require(gamma == "auto", "gamma", gamma, "auto, or a number in [0, 1]")
+    else:
+        require_number("gamma", gamma, most=1.0)
+    return gamma
+
+
+def safe_gamma(spec: str, layout: Layout, seed: int = 0) -> float:
+    """Return a step at which the graphs here agree, whatever the vectors.
+
+    Parameters
+    ----------
+    spec : str
+        A compressor's spec.
+    layout : Layout
+        The model's.
+    seed : int
+        Of the vector that it is tried on.
+
+    Examples
+    --------
+    >>> from flowerpress.protocol.layout import Entry
+    >>> layout = Layout((Entry("x", (1000,), "float32"),))
+    >>> [round(safe_gamma(spec, layout), 2) for spec in ("identity", "topk:0.1", "topk:0.01")]
+    [1.0, 0.16, 0.02]
+    """
+    x = np.random.default_rng(seed).standard_normal(layout.dim).astype(layout.dtype)
+    compressor, scale = contraction(spec, layout.shapes)
+    lost = x.copy()
+    add_to(compressor.compress(x, Draw(seed)), lost, -scale)
+    kept = 1 - float(lost @ lost) / float(x @ x)
+    return kept / (4 - 3 * kept) if kept > 0 else 1e-3
+
+
+class Consensus:
+    """Gamma, and the watch over it.
+
+    At rest, the pull towards the neighbours undoes what the local steps tear apart: it moves a
+    model no further than they do. Where it moves it further, and still grows, it feeds on itself:
+    gamma is too large for the compressor. The same holds where it does not shrink in the time that
+    a graph left to itself takes to agree. Gamma is then halved.
+
+    Parameters
+    ----------
+    gamma : float or "auto"
+        0: the safe value; "auto": from four times that, halved where the nodes come apart.
+    safe : float
+        The safe value, see `safe_gamma`.
+    gap : float
+        The graph's spectral gap.
+    """
+
+    def __init__(self, gamma: float | str, safe: float, gap: float) -> None:
+        self.auto = gamma == "auto"
+        self.gamma = min(1.0, _BOLD * safe) if isinstance(gamma, str) else gamma or safe
+        self._gap = max(gap, 1e-3)
+        self.halvings, self._peak = 0, 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._fast = _Windows(_WINDOW, _GROWTH)
+        self._slow = _Windows(max(2 * _WINDOW, round(1 / (self.gamma * self._gap))), _SHRINKS)
+
+    def watch(self, told: Mapping[str, float]) -> bool:
+        """Hear what the nodes told of a synchronisation; returns whether gamma was halved."""
+        if not self.auto or not {"disagreement", "moved", "unsent"} <= set(told):
+            return False
+        sums = _Sums(self.gamma**2 * told["disagreement"], told["moved"], told["unsent"])
+        self._peak = max(self._peak, sums.pull)
+        grows = self._fast.grow(sums), self._slow.grow(sums)
+        if not any(grows) or sums.pull < _AGREED * self._peak:
+            return False
+        self.gamma /= 2
+        self.halvings += 1
+        self._reset()
+        log.warning("the nodes come apart: gamma is now %.3g", self.gamma)
+        return True
+
+
+class _Sums(NamedTuple):
+    """Squared lengths, over the nodes and a window of time."""
+
+    pull: float = 0.0  # of the steps towards the neighbours
+    moved: float = 0.0  # of the local steps
+    unsent: float = 0.0  # of what the public copies lack
+
+
+class _Windows:
+    """Sums over windows of some synchronisations, each compared with the one before."""
+
+    def __init__(self, length: int, factor: float) -> None:
+        self._length, self._factor, self._count = length, factor, 0
+        self._now, self._before = _Sums(), _Sums()
+
+    def grow(self, new: _Sums) -> bool:
+        """Add a synchronisation; whether it ends a window in which the pull fed on itself.
+
+        While public copies catch up with models that began elsewhere, the pull grows with them, and
+        what is unsent falls: that is no growth.
+        """
+        self._now = _Sums(*map(sum, zip(self._now, new, strict=True)))
+        self._count += 1
+        if self._count < self._length:
+            return False
+        now, before = self._now, self._before
+        self._now, self._before, self._count = _Sums(), now, 0
+        catching_up = now.unsent < 0.9 * before.unsent
+        grown = 0 < self._factor * before.pull < now.pull
+        return grown and not catching_up and now.pull > 4 * now.moved
