@@ -41,6 +41,7 @@ Train a shipped TASK (`flowerpress list tasks`) in this process, and count every
 - `flowerpress run digits --strategy ef21 --compressor topk:0.05 --lr 0.5`
 - `flowerpress run mnist --partition dirichlet:0.5 --local-steps 5 --local-lr 0.05 --baseline`
 - `flowerpress run libsvm --path a9a.gz --strategy ef14 --compressor sign --lr 0.1 --clients 20`
+- `flowerpress run mnist --strategy squarm-sgd --topology ring --clients 8 --baseline`
 - `flowerpress run digits --strategy ef21 --downlink topk:0.1 -S min-train-nodes=5 -T backend=torch`
 
 `flowerpress list` shows what can be named. `flowerpress run mnist --strategy NAME`, without options
@@ -77,6 +78,7 @@ def run_command(
     downlink: Annotated[str | None, strategy_option("Compressor of the downlink.")] = None,
     weights: Annotated[str | None, strategy_option("num-examples or uniform.")] = None,
     init: Annotated[str | None, strategy_option("First message: dense or compressed.")] = None,
+    topology: Annotated[str | None, strategy_option("Graph of gossip: ring, torus...")] = None,
     fraction_train: Annotated[float | None, strategy_option("Share of clients in a round.")] = None,
     more_strategy: Annotated[
         list[str] | None, strategy_option("Any other.", "--strategy-option", "-S", **PAIR)
@@ -93,7 +95,7 @@ def run_command(
     threads: Annotated[int | None, typer.Option(help="Clients trained at a time.")] = None,
     out: Annotated[Path, typer.Option(help="Gets a new folder with the results.")] = Path("runs"),
     baseline: Annotated[
-        bool, baseline_option("Run dense FedAvg too, on the same batches.", "--baseline")
+        bool, baseline_option("Run its dense counterpart on the same batches.", "--baseline")
     ] = False,
     baseline_lr: Annotated[float | None, baseline_option("The baseline's own lr.")] = None,
     min_ratio: Annotated[float | None, baseline_option("Target: times fewer uplink bytes.")] = None,
@@ -123,6 +125,7 @@ def run_command(
             weights=weights,
             init=init,
             fraction_train=fraction_train,
+            topology=topology,
         ),
         task_options=merge_options(
             "--task-option", more_task, partition=partition, batch_size=batch_size, path=path
@@ -212,6 +215,8 @@ def run_all(console: Console, experiments: list[Experiment]) -> list[Outcome]:
 
     outcomes = []
     for prepared in [experiment.prepare() for experiment in experiments]:
+        if prepared.network:
+            console.print(prepared.network, markup=False, highlight=False)
         with LiveProgress(console, prepared.experiment) as progress:
             outcomes.append(prepared.run(progress))
     return outcomes

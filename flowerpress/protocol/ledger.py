@@ -32,7 +32,11 @@ class LedgerRow:
 
 @dataclass
 class RoundBytes:
-    """The bytes of one round, over all clients."""
+    """The bytes of one round, over all clients.
+
+    `up_collected` are those, payload and framing, of nodes' own models that were asked for
+    (`flowerpress.strategies.gossip`); the others contain them.
+    """
 
     round: int
     up_payload: int = 0
@@ -40,6 +44,7 @@ class RoundBytes:
     down_payload: int = 0
     down_framing: int = 0
     clients: int = 0
+    up_collected: int = 0
 
     @property
     def up_bytes(self) -> int:
@@ -75,6 +80,7 @@ class Ledger:
         if row.direction == "up":
             total.up_payload += row.payload
             total.up_framing += row.framing
+            total.up_collected += row.total if row.purpose == "collect" else 0
             total.clients += row.purpose == "train"
         else:
             total.down_payload += row.payload

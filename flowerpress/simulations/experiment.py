@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from flowerpress.simulations.options import Option
 from flowerpress.simulations.simulate import RoundRecord, SimulationResult, simulate
 from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
-from flowerpress.strategies import CompressedStrategy, make_strategy
+from flowerpress.strategies import (
+    CompressedStrategy,
+    make_strategy,
+    strategy_class,
+    strategy_options,
+)
 
 if TYPE_CHECKING:
     from flowerpress.protocol.ledger import RoundBytes
-
-DENSE = "fedavg"
-"""The strategy that sends every update in full: what the others are measured against."""
 
 # What says how much each client computes, on which data, and who takes part. The dense run keeps
 # these, so that both runs see the same batches; what belongs to one algorithm (momentum, the
@@ -32,6 +34,8 @@ SHARED_OPTIONS = frozenset(
         "min_available_nodes",
     }
 )
+GOSSIP_OPTIONS = frozenset({"topology", "momentum", "init", "patience", "collect_every"})
+"""What plain decentralized SGD, the dense counterpart of gossip, keeps besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +88,22 @@ class Experiment:
             raise ValueError(f"seed is {self.seed}, but must not be negative")
 
     def dense(self, lr: float | None = None) -> Experiment:
-        """Return the dense FedAvg run with this run's data, batches, rounds and clients.
+        """Return the dense run with this run's data, batches, rounds and clients.
+
+        It is FedAvg, or for strategies without a server model plain decentralized SGD.
 
         Parameters
         ----------
         lr : float or None
             The dense run's own learning rate. None: this run's.
         """
-        options = {k: v for k, v in self.strategy_options.items() if k in SHARED_OPTIONS}
+        strategy, given, kept = strategy_class(self.strategy).baseline, {}, SHARED_OPTIONS
+        if strategy != "fedavg":  # gossip's own defaults say how much a node computes
+            given, kept = strategy_options(self.strategy), SHARED_OPTIONS | GOSSIP_OPTIONS
+        options = {k: v for k, v in {**given, **self.strategy_options}.items() if k in kept}
         if lr is not None:
             options["lr"] = lr
-        return replace(self, strategy=DENSE, compressor=None, strategy_options=options)
+        return replace(self, strategy=strategy, compressor=None, strategy_options=options)
 
     def prepare(self) -> PreparedRun:
         """Look up and check all names, options and data before anything runs.
@@ -110,11 +119,12 @@ class Experiment:
         if self.compressor is not None:
             options["compressor"] = self.compressor
         strategy = make_strategy(self.strategy, seed=self.seed, **options)
+        network = strategy.network(range(self.clients))
         task_options: dict[str, Any] = dict(self.task_options)
         task_fn = make_task_fn(self.task, seed=self.seed, **task_options)
         task_fn.shards(self.clients)  # whether the data can be shared out so
-        spec = None if self.strategy == DENSE else strategy.compressor
-        return PreparedRun(replace(self, compressor=spec), strategy, task_fn)
+        spec = None if self.strategy == strategy.baseline else strategy.compressor
+        return PreparedRun(replace(self, compressor=spec), strategy, task_fn, network)
 
     @property
     def title(self) -> str:
@@ -130,12 +140,14 @@ class Experiment:
 class PreparedRun:
     """An experiment whose names, options and data are known to be good.
 
-    Its `experiment` names the compressor even where the strategy's default is used.
+    Its `experiment` names the compressor even where the strategy's default is used. `network` says
+    which nodes talk with each other, where they do.
     """
 
     experiment: Experiment
     strategy: CompressedStrategy
     task_fn: ShippedTaskFn
+    network: str = ""
 
     def run(self, on_round: Callable[[RoundRecord], None] | None = None) -> Outcome:
         """Run in this process; `on_round` is called after each round."""
@@ -149,6 +161,7 @@ class PreparedRun:
             evaluate_fn=self.task_fn.evaluate_fn,
             threads=experiment.threads,
             on_round=on_round,
+            node_evaluate_fn=self.task_fn.evaluate_fn,
         )
         return Outcome.of(experiment, result)
 
@@ -166,6 +179,8 @@ class Outcome:
         any framing.
     seconds : float
         Wall-clock time of the run.
+    up_collected : int
+        Of the uplink's bytes, those of nodes' own models that were asked for (gossip).
     """
 
     experiment: Experiment
@@ -175,6 +190,7 @@ class Outcome:
     down_bytes: int
     dense_up_bytes: int
     seconds: float
+    up_collected: int = 0
 
     @classmethod
     def of(cls, experiment: Experiment, result: SimulationResult) -> Outcome:
@@ -189,7 +205,13 @@ class Outcome:
             down_bytes=result.ledger.down_bytes,
             dense_up_bytes=model_bytes * sum(row.clients for row in rounds),
             seconds=result.seconds,
+            up_collected=sum(row.up_collected for row in rounds),
         )
+
+    @property
+    def up_training(self) -> int:
+        """Uplink bytes but for those of nodes' own models that were asked for."""
+        return self.up_bytes - self.up_collected
 
     @property
     def final(self) -> dict[str, float]:
@@ -197,7 +219,7 @@ class Outcome:
         return dict(self.history[-1].metrics) if self.history else {}
 
     def ratio_to_dense(self, dense: Outcome | None = None) -> tuple[float, str]:
-        """Return how many times fewer uplink bytes than a dense run this one sent.
+        """Return how many times fewer uplink bytes than a dense run this one sent in training.
 
         Parameters
         ----------
@@ -210,8 +232,8 @@ class Outcome:
             The ratio, and where it comes from: `"measured"` or `"computed"`.
         """
         if dense is not None:
-            return dense.up_bytes / max(self.up_bytes, 1), "measured"
-        return self.dense_up_bytes / max(self.up_bytes, 1), "computed"
+            return dense.up_training / max(self.up_training, 1), "measured"
+        return self.dense_up_bytes / max(self.up_training, 1), "computed"
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def main(grid: Grid, context: Context) -> None:
     name, options = strategy_choice(context.run_config)
     strategy = make_strategy(name, **options)
     task_fn = _task_fn(task_choice(context.run_config))
-    recorder = Recorder(strategy, task_fn.evaluate_fn, None)
+    evaluate = task_fn.evaluate_fn
+    recorder = Recorder(strategy, evaluate, None, node_evaluate_fn=evaluate)
     initial = task_fn.initial_arrays()
     start = time.perf_counter()
     result = strategy.start(

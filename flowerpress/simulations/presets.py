@@ -1,12 +1,14 @@
 """Tuned settings: what `flowerpress run mnist --strategy NAME` is without any other option.
 
-All are for ten clients with unequal shards of MNIST and one hidden layer (d = 50,890). Three kinds
-of work, so that each method is compared with dense rounds that compute the same:
+All are for ten clients with unequal shards of MNIST and one hidden layer (d = 50,890). There are
+some kinds of work, so that each method is compared with dense rounds that compute the same:
 
 - *local*: 120 rounds of four local steps on batches of 32;
 - *whole*: 200 rounds of one gradient of all the data, for methods that are about exact gradients;
 - *steps*: 300 rounds of one batch, for methods with an adaptive step on every gradient, and for
-  sketches, whose momentum and errors are about gradients.
+  sketches, whose momentum and errors are about gradients;
+- *gossip* and *gossip-steps*: 300 rounds on a ring, of four local steps with momentum or of one
+  step without. Here dense is plain decentralized SGD.
 
 Steps and compressors were found by trying a few on seeds 0 and 1; `benchmarks/results.py` runs
 all of them on other seeds too.
@@ -32,6 +34,7 @@ class Work:
 
     Attributes
     ----------
+    name : str
     rounds : int
     task, strategy : mapping
         Options of the task, and of every strategy.
@@ -39,6 +42,7 @@ class Work:
         Step size of the dense run with this work, tuned for it.
     """
 
+    name: str
     rounds: int
     dense_lr: float
     task: Options
@@ -46,9 +50,12 @@ class Work:
 
 
 _SHARDS: Options = {"partition": "dirichlet:0.5", "model": "mlp"}
-LOCAL = Work(120, 0.1, _SHARDS, {"local_steps": 4, "local_lr": 0.1})
-WHOLE = Work(200, 0.5, {**_SHARDS, "batch_size": 0}, {})
-STEPS = Work(300, 0.3, {**_SHARDS, "batch_size": 32}, {})
+LOCAL = Work("local", 120, 0.1, _SHARDS, {"local_steps": 4, "local_lr": 0.1})
+WHOLE = Work("whole", 200, 0.5, {**_SHARDS, "batch_size": 0}, {})
+STEPS = Work("steps", 300, 0.3, {**_SHARDS, "batch_size": 32}, {})
+_RING: Options = {"topology": "ring", "collect_every": 20}
+GOSSIP = Work("gossip", 300, 0.05, _SHARDS, {**_RING, "local_steps": 4, "momentum": 0.9})
+GOSSIP_STEPS = Work("gossip-steps", 300, 0.2, _SHARDS, _RING)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,11 @@ class Preset:
 _SKETCH: Options = {"k_ratio": 0.005, "candidates": 2}
 
 PRESETS: dict[str, Preset] = {
+    "squarm-sgd": Preset(
+        GOSSIP, 140, "signtopk:0.02", {"lr": 0.06, "gamma": 0.15, "threshold": 600.0}
+    ),
+    "choco-sgd": Preset(GOSSIP_STEPS, 75, "signtopk:0.05", {"lr": 0.3, "gamma": 0.25}),
+    "d-psgd": Preset(GOSSIP, 1, None, {"lr": 0.05}),
     "fedavg": Preset(LOCAL, 1, None, {"lr": 0.1}),
     "dsgd": Preset(LOCAL, 45, "qsgd:3+rans", {"lr": 0.1}),
     "ef14": Preset(LOCAL, 70, "topk:0.01", {"lr": 0.1, "downlink": "topk:0.01"}),
@@ -113,9 +125,12 @@ def preset(experiment: Experiment) -> Experiment:
     """Return the experiment with its preset's settings, if it has one and gives no own.
 
     An experiment on mnist without any option of the strategy or the task, and without a compressor,
-    gets the preset of its strategy; others are returned as they are.
+    gets the preset of its strategy; others are returned as they are. The graph of gossip is no such
+    option: like the number of clients, it is the experiment's own.
     """
-    own = experiment.strategy_options or experiment.task_options or experiment.compressor
+    given = dict(experiment.strategy_options)
+    topology = {"topology": given.pop("topology")} if "topology" in given else {}
+    own = given or experiment.task_options or experiment.compressor
     found = PRESETS.get(experiment.strategy)
     if experiment.task != "mnist" or own or found is None:
         return experiment
@@ -124,7 +139,7 @@ def preset(experiment: Experiment) -> Experiment:
         experiment,
         compressor=found.compressor,
         rounds=work.rounds,
-        strategy_options={**work.strategy, **found.strategy},
+        strategy_options={**work.strategy, **found.strategy, **topology},
         task_options={**work.task, **found.task},
     )
 

@@ -105,7 +105,7 @@ class LiveProgress:
 
     def __call__(self, record: RoundRecord) -> None:
         """Show the round that has just ended."""
-        self._up_bytes += record.up_bytes
+        self._up_bytes += record.up_bytes - record.up_collected
         status = self._status(record)
         if self._bar is not None:
             self._bar.update(self._task, completed=record.round, description=status)

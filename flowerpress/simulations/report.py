@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.table import Table
 
+from flowerpress.simulations import gossip_plot
 from flowerpress.simulations.experiment import Outcome
 
 REPORTED_PACKAGES = ("flowerpress", "flwr", "numpy", "numba", "torch")
@@ -68,6 +69,12 @@ def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
         built.add_column(name, justify="right", no_wrap=True)
     if dense is None:
         built.caption = "ratio to dense: computed from the model's size and the uplink messages"
+    if any(row.up_collected for row in rows):
+        collected = ", ".join(format_bytes(row.up_collected) for row in rows)
+        built.caption = (
+            f"{built.caption or ''}\nnot in up: the nodes' models, collected to evaluate them and "
+            f"for the result ({collected})"
+        ).strip()
     for row in rows:
         ratio, _ = row.ratio_to_dense(dense)
         built.add_row(
@@ -76,7 +83,7 @@ def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
                 format_metric(name, row.final[name]) if name in row.final else ""
                 for name in metrics
             ),
-            format_bytes(row.up_bytes),
+            format_bytes(row.up_training),
             format_bytes(row.down_bytes),
             f"{ratio:.1f}x",
             f"{row.seconds:.1f}",
@@ -102,7 +109,9 @@ def as_json(
 def save(
     directory: Path, outcomes: Sequence[Outcome], dense: Outcome | None = None
 ) -> tuple[Path, list[str]]:
-    """Write `results.json`, and `plot.png` where matplotlib is installed, in a new folder.
+    """Write `results.json`, and pictures where matplotlib is installed, in a new folder.
+
+    These are `plot.png`, and `gossip.png` of decentralized training.
 
     Parameters
     ----------
@@ -127,7 +136,10 @@ def save(
     (folder / "results.json").write_text(document + "\n", encoding="utf-8")
     hints = []
     try:
-        plot(folder / "plot.png", [*outcomes, *([dense] if dense is not None else [])])
+        rows = [*outcomes, *([dense] if dense is not None else [])]
+        plot(folder / "plot.png", rows)
+        if gossip := [row for row in rows if gossip_plot.is_gossip(row)]:
+            gossip_plot.plot(folder / "gossip.png", gossip)
     except ModuleNotFoundError:
         hints.append("no plot: matplotlib is not installed; pip install 'flowerpress[demo]'")
     return folder, hints
@@ -149,7 +161,7 @@ def plot(path: Path, outcomes: Sequence[Outcome]) -> None:
     axes = figure.add_subplot()
     metric = "accuracy" if all("accuracy" in row.final for row in outcomes) else "loss"
     for row in outcomes:
-        sent = accumulate(record.up_bytes for record in row.history)
+        sent = accumulate(record.up_bytes - record.up_collected for record in row.history)
         # Round 0 has sent nothing, which a log axis cannot show.
         points = [
             (total, record.metrics[metric])

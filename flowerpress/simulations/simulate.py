@@ -37,6 +37,11 @@ class RoundRecord:
         Payload and framing of this round alone, as sent.
     seconds : float
         Since the round before.
+    up_collected : int
+        Of the uplink's bytes, those of nodes' own models that were asked for (gossip).
+    nodes : dict
+        What ``node_evaluate_fn`` returned for each node's own model, by client, where these were
+        collected.
     """
 
     round: int
@@ -45,6 +50,8 @@ class RoundRecord:
     up_bytes: int
     down_bytes: int
     seconds: float
+    up_collected: int = 0
+    nodes: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,6 +77,7 @@ def simulate(
     node_configs: Mapping[int, NodeConfig] | None = None,
     faults: Faults | None = None,
     on_round: Callable[[RoundRecord], None] | None = None,
+    node_evaluate_fn: EvaluateFn | None = None,
     timeout: float = 3600.0,
     verbose: bool = False,
 ) -> SimulationResult:
@@ -99,6 +107,9 @@ def simulate(
         Messages to lose and clients to kill.
     on_round : callable, optional
         Called with each round's `RoundRecord` as soon as it is there.
+    node_evaluate_fn : callable, optional
+        Like `evaluate_fn`, for strategies whose nodes train models of their own: called with each
+        of these in the rounds in which they were collected.
     timeout : float
         Seconds to wait for a round's replies.
     verbose : bool
@@ -133,7 +144,7 @@ def simulate(
     common: dict[str, str] = {}
     if state_dir is not None:
         common = {"state-store": "disk", "state-dir": str(state_dir)}
-    recorder = Recorder(strategy, evaluate_fn, on_round)
+    recorder = Recorder(strategy, evaluate_fn, on_round, node_evaluate_fn)
     start = time.perf_counter()
     with (
         InProcessGrid(
@@ -175,13 +186,16 @@ class Recorder:
         strategy: CompressedStrategy,
         evaluate_fn: EvaluateFn | None,
         on_round: Callable[[RoundRecord], None] | None,
+        node_evaluate_fn: EvaluateFn | None = None,
     ) -> None:
         self._strategy, self._evaluate_fn, self._on_round = strategy, evaluate_fn, on_round
+        self._node_evaluate_fn = node_evaluate_fn
         self._last = time.perf_counter()
         self.history: list[RoundRecord] = []
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         metrics = self._evaluate_fn(server_round, arrays) if self._evaluate_fn else None
+        nodes = self._nodes(server_round) if server_round else {}
         used = self._strategy.ledger.round_bytes(server_round)
         now = time.perf_counter()
         record = RoundRecord(
@@ -191,12 +205,22 @@ class Recorder:
             used.up_bytes,
             used.down_bytes,
             now - self._last,
+            used.up_collected,
+            nodes,
         )
         self._last = now
         self.history.append(record)
         if self._on_round is not None:
             self._on_round(record)
         return metrics
+
+    def _nodes(self, server_round: int) -> dict[int, dict[str, float]]:
+        """Evaluate the nodes' own models, where they were collected."""
+        evaluate = self._node_evaluate_fn
+        if evaluate is None:
+            return {}
+        models = self._strategy.local_models()
+        return {i: _numbers(evaluate(server_round, arrays)) for i, arrays in models}
 
 
 def _numbers(metrics: Mapping[str, object] | None) -> dict[str, float]:

@@ -132,6 +132,11 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     def admit(self, hello: Hello) -> None:
         """Raise `ValueError` for a worker that cannot take part, saying why."""
 
+    def network(self, nodes: Iterable[int]) -> str:
+        """Say who talks with whom, without a server; `ValueError` where no such network is."""
+        del nodes
+        return ""
+
     def begin(self) -> None:
         """Make the algorithm's buffers; `model` is there."""
 

@@ -18,7 +18,7 @@ from flowerpress.strategies.base import CompressedStrategy, FloatVector
 from flowerpress.strategies.population import Client
 
 log = logging.getLogger("flowerpress")
-_ATTEMPTS = 3  # to have a worker's model, in one round
+_ATTEMPTS = 10  # to have a worker's model, in one round
 
 
 class OwnModels(CompressedStrategy):

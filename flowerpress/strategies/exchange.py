@@ -67,8 +67,9 @@ class Exchange:
                 applied = client.receiver.ask(order.version)
                 own = replace(own, rank=rank, applied=applied)
             content = own.encode()
-            self._enter(order.round, client.id, "down", content, own.payload, purpose)
+            # A collection's question brings what training would have brought with its next one.
             kind = "evaluate" if purpose == "evaluate" else "train"
+            self._enter(order.round, client.id, "down", content, own.payload, kind)
             messages.append(Message(content, client.node, kind))
         return messages
 

@@ -145,6 +145,9 @@ class SquarmSGD(OwnModels):
         if self.listed is not None and hello.client not in self.listed:
             raise ValueError(f"client {hello.client} has no edge in {self.topology}")
 
+    def network(self, nodes: Iterable[int]) -> str:
+        return str(make_topology(self.topology, nodes, self.seed))
+
     def begin(self) -> None:
         model = self.model
         self.relay = Relay(model.x, model.buffers, self.init == "own", self.relay_mode)

@@ -61,7 +61,8 @@ def require_fraction(name: str, value: object) -> None:
 
 def require_number(name: str, value: object, *, least: float = 0.0, most: float = math.inf) -> None:
     """Raise `ValueError` unless `value` is a finite number in [least, most]."""
-    held = _is_number(abs(value) if isinstance(value, float | int) else value, most=math.inf)
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    held = _is_number(abs(value) if number else None, most=math.inf)  # type: ignore[arg-type]
     bounds = f"a number in [{least:g}, {most:g}]" if most < math.inf else f"a number >= {least:g}"
     require(held and least <= value <= most, name, value, bounds)  # type: ignore[operator]
 

@@ -53,6 +53,22 @@ def test_a_baseline_is_run_and_measured(tmp_path: Path, capsys: pytest.CaptureFi
     assert (next(tmp_path.glob("*/plot.png"))).stat().st_size > 1000
 
 
+def test_gossip_says_its_graph_and_is_measured_against_dense_gossip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = quick(tmp_path, "--strategy", "squarm-sgd", "--topology", "complete", "--baseline")
+    assert main([*command, "-S", "local-steps=2", "--lr", "0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("complete of 3 nodes: 3 edges, spectral gap 1") == 2
+    pressed, dense = results(tmp_path)["runs"]  # type: ignore[misc]
+    assert dense["config"]["strategy"] == "d-psgd"
+    for name, value in {"local_steps": 2, "momentum": 0.9, "topology": "complete"}.items():
+        assert dense["config"]["strategy_options"][name] == value
+    assert len(pressed["history"][-1]["nodes"]) == 3
+    assert pressed["ratio_to_dense"]["value"] > 1
+    assert len(list(tmp_path.glob("*/gossip.png"))) == 1
+
+
 def test_options_reach_strategy_and_task(tmp_path: Path) -> None:
     more = ["--partition", "dirichlet:5", "--batch-size", "8", "-T", "backend=numpy"]
     assert main(quick(tmp_path, *more, "-S", "weights=uniform", "--momentum", "0.5")) == 0

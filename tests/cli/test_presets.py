@@ -38,6 +38,16 @@ def test_any_option_turns_it_off() -> None:
         assert preset(own) is own
 
 
+def test_the_graph_is_not_such_an_option() -> None:
+    named = Experiment(
+        task="mnist", strategy="squarm-sgd", clients=6, strategy_options={"topology": "torus"}
+    )
+    tuned = preset(named)
+    assert tuned.strategy_options["topology"] == "torus"
+    assert tuned.compressor == PRESETS["squarm-sgd"].compressor
+    assert tuned.prepare().network == "torus of 6 nodes: 9 edges, spectral gap 0.5"
+
+
 def test_the_command_says_what_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", "mnist", "--strategy", "ef14", "--rounds", "1", "--out", str(tmp_path)]
     assert main(command) == 0

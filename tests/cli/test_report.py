@@ -6,12 +6,14 @@ import io
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from flowerpress.protocol.ledger import RoundBytes
+from flowerpress.simulations import gossip_plot
 from flowerpress.simulations.experiment import Experiment, Outcome, Targets
 from flowerpress.simulations.progress import LiveProgress
 from flowerpress.simulations.report import save, table
@@ -99,6 +101,58 @@ def test_without_matplotlib_a_hint_and_no_plot(
     folder, hints = save(tmp_path, [outcome()])
     assert [path.name for path in folder.iterdir()] == ["results.json"]
     assert "pip install 'flowerpress[demo]'" in hints[0]
+
+
+def gossip(strategy: str, edge: float, worst: float) -> Outcome:
+    plain = outcome(strategy=strategy, compressor=None)
+    history = [
+        replace(
+            record,
+            train={"edge-bytes": edge, "consensus-error": 1 / (1 + record.round)},
+            nodes={0: {"accuracy": worst}, 1: {"accuracy": 0.9}} if record.round == ROUNDS else {},
+            up_collected=40 if record.round == ROUNDS else 0,
+        )
+        for record in plain.history
+    ]
+    return replace(plain, history=tuple(history), up_collected=40)
+
+
+def test_gossip_has_a_picture_of_its_own(tmp_path: Path) -> None:
+    pressed, dense = gossip("squarm-sgd", 50.0, 0.8), gossip("d-psgd", 5_000.0, 0.89)
+    folder, hints = save(tmp_path, [pressed], dense)
+    assert hints == []
+    assert (folder / "gossip.png").read_bytes().startswith(b"\x89PNG")
+    other, _ = save(tmp_path, [outcome()])
+    assert not (other / "gossip.png").exists()
+    saved = json.loads((folder / "results.json").read_text("utf-8"))["runs"][0]
+    assert saved["history"][ROUNDS]["nodes"] == {"0": {"accuracy": 0.8}, "1": {"accuracy": 0.9}}
+
+
+def test_collected_models_are_not_in_the_ratio() -> None:
+    pressed, dense = gossip("squarm-sgd", 50.0, 0.8), gossip("d-psgd", 5_000.0, 0.89)
+    assert pressed.up_training == 260
+    assert pressed.ratio_to_dense(replace(dense, up_bytes=26_040)) == (100.0, "measured")
+    text = printed(table([pressed], dense))
+    assert "not in up: the nodes' models" in text
+    assert "260 B" in text
+
+
+def test_the_picture_follows_what_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    from matplotlib.axes import Axes
+
+    plot = Axes.plot
+
+    def spy(axes: Axes, *data: object, **style: object) -> object:
+        drawn.append(data)
+        return plot(axes, *data, **style)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    gossip_plot.plot(tmp_path / "gossip.png", [gossip("squarm-sgd", 50.0, 0.8)])
+    accuracy, consensus, edges = drawn
+    assert accuracy == ([0, 1, 2, 3], [0.1, 0.9, 0.9, 0.9])
+    assert consensus == ([0, 1, 2, 3], [1.0, 0.5, 1 / 3, 0.25])
+    assert edges == ([0, 1, 2, 3], [50.0, 100.0, 150.0, 200.0])
 
 
 def test_targets_missed_are_named() -> None:

@@ -28,10 +28,12 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
         yield flower
 
 
-def in_process(strategy: str, clients: int, rounds: int, **node_configs: Any) -> SimulationResult:
+def in_process(
+    strategy: str, clients: int, rounds: int, lr: float = 0.5, **node_configs: Any
+) -> SimulationResult:
     task_fn = make_task_fn("digits", seed=0)
     return simulate(
-        make_strategy(strategy, compressor="topk:0.1", lr=0.5),
+        make_strategy(strategy, compressor="topk:0.1", lr=lr),
         task_fn,
         clients,
         rounds,
@@ -52,14 +54,17 @@ def assert_same_run(folder: Path, expected: SimulationResult) -> None:
     assert [r["metrics"] for r in run["history"]] == [r.metrics for r in expected.history]
 
 
-@pytest.mark.parametrize("strategy", ["ef21", "ef21-sgdm"])
-def test_ray_simulation(ray: Loopback, tmp_path: Path, strategy: str) -> None:
-    config: dict[str, Any] = {"strategy": strategy, "compressor": "topk:0.1", "lr": 0.5}
+@pytest.mark.parametrize(
+    ("strategy", "lr"), [("ef21", 0.5), ("ef21-sgdm", 0.5), ("squarm-sgd", 0.05)]
+)
+def test_ray_simulation(ray: Loopback, tmp_path: Path, strategy: str, lr: float) -> None:
+    config: dict[str, Any] = {"strategy": strategy, "compressor": "topk:0.1", "lr": lr}
+    config |= {"min-available-nodes": 4}
     config |= {"num-server-rounds": 4, "out": str(tmp_path), "round-timeout": 120}
     report = ray.run(ROOT, config, federation_config={"num-supernodes": 4}, limit=300)
     assert report.status == COMPLETED, ray.log("run")
     (folder,) = tmp_path.iterdir()
-    assert_same_run(folder, in_process(strategy, 4, 4))
+    assert_same_run(folder, in_process(strategy, 4, 4, lr))
 
 
 def test_wrong_option_fails_the_run_and_says_why(ray: Loopback) -> None:
@@ -69,8 +74,10 @@ def test_wrong_option_fails_the_run_and_says_why(ray: Loopback) -> None:
     assert "strategy ef14 has no option 'momentum': it has" in ray.log("run")
 
 
-def test_deployment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "lr"), [("ef21-sgdm", 0.5), ("squarm-sgd", 0.05)])
+def test_deployment(tmp_path: Path, strategy: str, lr: float) -> None:
     script = [sys.executable, ROOT / "examples" / "deploy_loopback.py", "--folder", tmp_path]
+    script += ["--strategy", strategy, "--lr", str(lr)]
     done = subprocess.run(
         [*script, "--numpy-only", "--rounds", "3", "--limit", "400"],
         capture_output=True,
@@ -82,6 +89,6 @@ def test_deployment(tmp_path: Path) -> None:
     assert COMPLETED in done.stdout
     (folder,) = (tmp_path / "results").iterdir()
     own = {0: {"compressor": "topk:0.05"}, 1: {"compressor": "qsgd:7"}}
-    assert_same_run(folder, in_process("ef21-sgdm", 3, 3, node_configs=own))
+    assert_same_run(folder, in_process(strategy, 3, 3, lr, node_configs=own))
     states = sorted(path.name for path in (tmp_path / "state").rglob("*.safetensors"))
     assert states == [f"client-{i}.safetensors" for i in range(3)]
