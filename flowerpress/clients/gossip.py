@@ -27,19 +27,24 @@ from __future__ import annotations
 import numpy as np
 
 from flowerpress.clients.memory import keep_sender
-from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker
+from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
-from flowerpress.compressors.induced import repeated
-from flowerpress.protocol import Mix, ReplicaError, Reply
+from flowerpress.compressors.repeat import repeated
+from flowerpress.protocol import Mix, Owed, ReplicaError, Reply
 
 TOLD = ("loss", "disagreement", "moved", "unsent")
 """Numbers that a node tells of its round: mean loss; squared lengths of what pulled it to its
 neighbours, of its local steps, and of what its public copy lacks before it sends."""
+_NO_BUFFERS = np.empty(0)
 
 
 class GossipWorker(Worker):
-    """Keeps its model x, its momentum v, its public copy (the sender's memory), and t."""
+    """Keeps its model x, its momentum v, its public copy (the sender's memory), and t.
+
+    Two of its numbers are rounds: "tried", the last in which it answered, and "told", the last in
+    which all that it had to say was heard.
+    """
 
     sender = EF21Sender
     own_model = True
@@ -47,15 +52,12 @@ class GossipWorker(Worker):
     def again(self, job: Job, sender: Sender) -> Reply | None:
         version = job.instruction.version
         if job.state.numbers.get("silent") == version:
-            return _reply(job, sender, "silent")
-        return _reply(job, sender, "update", sender.packet) if sender.pending == version else None
+            return _reply(job, sender, b"")
+        return _reply(job, sender, sender.packet) if sender.pending == version else None
 
     def learn(self, job: Job, outcome: Settlement) -> None:
-        numbers = job.state.numbers
-        if outcome is Settlement.LOST:
-            numbers["behind"] = numbers.get("behind", 0) + 1
-        elif outcome is Settlement.DELIVERED:
-            numbers["behind"] = 0
+        if outcome is Settlement.DELIVERED:
+            job.state.numbers["told"] = job.state.numbers["tried"]
 
     def held_model(self, job: Job) -> FloatVector:
         """Return this node's own model; raises `ReplicaError` while it has none."""
@@ -74,21 +76,15 @@ class GossipWorker(Worker):
         PacketError, ProtocolError
             One is damaged; those before it are done.
         """
-        part, state = job.instruction.model, job.state
-        mixes, first = part.packets, part.base
-        if part.base < 0:  # a start, and what came after it
-            mixes = part.packets[len(part.packets) - (len(part.rates) - 1) :]
-            first = part.version - len(mixes)
-            if "x" not in state.vectors or state.numbers.get("held", -1) < first:
-                self._start(job, sender, part.packets[: len(part.packets) - len(mixes)], first)
-        held = int(state.numbers.get("held", -1))
-        if "x" not in state.vectors or not first <= held <= part.version:
-            raise ReplicaError(f"this node has done mixing {held}, those sent start at {first}")
-        todo = list(zip(mixes, part.rates[len(part.rates) - len(mixes) :], strict=True))
-        for mix, gamma in todo[held - first :]:
+        state, owed = job.state, Owed.from_part(job.instruction.model)
+        held = int(state.numbers.get("held", -1)) if "x" in state.vectors else -1
+        if owed.start is not None and held < owed.base:
+            self._start(job, sender, owed)
+            held = owed.base
+        if not owed.base <= held <= job.instruction.model.version:
+            raise ReplicaError(f"this node has done {held}, and is sent what follows {owed.base}")
+        for mix, gamma in owed.mixes[held - owed.base :]:
             self._mix(Mix.decode(mix), gamma, job, sender)
-        missed = max(part.version - held - 1, 0)
-        state.numbers["behind"] = state.numbers.get("behind", 0) + missed
         self._load_buffers(job)
         return state.vectors["x"]
 
@@ -99,42 +95,36 @@ class GossipWorker(Worker):
             job.task.load_buffers(job.layout.split_buffers(buffers))
 
     @staticmethod
-    def _start(job: Job, sender: Sender, packets: list[bytes], number: int) -> None:
-        """Begin at the public copy that the relay holds of this node, or at the task's own model.
-
-        The packets are the copy, t where it is not `own` times the copy, and the buffers.
-        """
-        layout, own = job.layout, job.instruction.model.rates[0]
-        vectors = [
-            decompress(packet, max_dim=max(layout.dim, layout.buffer_dim)) for packet in packets
-        ]
-        buffers = vectors.pop() if vectors and layout.buffer_dim else None
+    def _start(job: Job, sender: Sender, owed: Owed) -> None:
+        """Begin at the public copy that the relay holds, or at the task's own model."""
+        layout, state = job.layout, job.state
+        longest = max(layout.dim, layout.buffer_dim)
+        vectors = [decompress(packet, max_dim=longest) for packet in owed.start or ()]
         if vectors:
-            x, t = (
-                vectors[0],
-                vectors[1] if len(vectors) > 1 else vectors[0].dtype.type(own) * vectors[0],
-            )
-            public = x.copy()
+            buffers = vectors.pop() if layout.buffer_dim else _NO_BUFFERS
+            x = vectors[0]
+            t = vectors[1] if len(vectors) > 1 else x.dtype.type(owed.own) * x
+            sender.memory = x.copy()
         else:
             x, buffers = layout.flatten(job.task.initial_arrays())
-            public, t = np.zeros_like(x), np.zeros_like(x)
+            t, sender.memory = np.zeros_like(x), np.zeros_like(x)
         if any(vector.shape != (layout.dim,) or vector.dtype != layout.dtype for vector in (x, t)):
-            raise PacketError(f"a start for {x.size} x {x.dtype}, the model has {layout.dim}")
-        sender.memory = public
-        job.state.vectors = {"x": x, "t": t}
-        if buffers is not None and buffers.size:
-            job.state.vectors["buffers"] = buffers
-        job.state.numbers |= {"held": number, "behind": 0}
-        keep_sender(sender, job.state)
+            raise PacketError(f"a start of {x.size} x {x.dtype}, the model has {layout.dim}")
+        state.vectors = {"x": x, "t": t}
+        if buffers.size:
+            state.vectors["buffers"] = buffers
+        first = job.instruction.round + (job.instruction.stage == 2)  # in which it may send
+        state.numbers |= {"held": owed.base, "told": first - 1}
+        keep_sender(sender, state)
 
     @staticmethod
     def _mix(mix: Mix, gamma: float, job: Job, sender: Sender) -> None:
         """Do one synchronisation: lines 1 and 2."""
         vectors, numbers = job.state.vectors, job.state.numbers
-        x, t, public = vectors["x"], vectors["t"], known(sender)
+        x, t = vectors["x"], vectors["t"]
         total = mix.total(x)
         t = total if mix.whole else t + total
-        pull = t - x.dtype.type(mix.own) * public
+        pull = t - x.dtype.type(mix.own) * known(sender)
         vectors["t"], vectors["x"] = t, x + x.dtype.type(gamma) * pull
         numbers["held"] += 1
         numbers["disagreement"] = float(pull @ pull)
@@ -171,18 +161,21 @@ class GossipWorker(Worker):
         state, order = job.state, job.instruction
         if out.dense:
             whole = make_compressor("identity").compress(out.vector).data
-            return _reply(job, sender, "update", whole, state.vectors.get("buffers"))
+            return _reply(job, sender, whole, state.vectors.get("buffers"))
         state.vectors.update(out.kept)
         unsent = out.vector - known(sender)
         size = float(unsent @ unsent)
-        state.numbers |= {"loss": out.loss, "unsent": size, **out.numbers}
+        numbers = state.numbers
+        missed = max(order.round - int(numbers["told"]) - 1, 0)
+        numbers |= {"loss": out.loss, "unsent": size, "tried": order.round, **out.numbers}
         if not size > job.number("threshold") * job.number("lr") ** 2:
-            state.numbers |= {"silent": order.version, "behind": 0}
-            return _reply(job, sender, "silent")
-        times = 1 + min(int(state.numbers["behind"]), int(job.hyper["catch_up"]))
-        packet = sender.send(out.vector, repeated(job.uplink(), times), order.version, job.draw())
+            numbers |= {"silent": order.version, "told": order.round}
+            return _reply(job, sender, b"")
+        times = 1 + min(missed, int(job.hyper["catch_up"]))
+        compressor = repeated(job.uplink(), times, unsent.size)
+        packet = sender.send(out.vector, compressor, order.version, job.draw()).data
         keep_sender(sender, state)
-        return _reply(job, sender, "update", packet.data)
+        return _reply(job, sender, packet)
 
 
 def known(sender: Sender) -> FloatVector:
@@ -192,23 +185,13 @@ def known(sender: Sender) -> FloatVector:
     return sender.memory
 
 
-def _reply(
-    job: Job,
-    sender: Sender,
-    status: str,
-    packet: bytes = b"",
-    buffers: FloatVector | None = None,
-) -> Reply:
-    numbers = job.state.numbers
-    told = {name: float(numbers[name]) for name in TOLD if name in numbers}
-    return Reply(
-        client=job.client,
-        version=job.instruction.version,
-        base=sender.settled,
-        status=status,
-        held=int(numbers["held"]),
-        scale=sender.scale,
-        packets=[packet] if packet else [],
-        buffers=b"" if buffers is None else make_compressor("identity").compress(buffers).data,
-        metrics={**told, "num-examples": job.task.num_examples},
+def _reply(job: Job, sender: Sender, packet: bytes, buffers: FloatVector | None = None) -> Reply:
+    """Return the reply with a packet, or without one that the node was silent."""
+    return reply_with(
+        job,
+        sender,
+        [packet] if packet else [],
+        status="update" if packet else "silent",
+        told=TOLD,
+        buffers=_NO_BUFFERS if buffers is None else buffers,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -88,10 +88,7 @@ class Job:
     def full_gradient(self, x: FloatVector) -> tuple[float, FloatVector]:
         """Return the loss and the gradient at `x` on all of this worker's data.
 
-        Raises
-        ------
-        ValueError
-            As `gradient`.
+        Raises `ValueError` as `gradient` does.
         """
         return self._checked(x, None)
 
@@ -189,9 +186,9 @@ class Worker(ABC):
 
         The state is consistent at every moment, so it may be saved whatever this raises.
         """
-        sender = self.settle(job)
-        if isinstance(sender, Reply):
-            return sender
+        sender, known = self.settle(job)
+        if known is not None:
+            return known
         version = job.instruction.version
         try:
             x = self.follow(job, sender)
@@ -203,22 +200,23 @@ class Worker(ABC):
             return Reply(job.client, version, status="resync", reason=str(error))
         return self.send(out, job, sender)
 
-    def settle(self, job: Job) -> Sender | Reply:
-        """Learn what became of the packet in flight; a reply where that is all there is to do."""
+    def settle(self, job: Job) -> tuple[Sender, Reply | None]:
+        """Learn what became of the packet in flight; with a reply where nothing else is to do."""
         order = job.instruction
         begin_session(job.state, order.session)
         sender = restore_sender(self.sender, job.state)
         outcome = sender.settle(order.applied, order.version)
         if outcome is Settlement.REPEAT and (reply := self.again(job, sender)):
-            return reply
+            return sender, reply
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
-            return Reply(job.client, order.version, status="failed", reason=outcome.value)
+            reason = outcome.value
+            return sender, Reply(job.client, order.version, status="failed", reason=reason)
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
             reason = f"server applied version {order.applied}, settled here is {sender.settled}"
-            return Reply(job.client, order.version, status="resync", reason=reason)
+            return sender, Reply(job.client, order.version, status="resync", reason=reason)
         self.learn(job, outcome)
-        return sender
+        return sender, None
 
     def again(self, job: Job, sender: Sender) -> Reply | None:
         """Return the reply to a question that was answered before, if it is still known."""
@@ -260,26 +258,42 @@ def load_buffers(job: Job) -> None:
         job.task.load_buffers(job.layout.split_buffers(joined))
 
 
-def reply_with(job: Job, sender: Sender, packets: list[bytes]) -> Reply:
-    """Return the reply that carries an update, with the task's buffers and the loss.
+def reply_with(
+    job: Job,
+    sender: Sender,
+    packets: list[bytes],
+    *,
+    status: str = "update",
+    told: Sequence[str] = ("loss",),
+    buffers: FloatVector | None = None,
+) -> Reply:
+    """Return the reply that carries an update.
 
-    Buffers go with the first of a round's exchanges: by the second, a process that was started for
-    each message has lost them.
+    Parameters
+    ----------
+    told : sequence of str
+        Which of the state's numbers go with it as metrics.
+    buffers : vector, optional
+        By default the task's, in the first of a round's exchanges: by the second, a process that
+        was started for each message has lost them.
     """
-    buffers = b""
-    if job.layout.buffer_dim and job.instruction.stage == 1:
-        joined = job.layout.join_buffers(job.task.buffers())
-        buffers = make_compressor("identity").compress(joined).data
+    numbers = job.state.numbers
+    if buffers is None and job.instruction.stage == 1:
+        buffers = job.layout.join_buffers(job.task.buffers())
+    packed = b""
+    if buffers is not None and buffers.size:
+        packed = make_compressor("identity").compress(buffers).data
     return Reply(
         client=job.client,
         version=job.instruction.version,
         base=sender.settled,
-        held=int(job.state.numbers.get("held", -1)),
+        status=status,
+        held=int(numbers.get("held", -1)),
         scale=sender.scale,
         packets=packets,
-        buffers=buffers,
+        buffers=packed,
         metrics={
-            "loss": float(job.state.numbers.get("loss", float("nan"))),
+            **{name: float(numbers.get(name, float("nan"))) for name in told},
             "num-examples": job.task.num_examples,
         },
     )

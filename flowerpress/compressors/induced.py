@@ -136,23 +136,6 @@ class Induced(Compressor):
         return Traits(omega is not None, omega, alpha if alpha else None, ab, bits)
 
 
-def repeated(compressor: Compressor, times: int) -> Compressor:
-    """Return what sends C(x) + C(x - C(x)) + ..., `times` times, as one packet.
-
-    Fewer times where packets would go too deep.
-
-    Examples
-    --------
-    >>> from flowerpress.compressors import make_compressor
-    >>> repeated(make_compressor("topk:k=1"), 3).spec
-    'induced(topk:k=1; induced(topk:k=1; topk:k=1))'
-    """
-    total = compressor
-    for _ in range(min(times, nesting.MAX_DEPTH - nesting.depth(compressor) + 1) - 1):
-        total = Induced(compressor, total)
-    return total
-
-
 def _left(traits: Traits) -> float | None:
     """Return a bound on ``E |x - C(x)|^2 / |x|^2``."""
     bounds = [traits.omega] if traits.unbiased and traits.omega is not None else []

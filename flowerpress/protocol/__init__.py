@@ -12,7 +12,7 @@ from flowerpress.protocol.messages import (
     Reply,
     printable,
 )
-from flowerpress.protocol.mixing import Mix
+from flowerpress.protocol.mixing import Mix, Owed
 from flowerpress.protocol.places import decode_places, encode_places
 from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
 from flowerpress.protocol.rules import Rule, make_rule
@@ -29,6 +29,7 @@ __all__ = [
     "LedgerRow",
     "Mix",
     "ModelPart",
+    "Owed",
     "ProtocolError",
     "Replica",
     "ReplicaError",

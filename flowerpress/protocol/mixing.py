@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import add_to
 from flowerpress.protocol.blob import ProtocolError
+from flowerpress.protocol.messages import ModelPart
 
 FloatVector = npt.NDArray[np.floating[Any]]
 _HEAD, _PART = struct.Struct("<BBHId"), struct.Struct("<dQ")
@@ -107,5 +108,58 @@ class Mix:
 
     @property
     def nbytes(self) -> int:
-        """Length of all packets."""
-        return sum(map(len, self.packets))
+        """Length of what `encode` returns."""
+        return _HEAD.size + len(self.packets) * _PART.size + sum(map(len, self.packets))
+
+
+@dataclass(frozen=True)
+class Owed:
+    """What a relay sends a node: the synchronisations it lacks, after a start if it has none.
+
+    Attributes
+    ----------
+    base : int
+        Number of the start, or of the last thing done before the first of `mixes`.
+    mixes : list of (bytes, float)
+        Encoded `Mix`es, each with its gamma.
+    start : list of bytes or None
+        Packets of a start: the node's public copy, t where it is not `own` times that copy, and the
+        buffers where the model has some; empty: the node begins at its own task's model, nothing
+        is public. None: the node has begun.
+    own : float
+        Sum of the weights of the node's edges, at the start.
+
+    Examples
+    --------
+    >>> owed = Owed(3, [(b"mix", 0.5)], start=[b"copy"], own=0.75)
+    >>> Owed.from_part(owed.to_part()) == owed
+    True
+    """
+
+    base: int
+    mixes: list[tuple[bytes, float]]
+    start: list[bytes] | None = None
+    own: float = 0.0
+
+    def to_part(self) -> ModelPart:
+        """Return the model's part of an instruction; a start has base -1, and one rate more."""
+        version = self.base + len(self.mixes)
+        mixes, gammas = [mix for mix, _ in self.mixes], [gamma for _, gamma in self.mixes]
+        if self.start is None:
+            return ModelPart(version, self.base, mixes, gammas)
+        return ModelPart(version, -1, [*self.start, *mixes], [self.own, *gammas])
+
+    @classmethod
+    def from_part(cls, part: ModelPart) -> Owed:
+        """Read what `to_part` wrote; raises `ProtocolError` where it is anything else."""
+        packets, gammas, start, own = part.packets, part.rates, None, 0.0
+        if part.base < 0:
+            if not part.rates or len(part.packets) < len(part.rates) - 1:
+                raise ProtocolError(f"a start with {len(part.rates)} numbers")
+            own, *gammas = part.rates
+            first = len(part.packets) - len(gammas)
+            start, packets = part.packets[:first], part.packets[first:]
+        base = part.version - len(gammas)
+        if len(packets) != len(gammas) or base < 0 or (start is None and base != part.base):
+            raise ProtocolError(f"{len(packets)} synchronisations with {len(gammas)} numbers")
+        return cls(base, list(zip(packets, gammas, strict=True)), start, own)

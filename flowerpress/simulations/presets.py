@@ -83,10 +83,10 @@ class Preset:
 
 _SKETCH: Options = {"k_ratio": 0.005, "candidates": 2}
 
+_GROWING: Options = {"threshold": 600.0, "threshold_step": 200.0, "threshold_every": 50}
+
 PRESETS: dict[str, Preset] = {
-    "squarm-sgd": Preset(
-        GOSSIP, 140, "signtopk:0.02", {"lr": 0.06, "gamma": 0.15, "threshold": 600.0}
-    ),
+    "squarm-sgd": Preset(GOSSIP, 150, "signtopk:0.02", {"lr": 0.06, "gamma": 0.15, **_GROWING}),
     "choco-sgd": Preset(GOSSIP_STEPS, 75, "signtopk:0.05", {"lr": 0.3, "gamma": 0.25}),
     "d-psgd": Preset(GOSSIP, 1, None, {"lr": 0.05}),
     "fedavg": Preset(LOCAL, 1, None, {"lr": 0.1}),

@@ -185,6 +185,7 @@ def _run_as_json(outcome: Outcome, dense: Outcome | None) -> dict[str, Any]:
         "final": outcome.final,
         "up_bytes": outcome.up_bytes,
         "down_bytes": outcome.down_bytes,
+        "up_collected": outcome.up_collected,
         "ratio_to_dense": {"value": ratio, "source": source},
         "seconds": outcome.seconds,
         "history": [asdict(record) for record in outcome.history],

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Result
+from flwr.serverapp.strategy import Result
 
 from flowerpress.compressors import make_compressor
 from flowerpress.protocol import Hello, Hyper, Ledger, ModelPart, Reply
@@ -32,6 +32,7 @@ from flowerpress.strategies.averages import (
     average_metrics,
 )
 from flowerpress.strategies.downlink import Downlink
+from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Client, Population
@@ -42,7 +43,7 @@ FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
 
 
-class CompressedStrategy(FedAvg):
+class CompressedStrategy(FederatedEvaluation):
     """Server half of an algorithm with compressed updates.
 
     It is a Flower strategy with FedAvg's keywords. Federated evaluation is off by default
@@ -148,14 +149,13 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         del server_round
         return self.fraction_train
 
+    def needed(self, at_least: int) -> int:
+        """Return how many workers must be there for a round that asks at least so many."""
+        return max(self.min_available_nodes, at_least, 1)
+
     def part_for(self, client: Client) -> ModelPart:
         """Return what a worker lacks of the model."""
         return self.model.part_for(client.held)
-
-    def part_to_evaluate(self, client: Client) -> ModelPart:
-        """Return what a worker lacks to evaluate the model: deltas to its replica, or the model."""
-        model = self.model
-        return model.part_for(client.held) if model.compressed else model.whole()
 
     def disagree(self, client: Client, server_round: int) -> None:
         """Hear that a worker's state is not the one shared with it (`shared` algorithms only)."""
@@ -250,31 +250,10 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         answers = run.exchange.answers(server_round, run.cohort, replies)
         return run.take(server_round, answers, self.receive, self.dims(1))
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send the workers sampled for evaluation the model, or what their replica of it lacks."""
-        del arrays, config
-        if self.fraction_evaluate == 0.0:
-            return []
-        run = self.run
-        fraction, at_least = self.fraction_evaluate, self.min_evaluate_nodes
-        run.judges = run.sample(grid, server_round, fraction, at_least)
-        return run.orders(server_round, run.judges, "evaluate")
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Average the workers' metrics."""
-        found = self.exchange.evaluations(server_round, self.run.judges, replies)
-        reports = [(self.population.mass(client), metrics) for client, metrics in found]
-        return average_metrics(reports, self.weighted_by_key, self._evaluate_fn) if found else None
-
     def summary(self) -> None:
         """Log the algorithm and its settings, then FedAvg's."""
-        log.info("\t├──> %s: %s", self.name, self.summary_line)
         options = ", ".join(f"{name}={value}" for name, value in self.hyper().items())
-        log.info("\t│\t└── %s", options)
+        log.info("\t├──> %s: %s\n\t│\t└── %s", self.name, self.summary_line, options)
         super().summary()
 
     @property

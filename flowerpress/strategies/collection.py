@@ -10,12 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 from flwr.app import ArrayRecord
 
-from flowerpress.compressors import PacketError, decompress
-from flowerpress.compressors.feedback import Acceptance
-from flowerpress.protocol import Reply
-from flowerpress.strategies.averages import average_buffers, unpack_buffers
+from flowerpress.compressors import decompress
+from flowerpress.strategies.averages import average_buffers
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
-from flowerpress.strategies.population import Client
+from flowerpress.strategies.run import COLLECTION
+from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 _ATTEMPTS = 10  # to have a worker's model, in one round
@@ -37,6 +36,11 @@ class OwnModels(CompressedStrategy):
         self.models: dict[int, FloatVector] = {}
         self._buffers: dict[int, FloatVector] = {}
 
+    def keep(self, update: Update) -> None:
+        """Take one model; raises `PacketError`."""
+        packet, dim = update.packets[0], self.model.layout.dim
+        self.models[update.client.id] = decompress(packet, max_dim=dim)
+
     def gather(self, server_round: int) -> float:
         """Collect the workers' models; the strategy's model is then their mean.
 
@@ -45,16 +49,15 @@ class OwnModels(CompressedStrategy):
         float
             The mean squared distance of the workers' models from their mean.
         """
-        end = time.monotonic() + self.timeout
+        end, holders = time.monotonic() + self.timeout, self.holders()
+        waiting = set(holders)  # from whom nothing was heard
         for _ in range(_ATTEMPTS):
-            self._ask(server_round, end - time.monotonic())
-        holders = self.holders()
-        silent = [i for i in holders if i not in self.models]
-        if silent:
+            waiting -= self._ask(server_round, waiting, end - time.monotonic())
+        if missing := sorted(set(holders) - set(self.models)):
             log.warning(
                 "round %d: no model of clients %s: what is public of them stands for it",
                 server_round,
-                silent,
+                missing,
             )
         every = [self.models.get(i, public) for i, public in holders.items()]
         mean = np.zeros(self.model.layout.dim)
@@ -67,35 +70,20 @@ class OwnModels(CompressedStrategy):
             self.model.buffers = average_buffers(self.model.buffers, found, [1.0] * len(found))
         return float(np.mean([np.sum((x - mean) ** 2) for x in every]))
 
-    def _ask(self, server_round: int, seconds: float) -> None:
-        """Ask those whose models are not there yet, if they can be reached."""
-        online, holders, run = set(self.grid.get_node_ids()), self.holders(), self.run
-        clients = [self.population.clients[i] for i in holders if i not in self.models]
+    def _ask(self, server_round: int, waiting: set[int], seconds: float) -> set[int]:
+        """Ask those of `waiting` that can be reached for their models; returns who answered."""
+        online, run = set(self.grid.get_node_ids()), self.run
+        clients = [self.population.clients[i] for i in sorted(waiting)]
         asked = [client for client in clients if client.node in online]
         if not asked or seconds <= 0:
-            return
+            return set()
         run.exchange.question += 1
         orders = run.orders(server_round, asked, "collect", stage=2)
         replies = self.grid.send_and_receive(orders, timeout=seconds)
-        for client, reply in run.exchange.answers(server_round, asked, replies, "collect"):
-            self._take(server_round, client, reply)
-
-    def _take(self, server_round: int, client: Client, reply: Reply) -> None:
-        """Take one model, if it may be believed."""
-        exchange, layout = self.run.exchange, self.model.layout
-        if reply.status != "failed":
-            client.held = reply.held
-        verdict = exchange.judge(server_round, client, reply, layout, [layout.dim], shared=True)
-        if verdict is Acceptance.MISMATCH:
-            self.disagree(client, server_round)
-        if verdict is not Acceptance.APPLY:
-            return
-        try:
-            model = decompress(reply.packets[0], max_dim=layout.dim)
-            self._buffers[client.id] = unpack_buffers(reply.buffers, layout)
-            self.models[client.id] = model
-        except PacketError as error:
-            exchange.refuse(server_round, f"client {client.id}: {error}")
+        answers = run.exchange.answers(server_round, asked, replies, "collect")
+        run.take(server_round, answers, self.keep, [self.model.layout.dim], stage=COLLECTION)
+        self._buffers |= run.buffers
+        return {client.id for client, _ in answers}
 
     def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
         for i, x in sorted(self.models.items()):

@@ -10,7 +10,7 @@ structure, of which top-k keeps more, and bear a gamma some times larger.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +29,12 @@ _SHRINKS = 0.8  # what it must come down to in the time a graph takes to agree, 
 
 
 def check_gamma(gamma: float | str) -> float | str:
-    """Return `gamma`, "auto" or a number in [0, 1]; `ValueError` for anything else."""
+    """Return `gamma`, "auto" or a float in [0, 1]; `ValueError` for anything else."""
     if isinstance(gamma, str):
         require(gamma == "auto", "gamma", gamma, "auto, or a number in [0, 1]")
-    else:
-        require_number("gamma", gamma, most=1.0)
-    return gamma
+        return gamma
+    require_number("gamma", gamma, most=1.0)
+    return float(gamma)
 
 
 def safe_gamma(spec: str, layout: Layout, seed: int = 0) -> float:
@@ -78,35 +78,44 @@ class Consensus:
         0: the safe value; "auto": from four times that, halved where the nodes come apart.
     safe : float
         The safe value, see `safe_gamma`.
+
+    Attributes
+    ----------
     gap : float
-        The graph's spectral gap.
+        The graph's spectral gap; 1 / (gamma gap) synchronisations are what it takes to agree.
     """
 
-    def __init__(self, gamma: float | str, safe: float, gap: float) -> None:
+    def __init__(self, gamma: float | str, safe: float, gap: float = 1.0) -> None:
         self.auto = gamma == "auto"
         self.gamma = min(1.0, _BOLD * safe) if isinstance(gamma, str) else gamma or safe
-        self._gap = max(gap, 1e-3)
+        self.gap = gap
         self.halvings, self._peak = 0, 0.0
-        self._reset()
+        self._fast, self._slow = _Windows(_GROWTH), _Windows(_SHRINKS)
 
-    def _reset(self) -> None:
-        self._fast = _Windows(_WINDOW, _GROWTH)
-        self._slow = _Windows(max(2 * _WINDOW, round(1 / (self.gamma * self._gap))), _SHRINKS)
+    def watch(self, told: Sequence[Mapping[str, float]]) -> None:
+        """Hear what the nodes told of a synchronisation; halve gamma where they come apart.
 
-    def watch(self, told: Mapping[str, float]) -> bool:
-        """Hear what the nodes told of a synchronisation; returns whether gamma was halved."""
-        if not self.auto or not {"disagreement", "moved", "unsent"} <= set(told):
-            return False
-        sums = _Sums(self.gamma**2 * told["disagreement"], told["moved"], told["unsent"])
+        Of each figure the median counts: one node alone cannot make all of them slow.
+        """
+        full = [each for each in told if each.keys() >= {"disagreement", "moved", "unsent"}]
+        if not self.auto or not full:
+            return
+        pull, moved, unsent = (
+            float(np.median([each[name] for each in full]))
+            for name in ("disagreement", "moved", "unsent")
+        )
+        sums = _Sums(self.gamma**2 * pull, moved, unsent)
         self._peak = max(self._peak, sums.pull)
-        grows = self._fast.grow(sums), self._slow.grow(sums)
-        if not any(grows) or sums.pull < _AGREED * self._peak:
-            return False
-        self.gamma /= 2
-        self.halvings += 1
-        self._reset()
-        log.warning("the nodes come apart: gamma is now %.3g", self.gamma)
-        return True
+        agree = min(1 / (self.gamma * max(self.gap, 1e-3)), 1e4)
+        grows = (
+            self._fast.grow(sums, _WINDOW),
+            self._slow.grow(sums, max(2 * _WINDOW, round(agree))),
+        )
+        if any(grows) and sums.pull >= _AGREED * self._peak:
+            self.gamma /= 2
+            self.halvings += 1
+            self._fast, self._slow = _Windows(_GROWTH), _Windows(_SHRINKS)
+            log.warning("the nodes come apart: gamma is now %.3g", self.gamma)
 
 
 class _Sums(NamedTuple):
@@ -120,11 +129,11 @@ class _Sums(NamedTuple):
 class _Windows:
     """Sums over windows of some synchronisations, each compared with the one before."""
 
-    def __init__(self, length: int, factor: float) -> None:
-        self._length, self._factor, self._count = length, factor, 0
+    def __init__(self, factor: float) -> None:
+        self._factor, self._count = factor, 0
         self._now, self._before = _Sums(), _Sums()
 
-    def grow(self, new: _Sums) -> bool:
+    def grow(self, new: _Sums, length: int) -> bool:
         """Add a synchronisation; whether it ends a window in which the pull fed on itself.
 
         While public copies catch up with models that began elsewhere, the pull grows with them, and
@@ -132,7 +141,7 @@ class _Windows:
         """
         self._now = _Sums(*map(sum, zip(self._now, new, strict=True)))
         self._count += 1
-        if self._count < self._length:
+        if self._count < length:
             return False
         now, before = self._now, self._before
         self._now, self._before, self._count = _Sums(), now, 0

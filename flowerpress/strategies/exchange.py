@@ -135,6 +135,9 @@ class Exchange:
         `Acceptance.STALE` stands for every other answer that is not applied.
         """
         where = f"round {server_round}: client {client.id}"
+        if reply.status in ("resync", "snapshot") and reply.version != client.receiver.asked:
+            self.refuse(server_round, f"client {client.id}: {Acceptance.STALE.value}")
+            return Acceptance.STALE
         if reply.status == "resync":
             self.resyncs += 1
             log.warning("%s has lost its state: %s", where, reply.reason)
@@ -163,9 +166,16 @@ class Exchange:
         return verdict
 
     def evaluations(
-        self, server_round: int, cohort: Sequence[Client], messages: Iterable[Message]
+        self,
+        server_round: int,
+        cohort: Sequence[Client],
+        messages: Iterable[Message],
+        replicas: bool,
     ) -> list[tuple[Client, Mapping[str, float]]]:
-        """Return the cohort's evaluation metrics, in order of the workers' ids."""
+        """Return the cohort's evaluation metrics, in order of the workers' ids.
+
+        With `replicas`, workers evaluate what deltas have led them to: one that fails may lack it.
+        """
         expected = {client.node: client for client in cohort}
         found = []
         for message in messages:
@@ -173,7 +183,7 @@ class Exchange:
             if message.has_error():
                 reason = printable(str(message.error.reason))
                 log.warning("round %d: evaluation: %s", server_round, reason)
-                if client is not None:  # it may lack the model that deltas start from
+                if client is not None and replicas:
                     client.held = -1
             elif client is None:
                 self.refuse(server_round, "an evaluation of a node that was not asked")

@@ -1,27 +1,25 @@
-"""SQuARM-SGD, CHOCO-SGD and plain decentralized SGD: the relay, where there is no server model.
+"""SQuARM-SGD: the relay, where there is no server model.
 
-SQuARM-SGD: Singh, Data, George, Diggavi 2021 (arXiv:2005.07041). CHOCO-SGD: Koloskova, Stich, Jaggi
-2019 (arXiv:1902.00340). Plain (D-PSGD): Lian et al. 2017 (arXiv:1705.09056). Nodes of a graph train
-models of their own, and draw them towards those of their neighbours. Flower is a star, so what a
-node makes public goes to its neighbours by way of this strategy, which only routes:
+Singh, Data, George, Diggavi 2021 (arXiv:2005.07041). Nodes of a graph train models of their own,
+and draw them towards those of their neighbours. Flower is a star, so what a node makes public goes
+to its neighbours by way of this strategy, which only routes:
 
     1. each node i: H steps of SGD with Nesterov's momentum on x_i
     2. if |x_i - xhat_i|^2 > c_t lr^2:  make q_i = C(x_i - xhat_i) public;  xhat_i += q_i
     3. x_i += gamma * sum over neighbours j of w_ij (xhat_j - xhat_i)
 
 xhat_i is what all know of x_i, w the Metropolis-Hastings weights of the graph
-(`flowerpress.strategies.topology`). CHOCO-SGD is H = 1, no trigger, no momentum; plain
-decentralized SGD sends x_i whole, with gamma = 1. The mean of the x_i, which 3 leaves alone, is the
-result. It is asked for at the end, and every ``collect_every`` rounds: a second exchange in which
-each node sends x_i whole. In the rounds between, the model handed on is the mean of the xhat_i. The
-worker half is in ``clients/gossip.py``.
+(`flowerpress.strategies.topology`). The mean of the x_i, which 3 leaves alone, is the result. It is
+asked for at the end, and every ``collect_every`` rounds: a second exchange in which each node sends
+x_i whole. In the rounds between, the model handed on is the mean of the xhat_i. The worker half is
+in ``clients/gossip.py``.
 
 A lost message costs its packet, which is sent again with the next one, and nothing else: each
 synchronisation is done by every node in it, late if need be, so that the mean is left alone. A node
 unheard of for `patience` rounds is cut out of the graph, which is drawn anew without it; when it
 comes back it does what it owed and is in again. A node that lost its memory begins anew at its
-public copy, one that joins at the mean of all public copies. Both graphs' neighbours are then sent
-their sums whole, once.
+public copy, one that joins at the mean of all public copies; its neighbours are then sent their
+sums whole, once. CHOCO-SGD and plain decentralized SGD are in ``strategies/choco.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from flowerpress.protocol import Hello, Hyper, ModelPart
+from flowerpress.protocol import Hello, Hyper, ModelPart, Reply
 from flowerpress.strategies.base import FloatVector
 from flowerpress.strategies.collection import OwnModels
 from flowerpress.strategies.consensus import Consensus, check_gamma, safe_gamma
@@ -44,7 +42,7 @@ from flowerpress.strategies.options import (
 )
 from flowerpress.strategies.population import Client
 from flowerpress.strategies.relay import RELAYS, Relay
-from flowerpress.strategies.topology import listed, make_topology
+from flowerpress.strategies.topology import listed, make_topology, ring
 from flowerpress.strategies.trigger import Trigger
 from flowerpress.strategies.update import Update
 
@@ -83,7 +81,7 @@ class SquarmSGD(OwnModels):
     catch_up : int (default: 3)
         Packets a node may send beside the next one, for those it lost or could not send.
     patience : int (default: 10)
-        Rounds after which a node that was not heard of is cut out of the graph.
+        Rounds without a word from a node after which it is cut out of the graph.
     collect_every : int (default: 0)
         Rounds between collections of the nodes' models; 0: at the end only.
     **options
@@ -157,15 +155,15 @@ class SquarmSGD(OwnModels):
         relay = self.relay
         for client in cohort:
             node = relay.nodes.get(client.id)
-            if node is not None:
-                node.hear(client.held)
-                if node.start is None and client.held < node.done:
-                    log.warning("client %d begins anew at its public copy", client.id)
-                    client.receiver.applied = 0
-                    relay.restart(client.id)
+            if node and (
+                node.lacks(client.held) or (node.start is not None and client.receiver.applied)
+            ):
+                log.warning("client %d begins anew at its public copy", client.id)
+                client.receiver.applied = 0
+                relay.begin(client.id)
         new = {client.id for client in cohort} - set(relay.nodes)
-        there = new | {i for i, node in relay.nodes.items() if node.away <= self.patience}
-        if there != set(relay.there) and (len(there) > 1 or not relay.there):
+        there = new | {i for i, node in relay.nodes.items() if node.away < self.patience}
+        if there and there != set(relay.there):
             self._draw_graph(there, server_round)
         self.c = self.trigger(server_round)
 
@@ -176,13 +174,15 @@ class SquarmSGD(OwnModels):
             graph = make_topology(self.topology, there, self.seed, connected=whole)
         except (ValueError, OSError) as error:
             if first:
-                raise
-            log.warning("round %d: %s; a ring until there is one", server_round, error)
-            graph = make_topology("ring", there)
+                hint = "min-available-nodes says for how many nodes to wait"
+                raise ValueError(f"{error} ({hint})") from None
+            log.warning("round %d: %s; until then what comes closest", server_round, error)
+            graph = ring(there)
         relay.rewire(graph)
         if first:
             safe = safe_gamma(self.compressor, self.model.layout, self.seed)
-            self.consensus = Consensus(self.gamma_option, safe, graph.gap)
+            self.consensus = Consensus(self.gamma_option, safe)
+        self.consensus.gap = graph.gap
         log.info("round %d: %s, gamma %.3g", server_round, graph, self.consensus.gamma)
         if not graph.connected:
             log.warning("round %d: the graph is in pieces until nodes return", server_round)
@@ -196,7 +196,11 @@ class SquarmSGD(OwnModels):
     def part_to_evaluate(self, client: Client) -> ModelPart:
         return self.run.nothing(client)  # a node evaluates its own
 
+    def needed(self, at_least: int) -> int:
+        return 1 if self.run.model and self.relay.there else super().needed(at_least)
+
     def receive(self, update: Update) -> None:
+        self.relay.nodes[update.client.id].hear(update.held)
         for packet in update.packets:
             self.relay.receive(update.client.id, packet, update.scale)
 
@@ -213,87 +217,28 @@ class SquarmSGD(OwnModels):
         if metrics is not None:
             metrics["gamma"] = self.consensus.gamma
             metrics["edge-bytes"] = self.relay.edge_bytes
-            told = {name: value for name, value in metrics.items() if isinstance(value, float)}
-            self.consensus.watch(told)
         every = self.collect_every
         if server_round == self.num_rounds or (every and server_round % every == 0):
             error = self.gather(server_round)
+            self.relay.buffers = self.model.buffers
             arrays = self.model.arrays()
             if metrics is not None:
                 metrics["consensus-error"] = error
         return arrays, metrics
 
+    def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
+        """Take the answers, and watch whether the nodes come apart."""
+        taken = super().collect(server_round, replies)
+        self.consensus.watch([reply.metrics for _, reply in taken])
+        return taken
+
     def holders(self) -> dict[int, FloatVector]:
-        for client in self.population.clients.values():
-            if client.id in self.relay.there:
-                self.relay.nodes[client.id].hear(client.held)
         return {i: self.relay.nodes[i].public for i in self.relay.there}
+
+    def keep(self, update: Update) -> None:
+        self.relay.nodes[update.client.id].hear(update.held)
+        super().keep(update)
 
     def hyper(self) -> Hyper:
         own = {"momentum": self.momentum, "threshold": self.c, "catch_up": self.catch_up}
         return {**super().hyper(), **own}
-
-
-class ChocoSGD(SquarmSGD):
-    """Gossip on every step, without momentum or a trigger.
-
-    Parameters
-    ----------
-    compressor : str (default: "topk:0.01")
-        As in `SquarmSGD`.
-    **options
-        As in `SquarmSGD`, but for `momentum`, `local_steps` and the trigger's: those are its own.
-    """
-
-    name = "choco-sgd"
-    summary_line = "gossip of compressed differences after every step"
-    citation = "Koloskova, Stich, Jaggi 2019, arXiv:1902.00340"
-
-    def __init__(
-        self,
-        *,
-        compressor: str = "topk:0.01",
-        momentum: float = 0.0,
-        local_steps: int = 1,
-        threshold: float = -1.0,
-        **options: Any,
-    ) -> None:
-        given = (momentum, local_steps, threshold)
-        names = "(momentum, local_steps, threshold)"
-        require(given == (0, 1, -1), names, given, "(0, 1, -1): use squarm-sgd for others")
-        options |= {"momentum": 0.0, "local_steps": 1, "threshold": -1.0}
-        super().__init__(compressor=compressor, **options)
-
-
-class DPSGD(SquarmSGD):
-    """Plain decentralized SGD: models go whole, and gamma is 1.
-
-    Parameters
-    ----------
-    momentum : float (default: 0)
-        As in `SquarmSGD`.
-    local_steps : int (default: 1)
-        As in `SquarmSGD`.
-    **options
-        As in `SquarmSGD`, without ``compressor``, ``gamma`` and the trigger's.
-    """
-
-    name = "d-psgd"
-    summary_line = "plain decentralized SGD: whole models to the neighbours, the dense baseline"
-    citation = "Lian et al. 2017, arXiv:1705.09056"
-
-    def __init__(
-        self,
-        *,
-        compressor: str = "identity",
-        momentum: float = 0.0,
-        local_steps: int = 1,
-        threshold: float = -1.0,
-        **options: Any,
-    ) -> None:
-        given = (compressor, threshold)
-        expected = "('identity', -1): use squarm-sgd for others"
-        require(given == ("identity", -1), "(compressor, threshold)", given, expected)
-        options |= {"momentum": momentum, "local_steps": local_steps, "threshold": -1.0}
-        options["client_compressors"] = False
-        super().__init__(compressor=compressor, **options)

@@ -9,6 +9,7 @@ from flowerpress.strategies.amsgrad import CompAMS, FedCAMS
 from flowerpress.strategies.base import CompressedStrategy
 from flowerpress.strategies.birder import Birder
 from flowerpress.strategies.cdadam import CDAdam
+from flowerpress.strategies.choco import DPSGD, ChocoSGD
 from flowerpress.strategies.dasha import Dasha
 from flowerpress.strategies.diana import Diana
 from flowerpress.strategies.dsgd import DSGD, FedAvg
@@ -16,7 +17,7 @@ from flowerpress.strategies.ef14 import EF14
 from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
 from flowerpress.strategies.efficient_adam import EfficientAdam
 from flowerpress.strategies.fetchsgd import FetchSGD
-from flowerpress.strategies.gossip import DPSGD, ChocoSGD, SquarmSGD
+from flowerpress.strategies.gossip import SquarmSGD
 from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
 from flowerpress.strategies.onebit_adam import OneBitAdam
 from flowerpress.strategies.sketched import SketchedSGD

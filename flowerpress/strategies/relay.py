@@ -19,21 +19,12 @@ import numpy.typing as npt
 
 from flowerpress.compressors import add_to, make_compressor
 from flowerpress.compressors.topk import TopK
-from flowerpress.protocol import Mix, ModelPart
+from flowerpress.protocol import Mix, ModelPart, Owed
 from flowerpress.strategies.topology import Topology
 
 FloatVector = npt.NDArray[np.floating[Any]]
 RELAYS = ("forward", "mix", "auto")
 _IDENTITY = make_compressor("identity")
-
-
-@dataclass
-class Start:
-    """Vectors that a node begins at: none where it begins at its task's own model."""
-
-    number: int
-    packets: list[bytes]
-    own: float
 
 
 @dataclass
@@ -46,8 +37,10 @@ class Node:
         Its public copy: what it started at and the packets of it that were applied.
     count : int
         Number of the last thing made for it, a start or a synchronisation.
-    start : Start or None
-        Where it begins, until it was heard to have begun.
+    start : list of bytes or None
+        Packets of its start (see `Owed`), until it was heard to have begun.
+    own : float
+        Sum of the weights of its edges, at its start.
     owed : deque of (Mix, gamma)
         The synchronisations up to `count` that it was not heard to have done.
     away : int
@@ -58,31 +51,32 @@ class Node:
 
     public: FloatVector
     count: int = -1
-    start: Start | None = None
+    start: list[bytes] | None = None
+    own: float = 0.0
     owed: deque[tuple[Mix, float]] = field(default_factory=deque)
     away: int = 0
     changed: bool = False
 
     @property
-    def done(self) -> int:
-        """Number of the last thing it was heard to have done; -1 where it has not begun."""
-        return self.start.number - 1 if self.start else self.count - len(self.owed)
+    def base(self) -> int:
+        """Number of the start, or of the last thing it was heard to have done."""
+        return self.count - len(self.owed)
 
     def hear(self, held: int) -> None:
-        """Drop what it has done."""
-        if self.start and held >= self.start.number:
+        """Drop what it has done: everything up to number `held`."""
+        if held >= self.base:
             self.start = None
-        if not self.start:
-            while self.owed and self.done < held:
-                self.owed.popleft()
+        while self.start is None and self.owed and self.base < held:
+            self.owed.popleft()
+
+    def lacks(self, held: int) -> bool:
+        """Whether a node that holds `held` cannot go on from what is owed to it."""
+        return self.start is None and held < self.base
 
     def part(self) -> ModelPart:
         """Return what it has not done."""
-        mixes = [mix.encode() for mix, _ in self.owed]
-        gammas = [gamma for _, gamma in self.owed]
-        if self.start is None:
-            return ModelPart(self.count, self.done, mixes, gammas)
-        return ModelPart(self.count, -1, [*self.start.packets, *mixes], [self.start.own, *gammas])
+        mixes = [(mix.encode(), gamma) for mix, gamma in self.owed]
+        return Owed(self.base, mixes, self.start, self.own).to_part()
 
 
 class Relay:
@@ -93,7 +87,7 @@ class Relay:
     x0 : vector, shape (dim,)
         The public copy of a node that joins before there are others.
     buffers : vector
-        Buffers of the initial model, sent with a start; empty for none.
+        Buffers of the model, sent with a start; empty for none.
     own_start : bool
         Nodes begin at their tasks' own models, with zero for public copies.
     mode : {"forward", "mix", "auto"}
@@ -113,7 +107,7 @@ class Relay:
     """
 
     def __init__(self, x0: FloatVector, buffers: FloatVector, own_start: bool, mode: str) -> None:
-        self._x0, self._buffers = x0, buffers
+        self._x0, self.buffers = x0, buffers
         self._own_start, self._mode = own_start, mode
         self.nodes: dict[int, Node] = {}
         self.topology: Topology | None = None
@@ -132,13 +126,12 @@ class Relay:
         return mean
 
     def rewire(self, topology: Topology) -> None:
-        """Change the graph; nodes that are not known yet join, at the mean of the public copies."""
-        before, first = self.topology, self.topology is None
+        """Change the graph; nodes that are not known yet join."""
+        before, mean = self.topology, self.mean()
         for i in topology.nodes:
             if i not in self.nodes:
-                zero = first and self._own_start
-                public = np.zeros_like(self._x0) if zero else self._x0 if first else self.mean()
-                self.nodes[i] = Node(public.copy())
+                public = self._x0 if before is None else mean
+                self.nodes[i] = Node(np.zeros_like(mean) if self._own_start else public.copy())
         self.topology = topology
         self.total[:] = 0
         for i, row in topology.weights.items():
@@ -146,25 +139,28 @@ class Relay:
             self.nodes[i].changed |= before is not None and row != before.weights.get(i)
         for i in topology.nodes:
             if self.nodes[i].count < 0:
-                self._begin(i, alike=first)
+                self.begin(i, alike=before is None)
 
-    def restart(self, node: int) -> None:
-        """Let a node that lost its memory begin anew, at its public copy."""
-        self._begin(node, alike=False)
+    def begin(self, i: int, *, alike: bool = False) -> None:
+        """Let a node begin, or begin anew at its public copy if it lost its memory.
 
-    def _begin(self, i: int, *, alike: bool) -> None:
-        """Make a start; `alike`: all public copies are equal, so that t is known from this one."""
+        Parameters
+        ----------
+        alike : bool
+            All public copies are equal, so that a node knows its neighbours' sum from its own.
+        """
         node = self.nodes[i]
         node.owed.clear()
         node.count += 1
-        node.changed = False
-        vectors = [] if alike and self._own_start else [node.public]
-        if vectors and not alike:
-            vectors.append(self._around(i))
-        if vectors and self._buffers.size:
-            vectors.append(self._buffers)
-        packets = [_IDENTITY.compress(vector).data for vector in vectors]
-        node.start = Start(node.count, packets, self._topology.own(i))
+        node.own = self._topology.own(i)
+        # Where nothing is public, a node can begin at its own model only; the sum comes with the
+        # next synchronisation, unless it is zero.
+        own = self._own_start and not node.public.any()
+        node.changed = own and not alike
+        vectors = [] if own else [node.public] if alike else [node.public, self._around(i)]
+        if vectors and self.buffers.size:
+            vectors.append(self.buffers)
+        node.start = [_IDENTITY.compress(vector).data for vector in vectors]
 
     @property
     def _topology(self) -> Topology:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
+COLLECTION = 3  # a stage of `Run.take`
 
 
 class Run:
@@ -45,6 +46,8 @@ class Run:
         The workers asked last for training, and for evaluation.
     received : list of vector
         Buffers of the round's updates, in the order they were applied.
+    buffers : dict of int to vector
+        Buffers that came in the round's last exchange, by client.
     start_over : bool
         Whether all workers must forget what they share with the server.
     """
@@ -58,7 +61,7 @@ class Run:
         self.judges: list[Client] = []
         self.received: list[FloatVector] = []
         self.start_over = False
-        self._buffers: dict[int, FloatVector] = {}  # of this round's updates, by client
+        self.buffers: dict[int, FloatVector] = {}
 
     @property
     def started(self) -> Downlink:
@@ -100,7 +103,7 @@ class Run:
 
     def sample(self, grid: Grid, server_round: int, fraction: float, at_least: int) -> list[Client]:
         """Wait until enough workers are there, and draw the cohort."""
-        needed = max(self._strategy.min_available_nodes, at_least, 1)
+        needed = self._strategy.needed(at_least)
         ask = partial(
             self.population.meet,
             grid,
@@ -176,13 +179,13 @@ class Run:
             Raises `PacketError` for a damaged update, before it changes anything.
         dims : sequence of int
             Lengths of an update's packets.
-        stage : {0, 1, 2}
+        stage : {0, 1, 2, COLLECTION}
             0: the round's only exchange. Of two, the first brings the buffers, and what goes into
-            the second is applied.
+            the second is applied. A collection brings workers' own models with their buffers.
         """
         self.received.clear()
         if stage != 2:
-            self._buffers.clear()
+            self.buffers.clear()
         return [
             (client, reply)
             for client, reply in answers
@@ -198,10 +201,8 @@ class Run:
         dims: Sequence[int],
         stage: int,
     ) -> bool:
-        if reply.status != "failed":
-            client.held = reply.held
         strategy, layout = self._strategy, self.started.layout
-        bare = stage == 2 or strategy.local_buffers
+        bare = stage == 2 or (strategy.local_buffers and stage != COLLECTION)
         verdict = self.exchange.judge(
             server_round,
             client,
@@ -210,24 +211,27 @@ class Run:
             dims,
             shared=strategy.shared,
             bare=bare,
-            silence=strategy.silence,
+            silence=strategy.silence and stage == 0,
         )
+        if verdict is Acceptance.MISMATCH or reply.status == "snapshot":
+            client.held = reply.held
         if verdict is Acceptance.MISMATCH and strategy.shared:
             strategy.disagree(client, server_round)
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
-            if not bare:
-                self._buffers[client.id] = unpack_buffers(reply.buffers, layout)
+            buffers = None if bare else unpack_buffers(reply.buffers, layout)
             mass = self.population.mass(client)
-            receive(Update(client, mass, reply.scale, reply.packets))
+            receive(Update(client, mass, reply.scale, reply.packets, reply.held))
         except PacketError as error:
             self.exchange.refuse(server_round, f"client {client.id}: {error}")
             return False
-        client.failing = ""
-        if stage != 1:
-            if not strategy.local_buffers:
-                self.received.append(self._buffers[client.id])
+        client.failing, client.held = "", reply.held
+        if buffers is not None:
+            self.buffers[client.id] = buffers
+        if stage in (0, 2):
+            if client.id in self.buffers:
+                self.received.append(self.buffers[client.id])
             if reply.packets:
                 client.receiver.apply(reply.version)
         return True

@@ -105,6 +105,12 @@ def topology_names() -> list[str]:
     return [f"{name}:{wants}" if wants else name for name, wants in _PARAMETERS.items()]
 
 
+def ring(nodes: Iterable[int]) -> Topology:
+    """Return the ring of any nodes, also of two, or of one alone."""
+    ids = sorted(set(nodes))
+    return make_topology("ring", ids) if len(ids) > 1 else Topology("ring", {i: {} for i in ids})
+
+
 def parse_topology(spec: str) -> tuple[str, str]:
     """Return a graph's name and its parameter, or raise `ValueError` with the known ones."""
     name, colon, parameter = spec.partition(":")

@@ -28,12 +28,15 @@ class Update:
         The update stands for ``scale * decompress(packet)``.
     packets : list of bytes
         Frames of the right number, lengths and dtype; their payloads are not checked yet.
+    held : int
+        The model version, or number of what a relay sent, that the worker holds.
     """
 
     client: Client
     mass: float
     scale: float
     packets: list[bytes]
+    held: int = -1
 
     def add_to(self, out: FloatVector) -> None:
         """Do ``out += mass * scale * decompress(packet)`` with the first packet.

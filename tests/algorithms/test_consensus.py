@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from flwr.app import MetricRecord
 
 from flowerpress.clients import FunctionTask
 from flowerpress.protocol.layout import Entry, Layout
+from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
 from flowerpress.strategies.consensus import Consensus, safe_gamma
 from flowerpress.strategies.topology import make_topology
 from tests.algorithms.gossiping import Nodes, run, spread
+from tests.algorithms.problems import SEED
 from tests.reference import compressors as C
 
 DIM = 200
@@ -40,7 +43,7 @@ def gossip(spec, graph, n, gamma, steps, consensus=None):
         x = x + (gamma if consensus is None else consensus.gamma) * pull
         if consensus is not None:
             told = {"disagreement": np.sum(pull**2) / n, "moved": 0.0, "unsent": unsent}
-            consensus.watch(told)
+            consensus.watch([told])
         errors.append(spread(x) / first)
         if errors[-1] > 1e6:
             break
@@ -59,6 +62,11 @@ def test_the_safe_value_is_safe(spec, graph, n):
     errors = gossip(spec, graph, n, gamma, 300)
     assert errors.max() <= 1 + 1e-9
     assert errors[-1] < 1e-2
+
+
+def test_twice_the_safe_value_is_not():
+    assert gossip("topk:0.1", "complete", 8, 2 * safe("topk:0.1"), 1000)[-1] > 1
+    assert gossip("topk:0.3", "star", 9, 2 * safe("topk:0.3"), 1000)[-1] > 1
 
 
 def test_the_figures_of_the_prototype():
@@ -96,24 +104,51 @@ def test_auto_lets_a_safe_step_alone(spec):
 def test_a_number_is_never_changed():
     consensus = Consensus(0.5, 0.1, 0.2)
     for t in range(100):
-        assert not consensus.watch({"disagreement": 10.0**t, "moved": 0.0, "unsent": 1.0})
+        consensus.watch([{"disagreement": 10.0**t, "moved": 0.0, "unsent": 1.0}])
     assert consensus.gamma == 0.5
     assert Consensus(0.0, 0.1, 0.2).gamma == 0.1
     assert Consensus("auto", 0.1, 0.2).gamma == 0.4
     assert Consensus("auto", 0.5, 0.2).gamma == 1.0
 
 
-def test_auto_in_training():
-    """On unlike quadratics: a bold fixed step tears the nodes apart, "auto" does not."""
+def test_auto_in_training(monkeypatch):
+    """On unlike quadratics: a bold fixed step tears the nodes apart, "auto" from there does not."""
+    monkeypatch.setattr("flowerpress.strategies.consensus._BOLD", 7.0)
     problem = Nodes(n=6, dim=60)
     options = {"compressor": "topk:k=6", "topology": "complete", "lr": 0.01, "momentum": 0.5}
-    bold = make_strategy("squarm-sgd", gamma=0.9, **options)
+    bold = make_strategy("squarm-sgd", gamma=0.95, **options)
     with np.errstate(over="ignore"):
         _, torn = run(bold, problem.task_fn, 6, 60)
     auto = make_strategy("squarm-sgd", gamma="auto", **options)
     _, models = run(auto, problem.task_fn, 6, 60)
     assert spread(torn[-1]) > 50 * spread(models[-1])
-    assert auto.consensus.gamma < 0.9
+    assert auto.consensus.halvings >= 1
+
+
+def test_one_liar_does_not_steer_gamma():
+    """The median of the nodes' figures counts."""
+    honest = {"disagreement": 1.0, "moved": 1.0, "unsent": 1.0}
+    consensus = Consensus("auto", 0.25, 0.2)
+    for t in range(200):
+        consensus.watch([honest, honest, {**honest, "disagreement": 2.0**t, "moved": 0.0}])
+    assert consensus.halvings == 0
+    for t in range(20):
+        consensus.watch([{**honest, "disagreement": 2.0**t, "moved": 0.0}] * 3)
+    assert consensus.halvings >= 1
+
+
+def test_a_users_own_average_of_metrics_changes_nothing(monkeypatch):
+    monkeypatch.setattr("flowerpress.strategies.consensus._BOLD", 7.0)
+    problem = Nodes(n=6, dim=60)
+    options = {"compressor": "topk:k=6", "topology": "complete", "lr": 0.01, "gamma": "auto"}
+    options["momentum"] = 0.5
+    found = []
+    for own in (None, lambda contents, key: MetricRecord({})):
+        strategy = make_strategy("squarm-sgd", train_metrics_aggr_fn=own, **options)
+        simulate(strategy, problem.task_fn, 6, 60, SEED)
+        found.append((strategy.consensus.gamma, strategy.consensus.halvings))
+    assert found[0] == found[1]
+    assert found[0][1] >= 1
 
 
 @pytest.mark.parametrize("gamma", ["bold", -0.1, 1.1, True, None])

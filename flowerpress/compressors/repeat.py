@@ -1,0 +1,39 @@
+"""A compressor applied several times, each time to what it has lost so far, as one packet."""
+
+from __future__ import annotations
+
+from flowerpress.compressors import nesting
+from flowerpress.compressors.base import Compressor
+from flowerpress.compressors.induced import Induced
+from flowerpress.compressors.scaled import Scaled
+
+
+def repeated(compressor: Compressor, times: int, dim: int) -> Compressor:
+    """Return what sends C(x) + C(x - C(x)) + ..., `times` times.
+
+    Each time takes off a share of what is left, if C is a contraction; an unbiased C is scaled into
+    one first. Fewer times where packets would go too deep.
+
+    Parameters
+    ----------
+    compressor : Compressor
+        C: contractive, or unbiased with known variance.
+    times : int
+        At least 1.
+    dim : int
+        Length of the vectors.
+
+    Examples
+    --------
+    >>> from flowerpress.compressors import make_compressor
+    >>> repeated(make_compressor("topk:k=1"), 3, 10).spec
+    'induced(topk:k=1; induced(topk:k=1; topk:k=1))'
+    >>> repeated(make_compressor("randk:k=1"), 2, 10).traits(10).alpha
+    0.19
+    """
+    if times > 1 and compressor.traits(dim).alpha is None:
+        compressor = Scaled(compressor)
+    total = compressor
+    for _ in range(min(times, nesting.MAX_DEPTH - nesting.depth(compressor) + 1) - 1):
+        total = Induced(compressor, total)
+    return total
