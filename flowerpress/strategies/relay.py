@@ -222,7 +222,7 @@ def packed(vector: FloatVector) -> bytes:
     Examples
     --------
     >>> len(packed(np.eye(1, 1000)[0])), len(packed(np.ones(1000)))
-    (42, 8024)
+    (41, 8024)
     """
     count = int(np.count_nonzero(vector))
     dense = _IDENTITY.compress(vector)
