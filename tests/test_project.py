@@ -107,7 +107,7 @@ def test_only_flowers_public_packages_are_imported() -> None:
     public = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
     # Each of these says why it needs more.
     private = {
-        "_task_identity.py": {"flwr.supercore.task_identity"},
+        "identity.py": {"flwr.supercore.task_identity"},
         "engine.py": {"flwr.supercore.run"},
     }
     for path in sorted((ROOT / "flowerpress").rglob("*.py")):

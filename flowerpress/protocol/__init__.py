@@ -3,6 +3,7 @@
 from flowerpress.protocol.blob import STYPE, ProtocolError
 from flowerpress.protocol.content import HELD, content_bytes, metrics_of
 from flowerpress.protocol.hello import Hello, question
+from flowerpress.protocol.identity import ensure_task_identity
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
 from flowerpress.protocol.messages import (
@@ -39,6 +40,7 @@ __all__ = [
     "content_bytes",
     "decode_places",
     "encode_places",
+    "ensure_task_identity",
     "make_rule",
     "metrics_of",
     "printable",

@@ -21,7 +21,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from flowerpress.simulations._task_identity import ensure_task_identity
+from flowerpress.protocol import ensure_task_identity
 from flowerpress.simulations.faults import Faults
 
 if TYPE_CHECKING:

@@ -94,7 +94,9 @@ def main(grid: Grid, context: Context) -> None:
     strategy = make_strategy(name, **options)
     task_fn = _task_fn(task_choice(context.run_config))
     evaluate = task_fn.evaluate_fn
-    recorder = Recorder(strategy, evaluate, None, node_evaluate_fn=evaluate)
+    # A grid may want to know: the link's shows it, and keeps it.
+    note = getattr(grid, "note_round", None)
+    recorder = Recorder(strategy, evaluate, note, node_evaluate_fn=evaluate)
     initial = task_fn.initial_arrays()
     start = time.perf_counter()
     result = strategy.start(

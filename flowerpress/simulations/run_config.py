@@ -12,7 +12,17 @@ from typing import NamedTuple
 
 from flowerpress.simulations.options import Option
 
-RUN_KEYS = ("strategy", "task", "num-server-rounds", "round-timeout", "seed", "out")
+DEFAULTS: dict[str, bool | int | float | str] = {
+    "strategy": "ef21-sgdm",
+    "task": "digits",
+    "num-server-rounds": 20,
+    "round-timeout": 3600,
+    "seed": 0,
+    "out": "",
+}
+"""The run's own keys, as in pyproject.toml: all others are "not given" there."""
+
+RUN_KEYS = tuple(DEFAULTS)
 TASK_KEYS = (
     "partition",
     "backend",

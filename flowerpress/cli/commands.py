@@ -1,27 +1,24 @@
-"""The command line: `flowerpress run`, `flowerpress list` and `flowerpress bench`.
+"""`flowerpress run`, `flowerpress list` and `flowerpress bench`.
 
-Only what a terminal needs is here: arguments in, one line out for what is wrong. The work is in
-:mod:`flowerpress.simulations`, which is imported where it is used: `--help` must not wait for it.
+The work is in :mod:`flowerpress.simulations`, which is imported where it is used: `--help` must not
+wait for it.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
+
+from flowerpress.cli.errors import complain
 
 if TYPE_CHECKING:
     from flowerpress.simulations.experiment import Experiment, Outcome
 
 TARGET_MISSED = 1
-USAGE_ERROR = 2
-INTERRUPTED = 130
 PAIR = {"metavar": "KEY=VALUE"}
 
 app = typer.Typer(
@@ -230,54 +227,3 @@ def report(console: Console, out: Path, outcome: Outcome, dense: Outcome | None)
     folder, hints = save(out, [outcome], dense)
     for line in (f"results in {folder}", *hints):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def complain(message: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write("flowerpress: " + " ".join(message.split()) + "\n")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    What is wrong with the command or its data is one line on stderr and exit code 2.
-    `FLOWERPRESS_TRACEBACK=1` shows the traceback instead, for whoever looks for a fault in
-    flowerpress itself.
-
-    Parameters
-    ----------
-    arguments : list of str or None
-        The words after `flowerpress`. None: those of this process.
-    """
-    try:
-        return app(arguments, prog_name="flowerpress", standalone_mode=False) or 0
-    except click.Abort:
-        complain("interrupted")
-        return INTERRUPTED
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stderr.write(error.format_message() + "\n")
-    except click.ClickException as error:
-        complain(error.format_message() + valid_choices(error))
-    except Exception as error:
-        if os.environ.get("FLOWERPRESS_TRACEBACK") or not is_users(error):
-            raise
-        complain(str(error) or type(error).__name__)
-    return USAGE_ERROR
-
-
-def is_users(error: Exception) -> bool:
-    """Return whether an error says what is wrong with the command, the data or the machine."""
-    from flowerpress.strategies import RoundError
-
-    return isinstance(error, ValueError | OSError | ImportError | RoundError)
-
-
-def valid_choices(error: click.ClickException) -> str:
-    """Return what could have been written instead, where the error is about a name."""
-    context = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption) and context is not None:
-        names = [name for parameter in context.command.params for name in parameter.opts]
-        return f" Valid options: {', '.join(sorted(n for n in names if n.startswith('--')))}"
-    if context is not None and isinstance(context.command, click.Group):
-        return f" Valid commands: {', '.join(sorted(context.command.commands))}"
-    return ""

@@ -1,0 +1,197 @@
+"""`GrpcGrid`: Flower's Grid over the link."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.serverapp import Grid
+
+from flowerpress.protocol import ensure_task_identity
+from flowerpress.transport.codec import CodecError, Head, decode, encode
+from flowerpress.transport.hub import Hub
+from flowerpress.transport.peer import Question
+from flowerpress.transport.pipes import Incoming
+
+if TYPE_CHECKING:
+    from flwr.supercore.run import Run  # Grid's own signature; never needed at run time
+
+log = logging.getLogger("flowerpress")
+_UNAVAILABLE, _MALFORMED = 3, 2  # Flower's codes: the node is not there; its app has failed
+SERVER = 1  # the server's node id
+
+
+class LargeMessage(Message):
+    """An answer whose content stays on disk: it is read anew whenever it is asked for.
+
+    So the server's memory holds the answers that it is working on, and not all that have come.
+    """
+
+    def __init__(self, metadata: Metadata, incoming: Incoming) -> None:
+        super().__init__(content=RecordDict(), metadata=metadata)
+        self.__dict__["_incoming"] = incoming
+
+    @property
+    def content(self) -> RecordDict:
+        """The content of this message."""
+        incoming: Incoming = self.__dict__["_incoming"]
+        content = decode(incoming.open(), incoming.size)[1]
+        assert content is not None  # noqa: S101  (an error is never large)
+        return content
+
+
+class GrpcGrid(Grid):
+    """Sends messages to the clients of a hub, and collects the answers.
+
+    Parameters
+    ----------
+    hub : Hub
+        The clients. Client i is node i + 2.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._asked: dict[str, Message] = {}
+        self._answers: dict[str, Message] = {}
+        self.exchanges: list[dict[str, Any]] = []
+        self.rounds: list[dict[str, Any]] = []
+        ensure_task_identity(hub.run_id)
+
+    def note_round(self, record: dict[str, Any]) -> None:
+        """Hear what a round gave, from a ServerApp that tells."""
+        self.rounds.append(record)
+
+    # Flower's Grid interface -------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        """Not used: the hub's run is the only one."""
+
+    @property
+    def run(self) -> Run:
+        """Not available: the run is not one of a SuperLink."""
+        raise RuntimeError("a run over the link is no run of a SuperLink: it has no run info")
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message (deprecated by Flower in favour of `Message`)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Return the nodes that are there, or have not been away for long."""
+        return [peer.node for peer in self._hub.online()]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages; returns the ids to ask for their answers by."""
+        online = {peer.node: peer for peer in self._hub.online()}
+        keys = []
+        for message in messages:
+            key = secrets.token_hex(8)
+            keys.append(key)
+            self._asked[key] = message
+            node = message.metadata.dst_node_id
+            if node in online:
+                online[node].ask(Question(key, encode(message), self._settler(key)))
+            else:
+                self._settle(key, f"node {node} is not there")
+        return keys
+
+    def _settler(self, key: str) -> Any:
+        def settle(answer: Incoming | str) -> None:
+            self._settle(key, answer)
+
+        return settle
+
+    def _settle(self, key: str, answer: Incoming | str) -> None:
+        """Keep the answer to a message, or why there is none."""
+        with self._hub.changed:
+            asked = self._asked.get(key)
+        if asked is None:
+            return
+        message = _answer(asked, key, answer)
+        with self._hub.changed:
+            if self._asked.pop(key, None) is not None:
+                self._answers[key] = message
+                self._hub.changed.notify_all()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the answers that are there."""
+        with self._hub.changed:
+            return [self._answers.pop(key) for key in list(message_ids) if key in self._answers]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Send messages and return the answers that come in time, in the messages' order.
+
+        Who has not answered by then is told so; what it sends later is dropped.
+        """
+        begun = time.monotonic()
+        before = self.total_bytes()
+        keys = self.push_messages(messages)
+        with self._hub.changed:
+            self._hub.changed.wait_for(
+                lambda: all(key in self._answers for key in keys), timeout=timeout
+            )
+            late = {key for key in keys if self._asked.pop(key, None) is not None}
+        if late:
+            for peer in list(self._hub.peers.values()):
+                peer.cancel(late)
+            log.warning("%d of %d answers did not come in %g s", len(late), len(keys), timeout)
+        if keys:
+            after = self.total_bytes()
+            self.exchanges.append(
+                {
+                    "messages": len(keys),
+                    "late": len(late),
+                    "seconds": time.monotonic() - begun,
+                    "down_bytes": after[0] - before[0],
+                    "up_bytes": after[1] - before[1],
+                }
+            )
+        return self.pull_messages(keys)
+
+    def total_bytes(self) -> tuple[int, int]:
+        """Return the bytes of frames that all clients were sent, and have sent."""
+        counters = [peer.counters for peer in list(self._hub.peers.values())]
+        return sum(c.sent for c in counters), sum(c.received for c in counters)
+
+
+def _answer(asked: Message, key: str, answer: Incoming | str) -> Message:
+    """Return an answer as a Flower message; an error where there is none, or it is malformed."""
+    question = asked.metadata
+    metadata = Metadata(
+        run_id=question.run_id,
+        message_id="",
+        src_node_id=question.dst_node_id,
+        dst_node_id=SERVER,
+        reply_to_message_id=key,
+        group_id=question.group_id,
+        created_at=time.time(),
+        ttl=question.ttl,
+        message_type=question.message_type,
+    )
+    if isinstance(answer, str):
+        return Message(error=Error(_UNAVAILABLE, answer), metadata=metadata)
+    try:
+        head, content = _read(answer)
+    except CodecError as wrong:
+        return Message(error=Error(_MALFORMED, f"a malformed answer: {wrong}"), metadata=metadata)
+    if content is None:
+        return Message(error=head.error, metadata=metadata)
+    if answer.in_memory:
+        return Message(content=content, metadata=metadata)
+    return LargeMessage(metadata, answer)
+
+
+def _read(answer: Incoming) -> tuple[Head, RecordDict | None]:
+    return decode(answer.open(), answer.size, data=answer.in_memory)

@@ -1,0 +1,163 @@
+"""All clients of a server: who may log in, who is there, who is given up."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from flowerpress.protocol import printable
+from flowerpress.transport.frames import PROTOCOL, json_object, json_text, make
+from flowerpress.transport.limits import Limits
+from flowerpress.transport.peer import Peer, Stream
+
+log = logging.getLogger("flowerpress")
+
+
+class Refused(Exception):
+    """A client may not log in. `retry` says whether it may be worth trying again later."""
+
+    def __init__(self, reason: str, *, retry: bool = False) -> None:
+        super().__init__(reason)
+        self.retry = retry
+
+
+class Hub:
+    """The clients of one run.
+
+    Parameters
+    ----------
+    run_id : int
+        The run's number; clients keep their memory by it.
+    run_config : mapping
+        What clients are told of the run.
+    clients : int
+        How many clients the run expects, for those who want to know in how many parts data are.
+    limits : Limits
+        What a client may take.
+    proven : bool
+        Whether clients prove who they are. If so, a second login ends the first, for it is the same
+        client; if not, it is refused as long as the first one is alive.
+    """
+
+    def __init__(
+        self,
+        run_id: int,
+        run_config: Mapping[str, Any] | None = None,
+        *,
+        clients: int = 0,
+        limits: Limits | None = None,
+        proven: bool = True,
+    ) -> None:
+        self.run_id, self.limits, self._proven = run_id, limits or Limits(), proven
+        self.epoch = secrets.token_hex(8)
+        self.peers: dict[int, Peer] = {}
+        self.changed = threading.Condition()
+        self.refusals = 0
+        self._closed = threading.Event()
+        self._about = {"run_config": json_text(run_config or {}), "clients": clients}
+        self._watch = threading.Thread(target=self._watch_peers, name="link watch", daemon=True)
+        self._watch.start()
+
+    def admit(self, stream: Stream, hello: Any, proven: int | None) -> Peer:
+        """Log a client in.
+
+        Parameters
+        ----------
+        hello : Hello frame
+            What it says.
+        proven : int or None
+            The client that it has proven to be.
+
+        Raises
+        ------
+        Refused
+            It may not: says why.
+        FrameError
+            The hello is malformed.
+        """
+        if hello.protocol != PROTOCOL:
+            raise Refused(f"protocol {hello.protocol}, this server speaks {PROTOCOL}")
+        if proven is not None and hello.client != proven:
+            raise Refused(f"the certificate is client {proven}'s, the hello client {hello.client}'s")
+        if hello.client >= 2**31:
+            raise Refused(f"client {hello.client}: ids are below 2**31")
+        config = json_object(hello.node_config, "node_config")
+        with self.changed:
+            peer = self._peer(int(hello.client))
+            if peer.connected and not self._proven and self._alive(peer):
+                raise Refused(f"client {peer.client} is logged in already", retry=True)
+            if not peer.logins.take():
+                raise Refused(f"client {peer.client} logs in too often", retry=True)
+            peer.config = config
+            peer.attach(stream, hello, self._welcome, self.epoch)
+            self.changed.notify_all()
+        log.info("client %d is here (%s)", peer.client, printable(hello.versions)[:200])
+        return peer
+
+    def _peer(self, client: int) -> Peer:
+        peer = self.peers.get(client)
+        if peer is None:
+            if len(self.peers) >= self.limits.clients:
+                raise Refused(f"{len(self.peers)} clients are here, no more may be", retry=True)
+            peer = self.peers[client] = Peer(client, self.limits)
+        return peer
+
+    def _alive(self, peer: Peer) -> bool:
+        return time.monotonic() - peer.last_heard < 3 * self.limits.heartbeat
+
+    def _welcome(self, **fields: Any) -> bytes:
+        return make(
+            "welcome",
+            protocol=PROTOCOL,
+            epoch=self.epoch,
+            run_id=self.run_id,
+            heartbeat=self.limits.heartbeat,
+            **self._about,
+            **fields,
+        )
+
+    def leave(self, peer: Peer, stream: Stream) -> None:
+        """Hear that a connection has ended."""
+        if peer.detach(stream):
+            log.info("client %d has gone", peer.client)
+            with self.changed:
+                self.changed.notify_all()
+
+    def online(self) -> list[Peer]:
+        """Return who is there, or has not been away for long."""
+        with self.changed:
+            return [
+                peer
+                for _, peer in sorted(self.peers.items())
+                if peer.connected or not self._given_up(peer)
+            ]
+
+    def _given_up(self, peer: Peer) -> bool:
+        since = peer.gone_since
+        return since is None or time.monotonic() - since > self.limits.grace
+
+    def _watch_peers(self) -> None:
+        """End connections on which nothing comes, and questions to clients who stay away."""
+        pause = min(self.limits.heartbeat, self.limits.grace) / 4
+        while not self._closed.wait(pause):
+            for peer in list(self.peers.values()):
+                if peer.connected:
+                    if not self._alive(peer):
+                        log.warning("client %d gives no sign of life", peer.client)
+                        peer.hang_up()
+                elif self._given_up(peer):
+                    peer.give_up(f"client {peer.client} is away")
+
+    def close(self, *, done: bool, reason: str = "") -> None:
+        """Say goodbye to all."""
+        self._closed.set()
+        self._watch.join()
+        for peer in list(self.peers.values()):
+            peer.give_up(reason or "the run has ended")
+            peer.goodbye(make("goodbye", done=done, reason=reason))
+
+

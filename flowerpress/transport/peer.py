@@ -1,0 +1,291 @@
+"""One client as the server sees it, across its connections.
+
+The server asks one question at a time; the client works on it, and its answer closes it. A question
+and its answer are numbered, and both sides know how much of each the other has, so a connection may
+break at any byte: the next one goes on from there. What comes twice, or too late, is counted and
+dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from threading import Event, RLock
+from typing import Any
+
+from flowerpress.transport.frames import BEAT, FrameError, kind_of, make
+from flowerpress.transport.limits import Bucket, Limits
+from flowerpress.transport.pipes import Incoming, Outgoing
+
+log = logging.getLogger("flowerpress")
+
+
+@dataclass
+class Counters:
+    """What went over a client's connections, in frames' bytes, and what was dropped."""
+
+    logins: int = 0
+    sent: int = 0
+    received: int = 0
+    late: int = 0
+    malformed: int = 0
+
+
+class Stream:
+    """One connection: what is to be written to it, and how to end it.
+
+    Parameters
+    ----------
+    heartbeat : float
+        Seconds after which a sign of life is sent where nothing else is.
+    hang_up : callable
+        Ends the connection without a word.
+    """
+
+    def __init__(self, heartbeat: float, hang_up: Callable[[], object]) -> None:
+        self.heartbeat, self.hang_up = heartbeat, hang_up
+        self.counters = Counters()
+        self._out: queue.SimpleQueue[Iterator[bytes] | bytes | None] = queue.SimpleQueue()
+        self.last_heard = time.monotonic()
+        self.admitted, self.ended = Event(), Event()
+
+    def write(self, what: Iterator[bytes] | bytes) -> None:
+        """Send a frame, or several, after all that is to be sent already."""
+        self._out.put(what)
+
+    def end(self, goodbye: bytes = b"") -> None:
+        """Send no more than what is to be sent already, and a goodbye; then close."""
+        if goodbye:
+            self._out.put(goodbye)
+        self._out.put(None)
+        self.admitted.set()
+
+    def frames(self) -> Iterator[bytes]:
+        """Yield what is to be written, until the end."""
+        while True:
+            try:
+                item = self._out.get(timeout=self.heartbeat)
+            except queue.Empty:
+                item = BEAT
+            if item is None:
+                return
+            for frame in (item,) if isinstance(item, bytes) else item:
+                self.counters.sent += len(frame)
+                yield frame
+
+
+@dataclass
+class Question:
+    """A message to a client, and who waits for the answer.
+
+    Parameters
+    ----------
+    key : str
+        The message's id in the run.
+    buffers : list of bytes
+        The message, encoded.
+    settle : callable
+        Gets the answer, or the reason why there is none; once.
+    """
+
+    key: str
+    buffers: list[bytes]
+    settle: Callable[[Incoming | str], None]
+    outgoing: Outgoing = field(init=False)
+
+
+class Peer:
+    """One client, connected or not.
+
+    Parameters
+    ----------
+    client : int
+        Its stable id.
+    limits : Limits
+        What it may take.
+    """
+
+    def __init__(self, client: int, limits: Limits) -> None:
+        self.client, self.node = client, client + 2  # node 1 is the server
+        self.counters = Counters()
+        self.config: dict[str, Any] = {}
+        self.gone_since: float | None = None
+        self.logins = Bucket(limits.logins / 60, 20)
+        self._limits = limits
+        self._lock = RLock()
+        self._stream: Stream | None = None
+        self._frames = Bucket(limits.frames, 10 * limits.frames)
+        self._waiting: deque[Question] = deque()
+        self._open: Question | None = None
+        self._asked = 0  # number of the last question
+        self._answer: Incoming | None = None
+        self._unwanted = 0  # bytes still to come of an answer that nobody waits for
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._stream is not None
+
+    @property
+    def last_heard(self) -> float:
+        """When a frame came last, on the clock of `time.monotonic`; 0 without a connection."""
+        stream = self._stream
+        return stream.last_heard if stream else 0.0
+
+    # questions ------------------------------------------------------------------------------------
+
+    def ask(self, question: Question) -> None:
+        """Send a question, once those before it are answered."""
+        with self._lock:
+            self._waiting.append(question)
+            self._next()
+
+    def cancel(self, keys: set[str]) -> None:
+        """Wait no more for the answers to these."""
+        with self._lock:
+            self._waiting = deque(q for q in self._waiting if q.key not in keys)
+            if self._open is not None and self._open.key in keys:
+                self._open.outgoing.cancelled = True
+                if self._stream is not None:
+                    self._stream.write(make("cancel", id=self._open.outgoing.id))
+                self._close()
+
+    def give_up(self, reason: str) -> None:
+        """Settle all questions without an answer."""
+        with self._lock:
+            dropped = [*([self._open] if self._open else []), *self._waiting]
+            self._waiting.clear()
+            if self._open is not None:
+                self._open.outgoing.cancelled = True
+            self._open = self._answer = None
+        for question in dropped:
+            question.settle(reason)
+
+    def _next(self) -> None:
+        """Send the next question, where none is open."""
+        if self._open is not None or not self._waiting:
+            return
+        self._asked += 1
+        self._open = self._waiting.popleft()
+        self._open.outgoing = Outgoing(self._asked, self._open.buffers)
+        if self._stream is not None:
+            self._stream.write(self._open.outgoing.frames())
+
+    def _close(self) -> None:
+        """Go on to the next question."""
+        if self._answer is not None:  # the rest of it may be under way
+            self._unwanted = self._answer.size - self._answer.received
+        self._open = self._answer = None
+        self._next()
+
+    # connections ----------------------------------------------------------------------------------
+
+    def attach(self, stream: Stream, hello: Any, welcome: Callable[..., bytes], epoch: str) -> None:
+        """Take a new connection, in place of one there is, and go on where the last one ended."""
+        with self._lock:
+            if self._stream is not None:
+                log.warning("client %d logs in again: its older connection is ended", self.client)
+                self._stream.end(make("goodbye", reason="this client has logged in again"))
+            self._stream, self.gone_since, self._unwanted = stream, None, 0
+            self.counters.logins += 1
+            stream.counters = self.counters
+            known = hello.epoch == epoch
+            question = self._open
+            if question is None or not known or hello.finished != question.outgoing.id:
+                self._answer = None
+            open_id = question.outgoing.id if question else 0
+            kept = self._answer.received if self._answer else 0
+            stream.write(welcome(node_id=self.node, open=open_id, reply_bytes=kept))
+            if question is not None and not (known and open_id in (hello.finished, hello.busy)):
+                resumed = known and hello.partial == open_id
+                offset = min(hello.partial_bytes, question.outgoing.size) if resumed else 0
+                stream.write(question.outgoing.frames(offset))
+            stream.admitted.set()
+
+    def detach(self, stream: Stream) -> bool:
+        """Hear that a connection has ended; returns whether it was the client's last."""
+        with self._lock:
+            if self._stream is not stream:
+                return False
+            self._stream, self.gone_since = None, time.monotonic()
+            return True
+
+    def goodbye(self, frame: bytes) -> None:
+        """End the connection, if there is one, with these words."""
+        with self._lock:
+            if self._stream is not None:
+                self._stream.end(frame)
+
+    def hang_up(self) -> None:
+        """End the connection, if there is one, without a word."""
+        with self._lock:
+            if self._stream is not None:
+                self._stream.hang_up()
+
+    # answers --------------------------------------------------------------------------------------
+
+    def receive(self, stream: Stream, frame: Any) -> None:
+        """Take a parsed frame that came on a connection; what comes on an old one is dropped.
+
+        Raises
+        ------
+        FrameError
+            The frame is out of place.
+        """
+        with self._lock:
+            if stream is not self._stream:
+                return
+            stream.last_heard = time.monotonic()
+            if isinstance(frame, bytes):
+                done = self._chunk(frame)
+            elif (kind := kind_of(frame)) == "begin":
+                done = self._begin(frame)
+            elif kind in ("beat", "cancel"):
+                self._unsolicited()
+                done = None
+            else:
+                raise FrameError(f"a {kind} in mid-stream")
+        if done is not None:
+            question, answer = done
+            question.settle(answer)
+
+    def _begin(self, frame: Any) -> tuple[Question, Incoming] | None:
+        self._unwanted = 0
+        if self._open is None or frame.id != self._open.outgoing.id:
+            self._unsolicited()
+            self.counters.late += 1
+            if frame.size > self._limits.message or frame.offset > frame.size:
+                raise FrameError(f"an answer of {frame.size} bytes from {frame.offset} on")
+            self._unwanted = frame.size - frame.offset
+            return self._chunk(frame.data)
+        if not 0 < frame.size <= self._limits.message:
+            raise FrameError(
+                f"an answer of {frame.size} bytes: the limit is {self._limits.message}"
+            )
+        if frame.offset == 0:
+            self._answer = Incoming(frame.id, frame.size)
+        answer = self._answer
+        if answer is None or (frame.size, frame.offset) != (answer.size, answer.received):
+            raise FrameError(f"an answer that goes on from byte {frame.offset}")
+        return self._chunk(frame.data)
+
+    def _chunk(self, data: bytes) -> tuple[Question, Incoming] | None:
+        if self._answer is None or self._open is None:
+            if len(data) > self._unwanted:
+                raise FrameError(f"{len(data)} bytes that belong to no answer")
+            self._unwanted -= len(data)
+            return None
+        if not self._answer.add(data):
+            return None
+        done = self._open, self._answer
+        self._open = self._answer = None
+        self._next()
+        return done
+
+    def _unsolicited(self) -> None:
+        if not self._frames.take():
+            raise FrameError("more frames than a client may send")

@@ -1,0 +1,109 @@
+"""A message on its way out, cut into frames, and one on its way in, put together again.
+
+Both may stop anywhere and go on from there: that is how a message survives a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
+
+IN_MEMORY = 8 * 2**20  # bytes of an incoming message; what is longer goes to a temporary file
+_FIRST = 2**16  # bytes that travel with the announcement of a message
+
+
+class Outgoing:
+    """A message that is sent once, or again from some byte on.
+
+    Parameters
+    ----------
+    id : int
+        The number of the question that it is, or answers.
+    buffers : sequence of bytes
+        The message.
+
+    Examples
+    --------
+    >>> from flowerpress.transport.frames import parse
+    >>> message = Outgoing(7, [b"abc", b"de"])
+    >>> [parse(frame).data for frame in message.frames(1)]
+    [b'bcde']
+    """
+
+    def __init__(self, id: int, buffers: Sequence[bytes]) -> None:  # noqa: A002  (as in link.proto)
+        self.id, self.size, self.cancelled = id, sum(map(len, buffers)), False
+        self._buffers = buffers
+
+    def frames(self, offset: int = 0) -> Iterator[bytes]:
+        """Yield the frames of the message from byte `offset` on; no more once it is cancelled."""
+        cuts = self._cuts(offset)
+        first = next(cuts, b"")
+        yield make("begin", id=self.id, size=self.size, offset=offset, data=first)
+        for data in cuts:
+            if self.cancelled:
+                return
+            yield chunk(data)
+
+    def _cuts(self, offset: int) -> Iterator[bytes | memoryview]:
+        """Yield what each frame carries: a little at first, then as much as fits."""
+        limit, pieces, filled = _FIRST, list[memoryview](), 0
+        for buffer in self._buffers:
+            start, offset = min(offset, len(buffer)), max(0, offset - len(buffer))
+            left = memoryview(buffer)[start:]
+            while len(left):
+                piece = left[: limit - filled]
+                left = left[len(piece) :]
+                pieces.append(piece)
+                filled += len(piece)
+                if filled == limit:
+                    yield pieces[0] if limit == CHUNK and len(pieces) == 1 else b"".join(pieces)
+                    limit, pieces, filled = CHUNK, [], 0
+        if pieces:
+            yield b"".join(pieces)
+
+
+class Incoming:
+    """A message of which some bytes are there.
+
+    Parameters
+    ----------
+    id, size : int
+        Number of the question that it is, or answers, and its length.
+
+    Examples
+    --------
+    >>> message = Incoming(7, 5)
+    >>> message.add(b"abc"), message.add(b"de"), message.open().read()
+    (False, True, b'abcde')
+    """
+
+    def __init__(self, id: int, size: int) -> None:  # noqa: A002  (as in link.proto)
+        self.id, self.size, self.received = id, size, 0
+        self._file: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  (closed when let go)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is short enough to be kept there."""
+        return self.size <= IN_MEMORY
+
+    def add(self, data: bytes) -> bool:
+        """Take the next bytes; returns whether the message is whole now.
+
+        Raises
+        ------
+        FrameError
+            They are more than was announced.
+        """
+        self.received += len(data)
+        if self.received > self.size:
+            raise FrameError(f"{self.received} bytes of a message of {self.size}")
+        self._file.write(data)
+        return self.received == self.size
+
+    def open(self) -> IO[bytes]:
+        """Return the file, at its first byte."""
+        self._file.seek(0)
+        return self._file

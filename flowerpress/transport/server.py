@@ -1,0 +1,158 @@
+"""The server's end of the link: a gRPC service with one stream for each client."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import grpc
+
+from flowerpress.protocol import printable
+from flowerpress.transport.frames import MAX_FRAME, METHOD, FrameError, kind_of, make, parse
+from flowerpress.transport.hub import Hub, Refused
+from flowerpress.transport.peer import Peer, Stream
+
+log = logging.getLogger("flowerpress")
+_CLIENT_NAME = "client-"
+OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_FRAME),
+    ("grpc.max_send_message_length", MAX_FRAME),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class Identity(NamedTuple):
+    """Who the other side of a connection is.
+
+    Parameters
+    ----------
+    client : int or None
+        The client that its certificate names; None without TLS.
+    address : str
+        Where it connects from.
+    """
+
+    client: int | None
+    address: str
+
+
+class LinkServer:
+    """Listens for clients.
+
+    Parameters
+    ----------
+    hub : Hub
+        Who may log in.
+    bind : str
+        ``HOST:PORT``; port 0: any that is free.
+    certs : tuple of bytes, optional
+        The CA's certificate, the server's, and the server's key, in PEM. Clients must have a
+        certificate of that CA, whose common name is ``client-I``. None: plain text, and clients are
+        believed who they are.
+
+    Raises
+    ------
+    OSError
+        The address cannot be listened on.
+    """
+
+    def __init__(self, hub: Hub, bind: str, certs: tuple[bytes, bytes, bytes] | None) -> None:
+        self._hub, self._secure = hub, certs is not None
+        most = hub.limits.clients + 8  # those whose login is being refused need a thread too
+        self._server = grpc.server(
+            ThreadPoolExecutor(most, thread_name_prefix="link"),
+            options=OPTIONS,
+            maximum_concurrent_rpcs=most,
+        )
+        handler = grpc.stream_stream_rpc_method_handler(self._connect)
+        _, service, method = METHOD.split("/")
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
+        try:
+            if certs is None:
+                self.port = self._server.add_insecure_port(bind)
+            else:
+                ca, cert, key = certs
+                credentials = grpc.ssl_server_credentials(
+                    [(key, cert)], root_certificates=ca, require_client_auth=True
+                )
+                self.port = self._server.add_secure_port(bind, credentials)
+        except RuntimeError:
+            self.port = 0
+        if not self.port:
+            raise OSError(f"cannot listen on {bind}: is the port in use, or the host not this one?")
+        self._server.start()
+
+    def close(self, seconds: float) -> None:
+        """Let connections end by themselves for so long, then end them."""
+        self._server.stop(seconds).wait()
+
+    def _connect(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """Serve one connection: write in this thread, read in another."""
+        stream = Stream(self._hub.limits.heartbeat, context.cancel)
+        try:
+            identity = _identity(context, secure=self._secure)
+        except Refused as refused:
+            log.warning("%s: refused: %s", context.peer(), refused)
+            yield make("goodbye", reason=str(refused))
+            return
+        context.add_callback(stream.end)
+        reader = threading.Thread(
+            target=self._read, args=(requests, stream, identity), name="link read", daemon=True
+        )
+        reader.start()
+        if not stream.admitted.wait(self._hub.limits.hello):
+            log.warning("%s: refused: no hello", identity.address)
+            stream.end(make("goodbye", reason="no hello came", retry=True))
+        yield from stream.frames()
+
+    def _read(self, requests: Iterator[bytes], stream: Stream, identity: Identity) -> None:
+        """Take what a client sends, until its connection ends or it says what it may not."""
+        peer: Peer | None = None
+        try:
+            for frame in requests:
+                if peer is None:
+                    hello = parse(frame)
+                    if isinstance(hello, bytes) or kind_of(hello) != "hello":
+                        raise FrameError("the first frame is no hello")
+                    peer = self._hub.admit(stream, hello, identity.client)
+                else:
+                    peer.counters.received += len(frame)
+                    message = parse(frame)
+                    if not isinstance(message, bytes) and kind_of(message) == "goodbye":
+                        break
+                    peer.receive(stream, message)
+        except (FrameError, Refused) as wrong:
+            self._hub.refusals += 1
+            if peer is not None:
+                peer.counters.malformed += 1
+            who = identity.address if peer is None else f"client {peer.client}"
+            log.warning("%s: refused: %s", who, printable(str(wrong)))
+            retry = isinstance(wrong, Refused) and wrong.retry
+            stream.end(make("goodbye", reason=str(wrong)[:300], retry=retry))
+        except grpc.RpcError:  # the connection broke
+            pass
+        except Exception as error:
+            if not stream.ended.is_set():  # gRPC raises a bare Exception where a stream is cut
+                log.debug("%s: connection ended: %r", identity.address, error)
+        finally:
+            stream.end()
+            if peer is not None:
+                self._hub.leave(peer, stream)
+
+
+def _identity(context: Any, *, secure: bool) -> Identity:
+    """Return who a certificate names; raises `Refused` for one that names no client."""
+    address = str(context.peer())
+    if not secure:
+        return Identity(None, address)
+    names = context.auth_context().get("x509_common_name", [])
+    name = names[0].decode("utf-8", "replace") if len(names) == 1 else ""
+    number = name.removeprefix(_CLIENT_NAME)
+    if not (name.startswith(_CLIENT_NAME) and number.isascii() and number.isdigit()):
+        raise Refused(f"a certificate of {printable(name)!r:.80}, which is no client")
+    return Identity(int(number), address)

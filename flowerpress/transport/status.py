@@ -1,0 +1,157 @@
+"""What a server and a client say of themselves while they work: a line, and Prometheus metrics."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flowerpress.transport.client import LinkClient
+from flowerpress.transport.serve import Service
+
+_LIVE, _LOG = 0.5, 30.0  # seconds between lines on a terminal, and in a log
+
+
+@contextmanager
+def status_line(describe: Callable[[], str]) -> Iterator[None]:
+    """Show what `describe` says, on one line of a terminal, or from time to time in a log."""
+    out, live = sys.stderr, sys.stderr.isatty()
+    stop = threading.Event()
+
+    def show() -> None:
+        last = ""
+        while not stop.wait(_LIVE if live else _LOG):
+            text = describe()
+            if live:
+                out.write(f"\r\x1b[2K{text[:120]}")
+            elif text != last:
+                out.write(text + "\n")
+            last = text
+            out.flush()
+
+    thread = threading.Thread(target=show, name="status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        out.write(("\r\x1b[2K" if live else "") + describe() + "\n")
+        out.flush()
+
+
+def describe_server(service: Service) -> str:
+    """Return a server's status.
+
+    Examples
+    --------
+    ``7 of 8 clients · round 12 · 14 ms a message · down 3.2 MB, up 0.1 MB``
+    """
+    hub, grid = service.hub, service.grid
+    here = sum(peer.connected for peer in list(hub.peers.values()))
+    parts = [f"{here} of {max(service.clients, len(hub.peers))} clients"]
+    if grid.rounds:
+        parts.append(f"round {len(grid.rounds) - 1}")
+    if grid.exchanges:
+        parts.append(f"{1e3 * grid.exchanges[-1]['seconds']:.0f} ms an exchange")
+    down, up = grid.total_bytes()
+    parts.append(f"down {_size(down)}, up {_size(up)}")
+    if hub.refusals:
+        parts.append(f"{hub.refusals} refused")
+    return " · ".join(parts)
+
+
+def describe_client(client: LinkClient, number: int) -> str:
+    """Return a client's status.
+
+    Examples
+    --------
+    ``client 3 · connected · 12 answers``
+    """
+    return f"client {number} · {client.state} · {client.answered} answers"
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes, short.
+
+    Examples
+    --------
+    >>> _size(999), _size(123456), _size(5 * 10**9)
+    ('999 B', '123.5 kB', '5.0 GB')
+    """
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 1000 or unit == "GB":
+            break
+    return f"{size:.1f} {unit}"
+
+
+# --- Prometheus -----------------------------------------------------------------------------------
+
+
+def serve_metrics(port: int, collect: Callable[[], dict[str, tuple[str, float]]]) -> int:
+    """Serve gauges at ``http://HOST:port/metrics``; returns the port.
+
+    Parameters
+    ----------
+    port : int
+        0: any that is free.
+    collect : callable
+        Returns what each gauge means, and its value.
+
+    Raises
+    ------
+    ImportError
+        prometheus-client is not installed: says how to.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client.core import GaugeMetricFamily
+    except ImportError:
+        raise ImportError(
+            "--metrics-port needs prometheus-client: pip install 'flowerpress[metrics]'"
+        ) from None
+
+    class Gauges:
+        def collect(self) -> Iterator[Any]:
+            for name, (meaning, value) in collect().items():
+                yield GaugeMetricFamily(f"flowerpress_{name}", meaning, value=value)
+
+    registry = CollectorRegistry()
+    registry.register(Gauges())
+    server, _ = start_http_server(port, registry=registry)
+    return int(server.server_port)
+
+
+def server_gauges(service: Service) -> dict[str, tuple[str, float]]:
+    """Return a server's gauges."""
+    hub, grid = service.hub, service.grid
+    peers = list(hub.peers.values())
+    down, up = grid.total_bytes()
+    last = grid.exchanges[-1]["seconds"] if grid.exchanges else 0.0
+    return {
+        "clients_connected": ("Clients with a connection", sum(p.connected for p in peers)),
+        "clients_known": ("Clients that have logged in", len(peers)),
+        "logins": ("Logins of all clients", sum(p.counters.logins for p in peers)),
+        "rounds": ("Rounds that have ended", max(0, len(grid.rounds) - 1)),
+        "exchanges": ("Messages sent to a cohort and answered", len(grid.exchanges)),
+        "exchange_seconds": ("Duration of the last exchange", last),
+        "sent_bytes": ("Bytes of frames sent", down),
+        "received_bytes": ("Bytes of frames received", up),
+        "late_answers": ("Answers that came too late or twice", sum(p.counters.late for p in peers)),
+        "refused": ("Connections ended for what they sent", hub.refusals),
+    }
+
+
+def client_gauges(client: LinkClient) -> dict[str, tuple[str, float]]:
+    """Return a client's gauges."""
+    return {
+        "connected": ("Whether there is a connection", float(client.state == "connected")),
+        "logins": ("Connections so far", client.logins),
+        "answers": ("Questions answered", client.answered),
+    }
