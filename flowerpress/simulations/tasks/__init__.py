@@ -15,7 +15,12 @@ from flowerpress.simulations.tasks.options import read_options
 __all__ = ["ShippedTaskFn", "describe", "make_task_fn", "task_names"]
 
 # Imported on demand: the modules need packages (torch, scikit-learn) the others do without.
-_TASKS = {"digits": "DigitsTaskFn", "libsvm": "LibsvmTaskFn", "mnist": "MnistTaskFn"}
+_TASKS = {
+    "digits": "DigitsTaskFn",
+    "libsvm": "LibsvmTaskFn",
+    "mnist": "MnistTaskFn",
+    "npy": "NpyTaskFn",
+}
 
 
 def task_names() -> list[str]:
@@ -24,7 +29,7 @@ def task_names() -> list[str]:
     Examples
     --------
     >>> task_names()
-    ['digits', 'libsvm', 'mnist']
+    ['digits', 'libsvm', 'mnist', 'npy']
     """
     return sorted(_TASKS)
 
@@ -45,7 +50,8 @@ def make_task_fn(
     **options
         The task's own options: `batch_size` (0 or None: all the data) for each; `backend` (`numpy`,
         `torch`) for `digits`; `model` (`cnn`, `mlp`) for `mnist`; `path`, `test_path`, `lam`, `x0`,
-        `dim`, `equal_shards` for `libsvm`. Values may be text.
+        `dim`, `equal_shards` for `libsvm`; `path`, `dim`, `classes`, `hidden` for `npy`. Values may
+        be text.
 
     Raises
     ------
@@ -56,8 +62,11 @@ def make_task_fn(
     ImportError
         If a package the task needs is not installed; says how to install it.
     """
-    task = _task_class(name)
-    return task(partition=partition, seed=seed, **read_options(name, task.options, options))
+    task: Any = _task_class(name)
+    made: ShippedTaskFn = task(
+        partition=partition, seed=seed, **read_options(name, task.options, options)
+    )
+    return made
 
 
 def describe(name: str) -> tuple[str, str]:

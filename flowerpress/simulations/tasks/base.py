@@ -28,12 +28,8 @@ class ShippedTaskFn(ABC):
 
     Parameters
     ----------
-    labels : array, shape (N,)
-        Classes of the N training examples, by which they are shared out.
-    partition : str
-        A partition spec, such as `"iid"` or `"dirichlet:0.5"`.
     seed : int
-        Fixes the shards and the initial model.
+        Fixes the initial model, and what else is drawn.
     """
 
     name: ClassVar[str]
@@ -41,40 +37,39 @@ class ShippedTaskFn(ABC):
     citation: ClassVar[str]
     options: ClassVar[Mapping[str, Reader]]
 
-    def __init__(self, labels: npt.NDArray[Any], partition: str, seed: int) -> None:
+    def __init__(self, seed: int) -> None:
         if seed < 0:
             raise ValueError(f"seed must be at least 0, not {seed}")
-        self._labels = labels
-        self._partition = parse_partition(partition)
         self._seed = seed
-        self._shards: list[Indices] = []
 
+    @abstractmethod
     def __call__(self, partition_id: int, num_partitions: int) -> Task:
         """Return the task of client `partition_id` of `num_partitions`.
 
         Raises
         ------
         ValueError
-            If the client number is out of range, or the data can't be shared out so.
+            If the client number is out of range, or the data do not fit.
         """
-        if not 0 <= partition_id < num_partitions:
-            raise ValueError(f"client {partition_id} is not among 0 to {num_partitions - 1}")
-        return self.shard(self.shards(num_partitions)[partition_id])
-
-    def shards(self, num_partitions: int) -> list[Indices]:
-        """Return the example indices of each of `num_partitions` clients."""
-        with _SHARDING:
-            if len(self._shards) != num_partitions:
-                self._shards = shards(self._labels, self._partition, num_partitions, self._seed)
-            return self._shards
 
     @abstractmethod
-    def shard(self, indices: Indices) -> Task:
-        """Return a task whose training data are the examples at `indices`."""
+    def shards(self, num_partitions: int) -> list[Indices]:
+        """Return the example indices of each of `num_partitions` clients.
+
+        Raises
+        ------
+        ValueError
+            If there are no data for so many.
+        """
 
     @abstractmethod
     def held_out(self) -> Task:
         """Return a task that evaluates on what the server measures: held-out data."""
+
+    def check_client(self, partition_id: int, num_partitions: int) -> None:
+        """Raise `ValueError` for a client number out of range."""
+        if not 0 <= partition_id < num_partitions:
+            raise ValueError(f"client {partition_id} is not among 0 to {num_partitions - 1}")
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the initial model, the same for all clients."""
@@ -94,6 +89,42 @@ class ShippedTaskFn(ABC):
         x, buffers = layout.flatten(arrays)
         task.load_buffers(layout.split_buffers(buffers))
         return MetricRecord(dict(task.evaluate(x)))
+
+
+class PartitionedTaskFn(ShippedTaskFn):
+    """A shipped task whose data are in memory, shared out among the clients.
+
+    Parameters
+    ----------
+    labels : array, shape (N,)
+        Classes of the N training examples, by which they are shared out.
+    partition : str
+        A partition spec, such as `"iid"` or `"dirichlet:0.5"`.
+    seed : int
+        Fixes the shards and the initial model.
+    """
+
+    def __init__(self, labels: npt.NDArray[Any], partition: str, seed: int) -> None:
+        super().__init__(seed)
+        self._labels = labels
+        self._partition = parse_partition(partition)
+        self._shards: list[Indices] = []
+
+    def __call__(self, partition_id: int, num_partitions: int) -> Task:
+        """Return the task on the shard of client `partition_id` of `num_partitions`."""
+        self.check_client(partition_id, num_partitions)
+        return self.shard(self.shards(num_partitions)[partition_id])
+
+    def shards(self, num_partitions: int) -> list[Indices]:
+        """Return the example indices of each of `num_partitions` clients."""
+        with _SHARDING:
+            if len(self._shards) != num_partitions:
+                self._shards = shards(self._labels, self._partition, num_partitions, self._seed)
+            return self._shards
+
+    @abstractmethod
+    def shard(self, indices: Indices) -> Task:
+        """Return a task whose training data are the examples at `indices`."""
 
 
 def split_every_fifth(labels: npt.NDArray[Any]) -> tuple[Indices, Indices]:

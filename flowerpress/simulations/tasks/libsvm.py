@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord
 
 from flowerpress.clients.task import Batch, FlatVector, Task, draw_indices
 from flowerpress.simulations.tasks import options
-from flowerpress.simulations.tasks.base import ShippedTaskFn
+from flowerpress.simulations.tasks.base import PartitionedTaskFn
 from flowerpress.simulations.tasks.libsvm_file import read_libsvm
 from flowerpress.simulations.tasks.partition import Indices
 
@@ -103,7 +103,7 @@ class LogisticTask(Task):
         return float(largest / (4 * self.num_examples) + 2 * self._lam)
 
 
-class LibsvmTaskFn(ShippedTaskFn):
+class LibsvmTaskFn(PartitionedTaskFn):
     """Logistic regression on a LIBSVM file.
 
     What is measured is the training problem over all rows (`loss`, `gradient_norm_sq`), as in the

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flowerpress.clients.torch_data import require_torch
 from flowerpress.clients.torch_task import TorchTask
 from flowerpress.simulations.tasks import options
-from flowerpress.simulations.tasks.base import ShippedTaskFn, split_every_fifth
+from flowerpress.simulations.tasks.base import PartitionedTaskFn, split_every_fifth
 from flowerpress.simulations.tasks.partition import Indices
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def parse_mnist(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64
     return images.astype(np.uint8), labels.copy()
 
 
-class MnistTaskFn(ShippedTaskFn):
+class MnistTaskFn(PartitionedTaskFn):
     """A small network on 4,000 training images; 1,000 more are held out, 100 of each digit."""
 
     name = "mnist"
