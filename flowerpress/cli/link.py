@@ -97,7 +97,7 @@ def serve_command(
     from flowerpress.transport.serve import Service, run_id_of, write_result
 
     found = resolve(app)
-    config = server_config(found, parse_config(run_config), min_clients, out, resume=resume)
+    config = server_config(found, parse_config(run_config), min_clients, out)
     server_app = found.load("server")
     limits = Limits(clients=max_clients, message=int(1e6 * max_answer), grace=grace)
     log_to_stderr()
@@ -187,12 +187,8 @@ def resolve(name: str) -> App:
     return find_app(name)
 
 
-def server_config(
-    found: App, given: dict[str, Any], clients: int, out: Path, *, resume: bool
-) -> dict[str, Any]:
-    """Return the run config: the app's, with what was given, and for flowerpress's own app also
-    how many clients there are, and where checkpoints go.
-    """
+def server_config(found: App, given: dict[str, Any], clients: int, out: Path) -> dict[str, Any]:
+    """Return the run config; flowerpress's own app also hears of `clients` and `out`."""
     config: dict[str, Any] = {**found.run_config, **given}
     if found.server.startswith("flowerpress.simulations.flower_app"):
         defaults = {
@@ -234,5 +230,3 @@ def say(line: str) -> None:
     """Write one line to stderr."""
     sys.stderr.write(f"flowerpress: {line}\n")
     sys.stderr.flush()
-
-

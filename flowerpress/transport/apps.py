@@ -81,7 +81,7 @@ def find_app(name: str) -> App:
     try:
         module = import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is not None and name.split(".")[0] != error.name.split(".")[0]:
+        if error.name is not None and name.split(".", maxsplit=1)[0] != error.name.split(".")[0]:
             raise  # the module is there, and lacks a package
         raise ValueError(
             f"{name!r} is neither a shipped task, nor a directory with a Flower pyproject.toml, "

@@ -138,7 +138,7 @@ class LinkClient:
                 self.state = f"the server sent {wrong}"
                 log.warning("%s", self.state)
             except grpc.RpcError as error:
-                self.state = printable(str(getattr(error, "details", lambda: error)()))[:200]
+                self.state = _details(error)
                 log.debug("connection ended: %s", self.state)
             finally:
                 with self._lock:
@@ -265,6 +265,12 @@ class LinkClient:
         return (epoch, number) == (self._epoch, self._busy)
 
 
+def _details(error: grpc.RpcError) -> str:
+    """Return what gRPC says of a failed call."""
+    details = error.details() if isinstance(error, grpc.Call) else error
+    return printable(str(details))[:200]
+
+
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in ("flowerpress", "flwr"):
@@ -273,5 +279,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
-
-

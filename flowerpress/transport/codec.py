@@ -11,10 +11,10 @@ offset  content (little-endian)
 4+H     the buffers, whose lengths the header lists
 ======  =====================================================================================
 
-The header has ``type``, ``group`` and ``ttl`` as Flower's metadata, and in place of a content it may
-have ``error``: a code and a reason. ``records`` describes the content: arrays keep their type, shape and
-serialization as they are. Nothing is joined on the way out, nothing is copied twice on the way in:
-a model of 100 MB that goes to many clients is in memory once.
+The header has ``type``, ``group`` and ``ttl`` as Flower's metadata, and in place of a content it
+may have ``error``: a code and a reason. ``records`` describes the content: arrays keep their type,
+shape and serialization as they are. Nothing is joined on the way out, nothing is copied twice on
+the way in: a model of 100 MB that goes to many clients is in memory once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from typing import Any, IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from flwr.app import (
     Array,
@@ -108,7 +108,7 @@ def _describe(record: Any, buffers: list[bytes]) -> tuple[str, list[Any]]:
 
 
 def _plain(value: Any, buffers: list[bytes]) -> Any:
-    """Return a value as JSON has it: {"f": text} for a float that JSON lacks, {"b": 0} for bytes."""
+    """Return a value for JSON: {"f": text} for a float that it lacks, {"b": 0} for bytes."""
     if isinstance(value, list):
         return [_plain(item, buffers) for item in value]
     if isinstance(value, bytes):
@@ -122,9 +122,7 @@ def _plain(value: Any, buffers: list[bytes]) -> Any:
 # --- in -------------------------------------------------------------------------------------------
 
 
-def decode(
-    file: IO[bytes], size: int, *, data: bool = True
-) -> tuple[Head, RecordDict | None]:
+def decode(file: IO[bytes], size: int, *, data: bool = True) -> tuple[Head, RecordDict | None]:
     """Read what `encode` wrote; every length is checked before it is used.
 
     Parameters
@@ -149,7 +147,10 @@ def decode(
             return Head("", "", 0.0, Error(_whole(code), _text(reason))), None
         head = Head(_text(header["type"]), _text(header["group"]), float(header["ttl"]), None)
         buffers = iter([file.read(length) if data else b"" for length in sizes])
-        records = {_text(name): _record(*rest, buffers) for name, *rest in header["records"]}
+        records = {
+            _text(name): _record(kind, entries, buffers)
+            for name, kind, entries in header["records"]
+        }
         if next(buffers, None) is not None:
             raise CodecError("buffers that belong to no record")
         return head, RecordDict(records)
@@ -159,7 +160,7 @@ def decode(
         raise CodecError(f"the records cannot be read: {str(wrong)[:200]}") from None
 
 
-def _header(file: IO, size: int) -> tuple[dict[str, Any], list[int]]:
+def _header(file: IO[bytes], size: int) -> tuple[dict[str, Any], list[int]]:
     """Read the header, and take out the buffers' lengths, whose sum is what follows."""
     if size < _PREFIX.size:
         raise CodecError(f"a message of {size} bytes")
@@ -221,4 +222,3 @@ def _whole(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**53:
         raise CodecError(f"{value!r:.40} where a whole number is expected")
     return value
-

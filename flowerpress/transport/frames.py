@@ -82,9 +82,7 @@ def _classes() -> dict[str, Any]:
     frame = file.message_type.add(name="Frame")
     frame.oneof_decl.add(name="kind")
     for kind, number in KINDS.items():
-        field = frame.field.add(
-            name=kind, number=number, label=types.LABEL_OPTIONAL, oneof_index=0
-        )
+        field = frame.field.add(name=kind, number=number, label=types.LABEL_OPTIONAL, oneof_index=0)
         if kind == "chunk":
             field.type = types.TYPE_BYTES
         else:

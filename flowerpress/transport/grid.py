@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flowerpress.protocol import ensure_task_identity
-from flowerpress.transport.codec import CodecError, Head, decode, encode
+from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.hub import Hub
 from flowerpress.transport.peer import Question
 from flowerpress.transport.pipes import Incoming
@@ -31,11 +31,11 @@ class LargeMessage(Message):
     So the server's memory holds the answers that it is working on, and not all that have come.
     """
 
-    def __init__(self, metadata: Metadata, incoming: Incoming) -> None:
-        super().__init__(content=RecordDict(), metadata=metadata)
+    def __init__(self, asked: Message, incoming: Incoming) -> None:
+        super().__init__(RecordDict(), reply_to=asked)
         self.__dict__["_incoming"] = incoming
 
-    @property
+    @property  # type: ignore[misc]  (nothing sets it)
     def content(self) -> RecordDict:
         """The content of this message."""
         incoming: Incoming = self.__dict__["_incoming"]
@@ -117,7 +117,7 @@ class GrpcGrid(Grid):
             asked = self._asked.get(key)
         if asked is None:
             return
-        message = _answer(asked, key, answer)
+        message = _answer(asked, answer)
         with self._hub.changed:
             if self._asked.pop(key, None) is not None:
                 self._answers[key] = message
@@ -166,32 +166,16 @@ class GrpcGrid(Grid):
         return sum(c.sent for c in counters), sum(c.received for c in counters)
 
 
-def _answer(asked: Message, key: str, answer: Incoming | str) -> Message:
+def _answer(asked: Message, answer: Incoming | str) -> Message:
     """Return an answer as a Flower message; an error where there is none, or it is malformed."""
-    question = asked.metadata
-    metadata = Metadata(
-        run_id=question.run_id,
-        message_id="",
-        src_node_id=question.dst_node_id,
-        dst_node_id=SERVER,
-        reply_to_message_id=key,
-        group_id=question.group_id,
-        created_at=time.time(),
-        ttl=question.ttl,
-        message_type=question.message_type,
-    )
     if isinstance(answer, str):
-        return Message(error=Error(_UNAVAILABLE, answer), metadata=metadata)
+        return Message(Error(_UNAVAILABLE, answer), reply_to=asked)
     try:
-        head, content = _read(answer)
+        head, content = decode(answer.open(), answer.size, data=answer.in_memory)
     except CodecError as wrong:
-        return Message(error=Error(_MALFORMED, f"a malformed answer: {wrong}"), metadata=metadata)
-    if content is None:
-        return Message(error=head.error, metadata=metadata)
-    if answer.in_memory:
-        return Message(content=content, metadata=metadata)
-    return LargeMessage(metadata, answer)
-
-
-def _read(answer: Incoming) -> tuple[Head, RecordDict | None]:
-    return decode(answer.open(), answer.size, data=answer.in_memory)
+        return Message(Error(_MALFORMED, f"a malformed answer: {wrong}"), reply_to=asked)
+    if head.error is not None:
+        return Message(head.error, reply_to=asked)
+    if answer.in_memory and content is not None:
+        return Message(content, reply_to=asked)
+    return LargeMessage(asked, answer)

@@ -17,7 +17,7 @@ from flowerpress.transport.peer import Peer, Stream
 log = logging.getLogger("flowerpress")
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  (an answer more than an error)
     """A client may not log in. `retry` says whether it may be worth trying again later."""
 
     def __init__(self, reason: str, *, retry: bool = False) -> None:
@@ -82,7 +82,7 @@ class Hub:
         if hello.protocol != PROTOCOL:
             raise Refused(f"protocol {hello.protocol}, this server speaks {PROTOCOL}")
         if proven is not None and hello.client != proven:
-            raise Refused(f"the certificate is client {proven}'s, the hello client {hello.client}'s")
+            raise Refused(f"client {proven}'s certificate, and client {hello.client}'s hello")
         if hello.client >= 2**31:
             raise Refused(f"client {hello.client}: ids are below 2**31")
         config = json_object(hello.node_config, "node_config")
@@ -159,5 +159,3 @@ class Hub:
         for peer in list(self.peers.values()):
             peer.give_up(reason or "the run has ended")
             peer.goodbye(make("goodbye", done=done, reason=reason))
-
-

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message, Metadata, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.protocol import ensure_task_identity
@@ -23,7 +22,7 @@ from flowerpress.transport.frames import json_object
 from flowerpress.transport.pipes import Incoming
 
 log = logging.getLogger("flowerpress")
-_RAISED, _SERVER = 2, 1  # Flower's code for a ClientApp that raised; the server's node id
+_RAISED = 2  # Flower's code for a ClientApp that raised
 
 
 class Node:
@@ -52,24 +51,13 @@ class Node:
     def answer(self, welcome: Any, question: Incoming) -> list[bytes]:
         """Return the answer to a question, as the link sends it."""
         ensure_task_identity(int(welcome.run_id))
-        metadata = {
-            "run_id": int(welcome.run_id),
-            "message_id": str(question.id),
-            "src_node_id": _SERVER,
-            "dst_node_id": int(welcome.node_id),
-            "reply_to_message_id": "",
-            "created_at": time.time(),
-        }
+        node = int(welcome.node_id)
         try:
             head, content = decode(question.open(), question.size)
-            about = {"group_id": head.group, "ttl": head.ttl, "message_type": head.kind}
-            message = Message(
-                content=content or RecordDict(), metadata=Metadata(**metadata, **about)
-            )
+            given = content or RecordDict()
+            message = Message(given, node, head.kind, ttl=head.ttl, group_id=head.group)
         except (CodecError, ValueError) as error:
-            about = {"group_id": "", "ttl": 60.0, "message_type": "query"}
-            message = Message(content=RecordDict(), metadata=Metadata(**metadata, **about))
-            return encode(_error(message, error))
+            return encode(_error(Message(RecordDict(), node, "query"), error))
         try:
             return encode(self._app(message, self._enter(welcome)))
         except Exception as error:  # as Flower does: the server sees an error reply

@@ -6,8 +6,10 @@ Both may stop anywhere and go on from there: that is how a message survives a co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from tempfile import SpooledTemporaryFile
+from io import BytesIO
+from tempfile import TemporaryFile
 from typing import IO
+from weakref import finalize
 
 from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
 
@@ -82,7 +84,8 @@ class Incoming:
 
     def __init__(self, id: int, size: int) -> None:  # noqa: A002  (as in link.proto)
         self.id, self.size, self.received = id, size, 0
-        self._file: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  (closed when let go)
+        self._file: IO[bytes] = BytesIO() if self.in_memory else TemporaryFile()  # noqa: SIM115  (closed when let go)
+        finalize(self, self._file.close)
 
     @property
     def in_memory(self) -> bool:

@@ -92,7 +92,7 @@ class Service:
         hub = self.hub
         with hub.changed:
             hub.changed.wait_for(
-                lambda: sum(peer.connected for peer in hub.peers.values()) >= self._clients
+                lambda: sum(peer.connected for peer in hub.peers.values()) >= self.clients
             )
 
     def report(self) -> dict[str, Any]:

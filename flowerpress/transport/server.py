@@ -113,36 +113,43 @@ class LinkServer:
     def _read(self, requests: Iterator[bytes], stream: Stream, identity: Identity) -> None:
         """Take what a client sends, until its connection ends or it says what it may not."""
         peer: Peer | None = None
+        who = identity.address
         try:
-            for frame in requests:
-                if peer is None:
-                    hello = parse(frame)
-                    if isinstance(hello, bytes) or kind_of(hello) != "hello":
-                        raise FrameError("the first frame is no hello")
-                    peer = self._hub.admit(stream, hello, identity.client)
-                else:
-                    peer.counters.received += len(frame)
-                    message = parse(frame)
-                    if not isinstance(message, bytes) and kind_of(message) == "goodbye":
-                        break
-                    peer.receive(stream, message)
+            peer = self._login(next(requests), stream, identity)
+            who = f"client {peer.client}"
+            self._serve(requests, stream, peer)
         except (FrameError, Refused) as wrong:
             self._hub.refusals += 1
-            if peer is not None:
-                peer.counters.malformed += 1
-            who = identity.address if peer is None else f"client {peer.client}"
             log.warning("%s: refused: %s", who, printable(str(wrong)))
             retry = isinstance(wrong, Refused) and wrong.retry
             stream.end(make("goodbye", reason=str(wrong)[:300], retry=retry))
-        except grpc.RpcError:  # the connection broke
-            pass
-        except Exception as error:
-            if not stream.ended.is_set():  # gRPC raises a bare Exception where a stream is cut
-                log.debug("%s: connection ended: %r", identity.address, error)
+        except (grpc.RpcError, StopIteration):
+            pass  # the connection broke, or was closed
+        except Exception:
+            # gRPC raises a bare Exception where a stream is cut while it is read.
+            log.debug("%s: the connection ended", who, exc_info=True)
         finally:
             stream.end()
             if peer is not None:
                 self._hub.leave(peer, stream)
+
+    def _login(self, frame: bytes, stream: Stream, identity: Identity) -> Peer:
+        hello = parse(frame)
+        if isinstance(hello, bytes) or kind_of(hello) != "hello":
+            raise FrameError("the first frame is no hello")
+        return self._hub.admit(stream, hello, identity.client)
+
+    def _serve(self, requests: Iterator[bytes], stream: Stream, peer: Peer) -> None:
+        for frame in requests:
+            peer.counters.received += len(frame)
+            try:
+                message = parse(frame)
+                if not isinstance(message, bytes) and kind_of(message) == "goodbye":
+                    return
+                peer.receive(stream, message)
+            except FrameError:
+                peer.counters.malformed += 1
+                raise
 
 
 def _identity(context: Any, *, secure: bool) -> Identity:

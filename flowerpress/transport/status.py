@@ -143,7 +143,7 @@ def server_gauges(service: Service) -> dict[str, tuple[str, float]]:
         "exchange_seconds": ("Duration of the last exchange", last),
         "sent_bytes": ("Bytes of frames sent", down),
         "received_bytes": ("Bytes of frames received", up),
-        "late_answers": ("Answers that came too late or twice", sum(p.counters.late for p in peers)),
+        "late_answers": ("Answers too late or twice", sum(p.counters.late for p in peers)),
         "refused": ("Connections ended for what they sent", hub.refusals),
     }
 
