@@ -166,11 +166,8 @@ class LinkClient:
 
     def _watch(self, stream: Stream) -> None:
         """End a connection on which nothing comes."""
-        while True:
-            beat = self._welcome.heartbeat if self._welcome is not None else _HEARTBEAT
-            if stream.ended.wait(beat):
-                return
-            if time.monotonic() - stream.last_heard > 3 * beat:
+        while not stream.ended.wait(stream.heartbeat / 4):
+            if time.monotonic() - stream.last_heard > 3 * stream.heartbeat:
                 log.warning("no sign of life from %s", self._server)
                 stream.hang_up()
                 return

@@ -35,7 +35,8 @@ class LargeMessage(Message):
         super().__init__(RecordDict(), reply_to=asked)
         self.__dict__["_incoming"] = incoming
 
-    @property  # type: ignore[misc]  (nothing sets it)
+    # Nothing sets it.
+    @property  # type: ignore[misc]
     def content(self) -> RecordDict:
         """The content of this message."""
         incoming: Incoming = self.__dict__["_incoming"]
