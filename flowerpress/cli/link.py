@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -91,6 +92,8 @@ def serve_command(
     ] = 30,
 ) -> None:
     """Run the server of an app."""
+    # Set but empty, gRPC logs failed handshakes, and does not complain of its log level.
+    os.environ.setdefault("GRPC_VERBOSITY", "")
     from flowerpress.transport import status
     from flowerpress.transport.apps import parse_config
     from flowerpress.transport.limits import Limits

@@ -16,6 +16,7 @@ import grpc
 
 from flowerpress.protocol import printable
 from flowerpress.transport.frames import (
+    BEAT,
     MAX_FRAME,
     METHOD,
     PROTOCOL,
@@ -201,6 +202,7 @@ class LinkClient:
                 self._epoch, self._partial, self._busy, self._answer = welcome.epoch, None, 0, None
             self._welcome, self._stream = welcome, stream
             stream.heartbeat = welcome.heartbeat
+            stream.write(BEAT)  # which ends the wait of the heartbeat before
             self.state, self.logins = "connected", self.logins + 1
             answer = self._answer
             if answer is not None and answer.id == welcome.open:

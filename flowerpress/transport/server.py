@@ -106,7 +106,7 @@ class LinkServer:
         )
         reader.start()
         if not stream.admitted.wait(self._hub.limits.hello):
-            log.warning("%s: refused: no hello", identity.address)
+            log.warning("%s: refused: no hello came", identity.address)
             stream.end(make("goodbye", reason="no hello came", retry=True))
         yield from stream.frames()
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -44,7 +44,8 @@ def start_client(port: int, app: ClientApp, i: int, **config: Any) -> tuple[Link
 
 def start_server(main: Callable[[Grid, Context], Any], clients: int, **options: Any) -> Any:
     """Start a server; returns it, and the future of its report."""
-    service = Service("127.0.0.1:0", None, clients, **{"limits": QUICK, **options})
+    certs = options.pop("certs", None)
+    service = Service("127.0.0.1:0", certs, clients, **{"limits": QUICK, **options})
     app = ServerApp()
     app.main()(main)
     return service, run_in_thread(lambda: service.run(app))
@@ -74,8 +75,6 @@ def connected(app: ClientApp, clients: int, **options: Any) -> Any:
 
 def echo_app() -> ClientApp:
     """Return a ClientApp that answers with what it was sent."""
-    from flwr.app import Message
-
     app = ClientApp()
 
     @app.train()
@@ -85,6 +84,7 @@ def echo_app() -> ClientApp:
     return app
 
 
-def empty() -> RecordDict:
-    """Return a content without records."""
-    return RecordDict()
+def ask_all(grid: Grid, nodes: tuple[int, ...], timeout: float) -> dict[int, Message]:
+    """Send each of these nodes an empty message; returns what they answer."""
+    sent = [Message(RecordDict(), node, "train", group_id="g") for node in nodes]
+    return {r.metadata.src_node_id: r for r in grid.send_and_receive(sent, timeout=timeout)}

@@ -17,7 +17,7 @@ from flowerpress.strategies import make_strategy
 from flowerpress.transport import Limits
 from flowerpress.transport.client import Farewell
 
-from .linked import QUICK, connected, echo_app, empty, start_client, start_server
+from .linked import QUICK, ask_all, connected, echo_app, start_client, start_server
 from .proxy import Proxy
 
 D = 300
@@ -127,16 +127,10 @@ def sleepy(seconds: dict[int, list[float]]) -> ClientApp:
     return app
 
 
-def ask(grid: Grid, nodes: tuple[int, ...], timeout: float) -> dict[int, Message]:
-    sent = [Message(empty(), node, "train", group_id="g") for node in nodes]
-    replies = grid.send_and_receive(sent, timeout=timeout)
-    return {reply.metadata.src_node_id: reply for reply in replies}
-
-
 def test_a_straggler_is_absent_and_its_late_answer_is_dropped() -> None:
     with connected(sleepy({1: [1.0]}), 2) as (service, grid, _):
-        assert set(ask(grid, (2, 3), 0.4)) == {2}
-        assert set(ask(grid, (2, 3), 10)) == {2, 3}
+        assert set(ask_all(grid, (2, 3), 0.4)) == {2}
+        assert set(ask_all(grid, (2, 3), 10)) == {2, 3}
         assert grid.exchanges[0]["late"] == 1
     assert service.hub.peers[1].counters.malformed == 0
 
@@ -149,20 +143,20 @@ def test_an_app_that_raises_is_an_error() -> None:
         raise KeyError("no such thing")
 
     with connected(app, 1) as (_, grid, _):
-        reply = ask(grid, (2,), 10)[2]
+        reply = ask_all(grid, (2,), 10)[2]
         assert reply.has_error()
         assert "no such thing" in str(reply.error.reason)
-        assert ask(grid, (17,), 10)[17].has_error()  # a node that never was
+        assert ask_all(grid, (17,), 10)[17].has_error()  # a node that never was
 
 
 def test_who_stays_away_is_given_up() -> None:
     limits = Limits(heartbeat=0.2, grace=0.5)
     with connected(sleepy({0: [0.0, 3.0]}), 1, limits=limits) as (service, grid, clients):
-        ask(grid, (2,), 10)
+        ask_all(grid, (2,), 10)
         clients[0]._stream.hang_up()  # and it may not come back
         service.hub.peers[0].logins.take = lambda: False
         start = time.monotonic()
-        reply = ask(grid, (2,), 30)[2]
+        reply = ask_all(grid, (2,), 30)[2]
         assert reply.has_error()
         assert "client 0 is away" in str(reply.error.reason)
         assert time.monotonic() - start < 5
@@ -171,7 +165,7 @@ def test_who_stays_away_is_given_up() -> None:
         end = time.monotonic() + 10
         while not list(grid.get_node_ids()) and time.monotonic() < end:
             time.sleep(0.05)
-        assert not ask(grid, (2,), 30)[2].has_error()
+        assert not ask_all(grid, (2,), 30)[2].has_error()
 
 
 def test_silence_ends_a_connection() -> None:
@@ -179,9 +173,9 @@ def test_silence_ends_a_connection() -> None:
     got: list[dict[int, Message]] = []
 
     def main(grid: Grid, context: Context) -> None:
-        ask(grid, (2,), 10)
+        ask_all(grid, (2,), 10)
         proxy.swallow()
-        got.append(ask(grid, (2,), 30))
+        got.append(ask_all(grid, (2,), 30))
 
     service, report = start_server(main, 1, limits=Limits(heartbeat=0.2, grace=10))
     with Proxy(service.port) as proxy:
@@ -208,7 +202,7 @@ def test_a_server_that_was_killed_is_found_again() -> None:
 
     second = Service(f"127.0.0.1:{port}", None, 1, limits=QUICK)
     app = ServerApp()
-    app.main()(lambda grid, context: got.append(ask(grid, (2,), 20)))
+    app.main()(lambda grid, context: got.append(ask_all(grid, (2,), 20)))
     second.run(app)
     assert farewell.result(20) == Farewell(True, "")
     assert client.logins == 2

@@ -1,0 +1,271 @@
+"""Who may not log in, and what a client may not send: refused with a line in the log, and no harm."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from flowerpress.transport import Limits
+from flowerpress.transport.certs import make_certs, read_certs
+from flowerpress.transport.frames import METHOD, chunk, make, parse
+from flowerpress.transport.join import make_client
+
+from .linked import QUICK, ask_all, connected, echo_app, run_in_thread, start_server
+
+HELLO = make("hello", protocol=1, client=7)
+
+
+class Raw:
+    """A connection that sends what it is told, and keeps what it hears."""
+
+    def __init__(self, port: int, *frames: bytes, certs: Any = None) -> None:
+        self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        if certs is None:
+            self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        else:
+            ca, cert, key = certs
+            credentials = grpc.ssl_channel_credentials(ca, key, cert)
+            self._channel = grpc.secure_channel(f"localhost:{port}", credentials)
+        self.call = self._channel.stream_stream(METHOD)(iter(self._out.get, None))
+        self.send(*frames)
+
+    def send(self, *frames: bytes) -> None:
+        for frame in frames:
+            self._out.put(frame)
+
+    def heard(self) -> list[Any]:
+        """Return all that is heard until the end of the connection."""
+        found = []
+        try:
+            for frame in self.call:
+                found.append(parse(frame))
+        except grpc.RpcError as error:
+            found.append(error.code())
+        return found
+
+    def close(self) -> None:
+        self._out.put(None)
+        self.call.cancel()
+        self._channel.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    """One server with one honest client, which all of these tests have to leave alone."""
+    limits = Limits(clients=4, message=2**22, hello=0.5, heartbeat=0.5, grace=0.5, logins=6e4)
+    with connected(echo_app(), 1, limits=limits) as (service, grid, _):
+        yield service, grid
+
+
+def served(grid: Any) -> bool:
+    return not ask_all(grid, (2,), 10)[2].has_error()
+
+
+def test_the_honest_client_is_served(server: Any) -> None:
+    assert served(server[1])
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([b""], "cannot be read|no known kind"),
+        ([b"\xff" * 100], "cannot be read"),
+        ([chunk(b"hello")], "the first frame is no hello"),
+        ([make("begin", id=1, size=5)], "the first frame is no hello"),
+        ([make("hello", protocol=99, client=7)], "protocol 99"),
+        ([make("hello", protocol=1, client=2**40)], "ids are below"),
+        ([make("hello", protocol=1, client=7, node_config="[1]")], "no JSON object"),
+        ([HELLO, HELLO], "a hello in mid-stream"),
+        ([HELLO, chunk(b"x")], "belong to no answer"),
+        ([HELLO, make("begin", id=5, size=2**30)], "an answer of"),
+        ([HELLO, b"\xff\xff"], "cannot be read"),
+        ([make("hello", protocol=1, client=0)], "client 0 is logged in already"),
+        ([], "no hello came"),
+    ],
+    ids=range(13),
+)
+def test_what_may_not_be_said_ends_the_connection(
+    server: Any, frames: list[bytes], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, grid = server
+    caplog.set_level(logging.WARNING, "flowerpress")
+    raw = Raw(service.port, *frames)
+    last = raw.heard()[-1]
+    raw.close()
+    assert re.search(reason, last.reason)
+    assert any(re.search(reason, record.getMessage()) for record in caplog.records)
+    assert served(grid)
+
+
+def test_a_frame_that_is_too_long_ends_the_connection(server: Any) -> None:
+    service, grid = server
+    raw = Raw(service.port, HELLO, bytes(8 * 2**20))
+    assert raw.heard()[-1] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    raw.close()
+    assert served(grid)
+
+
+def test_no_more_clients_than_may_be(server: Any) -> None:
+    service, grid = server
+    raws = [Raw(service.port, make("hello", protocol=1, client=i)) for i in range(20, 30)]
+    time.sleep(1)
+    assert len(service.hub.peers) <= 4
+    for raw in raws:
+        raw.close()
+    assert served(grid)
+
+
+def test_who_logs_in_too_often_waits() -> None:
+    with connected(echo_app(), 1, limits=QUICK) as (service, grid, _):
+        last = []
+        for _ in range(25):
+            raw = Raw(service.port, HELLO)
+            first = parse(next(raw.call))
+            last.append(first)
+            raw.close()
+            time.sleep(0.02)
+        assert any("too often" in getattr(frame, "reason", "") for frame in last)
+        assert served(grid)
+
+
+def resident() -> int:
+    """Return this process's resident memory in bytes."""
+    fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    return int(fields[1]) * 4096
+
+
+def test_ten_thousand_hostile_frames_leave_nothing_behind(server: Any) -> None:
+    service, grid = server
+    rng = np.random.default_rng(0)
+
+    def attack(count: int) -> None:
+        for i in range(count):
+            kind = i % 4
+            if kind == 0:
+                junk = rng.bytes(int(rng.integers(1, 2000)))
+            elif kind == 1:
+                good = bytearray(make("begin", id=1, size=50, data=b"x" * 50))
+                good[int(rng.integers(len(good)))] ^= 1 << int(rng.integers(8))
+                junk = bytes(good)
+            elif kind == 2:
+                junk = chunk(rng.bytes(1000))
+            else:
+                junk = make("begin", id=int(rng.integers(2**40)), size=2**22, data=b"x")
+            burst = [HELLO] + 10 * [junk]
+            raw = Raw(service.port, *burst)
+            if kind in (0, 2):
+                raw.heard()
+            else:  # some of these are no more than late
+                next(raw.call)
+                time.sleep(0.001)
+            raw.close()
+
+    attack(200)  # caches, pools, threads
+    before = resident()
+    attack(1000)  # ten frames each
+    assert resident() - before < 30e6  # allocators keep some; a leaked stream each would be more
+    assert served(grid)
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The certificates of our CA, and those of another one."""
+    ours, theirs = (tmp_path_factory.mktemp(name) for name in ("ours", "theirs"))
+    make_certs(ours, 2)
+    make_certs(theirs, 2)
+    return ours, theirs
+
+
+def test_identity_is_the_certificates(folders: tuple[Path, Path]) -> None:
+    """A client with a certificate serves; it cannot log in as another, nor without one."""
+    ours, theirs = folders
+    service, report = start_server(
+        lambda grid, context: time.sleep(2), 1, certs=read_certs(ours, "server")
+    )
+    target = f"localhost:{service.port}"
+    honest = make_client(echo_app(), target, read_certs(ours, "client-0"), 0, node_config=LIVE)
+    farewell = run_in_thread(honest.run)
+    other = Raw(
+        service.port, make("hello", protocol=1, client=0), certs=read_certs(ours, "client-1")
+    )
+    assert "client 1's certificate" in other.heard()[-1].reason
+    for certs in (
+        read_certs(theirs, "client-0"),
+        (read_certs(ours, "client-0")[0], None, None),
+    ):
+        wrong = Raw(service.port, make("hello", protocol=1, client=0), certs=certs)
+        assert wrong.heard() == [grpc.StatusCode.UNAVAILABLE]
+    plain = Raw(service.port, make("hello", protocol=1, client=0))
+    assert plain.heard() == [grpc.StatusCode.UNAVAILABLE]
+    server_as_client = Raw(service.port, HELLO, certs=read_certs(ours, "server"))
+    assert not any(getattr(frame, "node_id", 0) for frame in server_as_client.heard())
+    counters = report.result(30)["clients"]
+    assert set(counters) == {"0"}
+    assert counters["0"]["logins"] == 1
+    assert farewell.result(30).done
+
+
+LIVE = {"state-store": "live"}
+
+
+def test_a_second_login_of_a_proven_client_ends_the_first(folders: tuple[Path, Path]) -> None:
+    ours, _ = folders
+    service, report = start_server(
+        lambda grid, context: time.sleep(2), 1, certs=read_certs(ours, "server")
+    )
+    target = f"localhost:{service.port}"
+    clients = []
+    for _ in range(2):
+        client = make_client(echo_app(), target, read_certs(ours, "client-0"), 0, node_config=LIVE)
+        clients.append(run_in_thread(client.run))
+        time.sleep(0.7)
+    done, reason = clients[0].result(30)
+    assert not done
+    assert "logged in again" in reason
+    report.result(30)
+    assert clients[1].result(30).done
+
+
+def test_failed_handshakes_leave_a_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """GRPC's own log, on stderr, says who was refused and why."""
+    ours, theirs = folders
+    log = tmp_path / "stderr"
+    options = ["--bind", "127.0.0.1:0", "--min-clients", "1", "--out", str(tmp_path / "out")]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flowerpress", "serve", "digits", "--certs", str(ours), *options],
+            stderr=stderr,
+        )
+    end = time.monotonic() + 30  # a loaded machine takes some seconds to start it
+    while not (found := re.search(r"listening on port (\d+)", log.read_text(encoding="utf-8"))):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    port = int(found[1])
+    ca = read_certs(ours, "client-0")[0]
+    raws = [
+        Raw(port, HELLO, certs=(ca, None, None)),
+        Raw(port, HELLO, certs=(ca, *read_certs(theirs, "client-0")[1:])),
+    ]
+    for raw in raws:
+        assert raw.heard() == [grpc.StatusCode.UNAVAILABLE]
+        raw.close()
+    wanted = {"PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED"}
+    while missing := {word for word in wanted if word not in log.read_text(encoding="utf-8")}:
+        assert time.monotonic() < end, missing
+        time.sleep(0.1)
+    process.kill()
+    process.wait(20)
