@@ -178,8 +178,7 @@ class LinkClient:
     def _receive(self, stream: Stream, frame: Any) -> Farewell | None:
         """Take a frame; returns how the run ended, if it says so."""
         stream.last_heard = time.monotonic()
-        kind = "chunk" if isinstance(frame, bytes) else kind_of(frame)
-        if kind == "chunk":
+        if (kind := kind_of(frame)) == "chunk":
             if self._partial is not None:
                 self._take(frame)
         elif kind == "begin":
@@ -218,13 +217,13 @@ class LinkClient:
                 return
             partial = self._partial
             if frame.offset == 0:
-                partial = Incoming(frame.id, frame.size)
+                partial = Incoming(frame.id, frame.size, in_memory=frame.size)
             elif partial is None or (frame.id, frame.offset) != (partial.id, partial.received):
                 raise FrameError(f"a message that goes on from byte {frame.offset}")
             self._partial = partial
         self._take(frame.data)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         partial = self._partial
         if partial is not None and partial.add(data):
             with self._lock:

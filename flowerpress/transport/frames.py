@@ -7,7 +7,7 @@ Chunks are most of the bytes. They skip protobuf: a tag and a length are put bef
 >>> frame = make("begin", id=7, size=3)
 >>> frame.hex(), parse(frame).id
 ('1a0408071003', 7)
->>> parse(chunk(b"abc"))
+>>> bytes(parse(chunk(b"abc")))
 b'abc'
 """
 
@@ -120,7 +120,7 @@ def chunk(data: bytes | memoryview) -> bytes:
 
 
 def parse(frame: bytes) -> Any:
-    """Return the message in a frame: for a chunk its bytes, otherwise an instance of `CLASSES`.
+    """Return the message in a frame: for a chunk a view of it, otherwise one of `CLASSES`.
 
     Raises
     ------
@@ -141,22 +141,26 @@ def parse(frame: bytes) -> Any:
     kind = message.WhichOneof("kind")
     if kind is None:
         raise FrameError(f"a frame of {len(frame)} bytes of no known kind")
-    return getattr(message, kind)
+    found = getattr(message, kind)
+    return memoryview(found) if kind == "chunk" else found
 
 
-def _chunk_of(frame: bytes) -> bytes | None:
+def _chunk_of(frame: bytes) -> memoryview | None:
     """Return the data of a frame that is one chunk and nothing else, None for any other."""
     length = shift = 0
     for end in range(1, min(len(frame), 6)):
         length |= (frame[end] & 0x7F) << shift
         shift += 7
         if frame[end] < 0x80:
-            return frame[end + 1 :] if length == len(frame) - end - 1 <= CHUNK else None
+            whole = length == len(frame) - end - 1 <= CHUNK
+            return memoryview(frame)[end + 1 :] if whole else None
     return None
 
 
-def kind_of(message: Message) -> str:
-    """Return the kind of a parsed message that is no chunk."""
+def kind_of(message: Message | memoryview) -> str:
+    """Return the kind of what was parsed."""
+    if isinstance(message, memoryview):
+        return "chunk"
     return str(message.DESCRIPTOR.name).lower()
 
 

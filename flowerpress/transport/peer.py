@@ -240,9 +240,9 @@ class Peer:
             if stream is not self._stream:
                 return
             stream.last_heard = time.monotonic()
-            if isinstance(frame, bytes):
+            if (kind := kind_of(frame)) == "chunk":
                 done = self._chunk(frame)
-            elif (kind := kind_of(frame)) == "begin":
+            elif kind == "begin":
                 done = self._begin(frame)
             elif kind in ("beat", "cancel"):
                 self._unsolicited()
@@ -273,7 +273,7 @@ class Peer:
             raise FrameError(f"an answer that goes on from byte {frame.offset}")
         return self._chunk(frame.data)
 
-    def _chunk(self, data: bytes) -> tuple[Question, Incoming] | None:
+    def _chunk(self, data: bytes | memoryview) -> tuple[Question, Incoming] | None:
         if self._answer is None or self._open is None:
             if len(data) > self._unwanted:
                 raise FrameError(f"{len(data)} bytes that belong to no answer")

@@ -74,6 +74,8 @@ class Incoming:
     ----------
     id, size : int
         Number of the question that it is, or answers, and its length.
+    in_memory : int
+        The longest message that is kept in memory, in bytes.
 
     Examples
     --------
@@ -82,17 +84,19 @@ class Incoming:
     (False, True, b'abcde')
     """
 
-    def __init__(self, id: int, size: int) -> None:  # noqa: A002  (as in link.proto)
+    def __init__(
+        self,
+        id: int,  # noqa: A002  (as in link.proto)
+        size: int,
+        *,
+        in_memory: int = IN_MEMORY,
+    ) -> None:
         self.id, self.size, self.received = id, size, 0
+        self.in_memory = size <= in_memory
         self._file: IO[bytes] = BytesIO() if self.in_memory else TemporaryFile()  # noqa: SIM115  (closed when let go)
         finalize(self, self._file.close)
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether it is short enough to be kept there."""
-        return self.size <= IN_MEMORY
-
-    def add(self, data: bytes) -> bool:
+    def add(self, data: bytes | memoryview) -> bool:
         """Take the next bytes; returns whether the message is whole now.
 
         Raises

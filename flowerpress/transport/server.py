@@ -135,7 +135,7 @@ class LinkServer:
 
     def _login(self, frame: bytes, stream: Stream, identity: Identity) -> Peer:
         hello = parse(frame)
-        if isinstance(hello, bytes) or kind_of(hello) != "hello":
+        if kind_of(hello) != "hello":
             raise FrameError("the first frame is no hello")
         return self._hub.admit(stream, hello, identity.client)
 
@@ -144,7 +144,7 @@ class LinkServer:
             peer.counters.received += len(frame)
             try:
                 message = parse(frame)
-                if not isinstance(message, bytes) and kind_of(message) == "goodbye":
+                if kind_of(message) == "goodbye":
                     return
                 peer.receive(stream, message)
             except FrameError:

@@ -56,7 +56,7 @@ def new_peer(**limits: Any) -> Peer:
 
 
 def kinds(frames: list[Any]) -> list[str]:
-    return ["chunk" if isinstance(frame, bytes) else kind_of(frame) for frame in frames]
+    return [kind_of(frame) for frame in frames]
 
 
 def test_one_question_at_a_time() -> None:
