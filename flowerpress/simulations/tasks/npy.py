@@ -120,8 +120,8 @@ class NpyTaskFn(ShippedTaskFn):
             classes = _checked_classes(targets, classes, grow=self._classes is None)
         if dim is None or classes is None:
             raise ValueError(
-                "task 'npy': the server has no data to tell the model's size from: give dim (numbers "
-                "in an example) and classes, such as dim=784 and classes=10"
+                "task 'npy': the server has no data to tell the model's size from: give dim "
+                "(numbers in an example) and classes, such as dim=784 and classes=10"
             )
         nothing = np.empty((0, dim), np.float32), np.empty(0, np.int64)
         return NetworkTask(
