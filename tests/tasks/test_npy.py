@@ -123,7 +123,7 @@ def test_a_server_without_data_needs_only_the_sizes(folder):
     client = make_task_fn("npy", path=folder, dim=5, classes=3, hidden=6)(0, 4)
     assert Layout.of(arrays) == Layout.of(client.initial_arrays())
     assert dict(server.evaluate_fn(1, arrays)) == {}
-    with pytest.raises(ValueError, match=r"needs dim=.* and classes="):
+    with pytest.raises(ValueError, match=r"the server has no data .*give dim .* and classes"):
         make_task_fn("npy", dim=5).initial_arrays()
 
 
@@ -233,6 +233,9 @@ def test_folders_that_are_not_there_are_named(tmp_path, folder):
         make_task_fn("npy", path=folder)(2, 2)
     with pytest.raises(ValueError, match=r"all 3 clients would read the one folder .*\{client\}"):
         make_task_fn("npy", path=folder).shards(3)
+    write(tmp_path / "0")
+    with pytest.raises(ValueError, match="the server has no data"):
+        make_task_fn("npy", path=tmp_path / "{client}").shards(1)
 
 
 def test_a_model_of_another_layout_is_refused(folder):

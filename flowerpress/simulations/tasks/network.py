@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -107,17 +108,17 @@ class NetworkTask(Task):
 
     def gradient(self, x: FlatVector, batch: Batch) -> tuple[float, FlatVector]:
         """Return the mean cross-entropy on the examples `batch` and its gradient."""
-        indices = np.arange(self.num_examples) if batch is None else batch
+        total = self.num_examples if batch is None else len(batch)
         gradient, loss = np.zeros_like(x), 0.0
         parts, sums = self._parts(x), self._parts(gradient)
-        for inputs, targets in self._chunks(self._train, indices):
+        for inputs, targets in self._chunks(self._train, total, batch):
             layers, log_probabilities = _forward(parts, inputs)
             count = np.arange(len(targets))
-            loss -= float(log_probabilities[count, targets].mean()) * (len(targets) / len(indices))
+            loss -= float(log_probabilities[count, targets].mean()) * (len(targets) / total)
             # d loss / d logits = (softmax - one-hot) / m
             residual = np.exp(log_probabilities)
             residual[count, targets] -= 1
-            residual /= np.float32(len(indices))
+            residual /= np.float32(total)
             _backward(parts, sums, layers, residual)
         return loss, gradient
 
@@ -127,7 +128,7 @@ class NetworkTask(Task):
         if not total:
             return {}
         parts, loss, hits = self._parts(x), 0.0, 0
-        for inputs, targets in self._chunks(self._test, np.arange(total)):
+        for inputs, targets in self._chunks(self._test, total):
             log_probabilities = _forward(parts, inputs)[1]
             picked = log_probabilities[np.arange(len(targets)), targets]
             loss -= float(picked.mean()) * (len(targets) / total)
@@ -135,11 +136,13 @@ class NetworkTask(Task):
         return {"loss": loss, "accuracy": hits / total}
 
     def _chunks(
-        self, examples: Examples, indices: npt.NDArray[np.int64]
+        self, examples: Examples, total: int, indices: npt.NDArray[np.int64] | None = None
     ) -> Iterator[tuple[Matrix, npt.NDArray[np.int64]]]:
         """Yield inputs and targets, bounding what one pass over many examples holds."""
-        for start in range(0, len(indices), self._chunk):
-            part = indices[start : start + self._chunk]
+        for start in range(0, total, self._chunk):
+            part: Any = slice(start, start + self._chunk)
+            if indices is not None:
+                part = indices[part]
             yield (
                 np.asarray(examples.inputs[part], np.float32),
                 np.asarray(examples.targets[part], np.int64),
@@ -149,7 +152,7 @@ class NetworkTask(Task):
         """Return views of a flat vector: weight and bias, of each layer in turn."""
         parts, start = [], 0
         for shape in self._shapes.values():
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             parts.append(x[start : start + size].reshape(shape))
             start += size
         return parts

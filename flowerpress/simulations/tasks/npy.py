@@ -96,6 +96,7 @@ class NpyTaskFn(ShippedTaskFn):
                 f"all {num_partitions} clients would read the one folder {self._path}: write "
                 f"{CLIENT} in path where it has the client's number"
             )
+        self.held_out()  # whether the server knows the model
         sizes = [self(i, num_partitions).num_examples for i in range(num_partitions)]
         return [np.arange(size) for size in sizes]
 
@@ -119,8 +120,8 @@ class NpyTaskFn(ShippedTaskFn):
             classes = _checked_classes(targets, classes, grow=self._classes is None)
         if dim is None or classes is None:
             raise ValueError(
-                "task 'npy' needs dim=NUMBERS_IN_AN_EXAMPLE and classes=NUMBER where there are no "
-                "data: --run-config 'dim=784 classes=10'"
+                "task 'npy': the server has no data to tell the model's size from: give dim "
+                "(numbers in an example) and classes, such as dim=784 and classes=10"
             )
         nothing = np.empty((0, dim), np.float32), np.empty(0, np.int64)
         return NetworkTask(
