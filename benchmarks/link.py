@@ -39,7 +39,9 @@ def command(*words: object) -> list[str]:
 
 
 @contextmanager
-def server(folder: Path, app: Path, clients: int, config: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def server(
+    folder: Path, app: Path, clients: int, config: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start `flowerpress serve`; yields its process and port."""
     log = folder / "serve.log"
     words = ["serve", app, "--insecure", "--bind", "127.0.0.1:0", "--min-clients", clients]
@@ -85,10 +87,12 @@ def over_link(clients: int, config: str, store: str) -> list[float]:
         folder = Path(name)
         times = folder / "times.json"
         own = f'{config} clients={clients} times="{times}"'
-        with server(folder, APP, clients, own) as (process, port):
-            with joined(folder, APP, port, clients, store):
-                if process.wait(600):
-                    raise SystemExit((folder / "serve.log").read_text(encoding="utf-8"))
+        with (
+            server(folder, APP, clients, own) as (process, port),
+            joined(folder, APP, port, clients, store),
+        ):
+            if process.wait(600):
+                raise SystemExit((folder / "serve.log").read_text(encoding="utf-8"))
         return json.loads(times.read_text(encoding="utf-8"))
 
 
@@ -233,10 +237,12 @@ def bulk(rounds: int) -> int:
         app.write_text(ECHO, encoding="utf-8")
         out = folder / "times.json"
         config = f'mb={mb} clients={clients} rounds={rounds} times="{out}"'
-        with server(folder, app, clients, config) as (process, port):
-            with joined(folder, app, port, clients, "live"):
-                if process.wait(600):
-                    raise SystemExit((folder / "serve.log").read_text(encoding="utf-8"))
+        with (
+            server(folder, app, clients, config) as (process, port),
+            joined(folder, app, port, clients, "live"),
+        ):
+            if process.wait(600):
+                raise SystemExit((folder / "serve.log").read_text(encoding="utf-8"))
         times, before, after = json.loads(out.read_text(encoding="utf-8"))
     link = statistics.median(times[1:])
     total = 2 * clients * mb / 1e3
@@ -264,9 +270,12 @@ def counted() -> int:
             folder = Path(name)
             ledger = folder / "ledger.json"
             own = f'{config} dim={dim} clients=2 num-server-rounds=10 ledger="{ledger}"'
-            with server(folder, APP, 2, own) as (process, port), Proxy(port) as proxy:
-                with joined(folder, APP, proxy.port, 2, "live"):
-                    process.wait(600)
+            with (
+                server(folder, APP, 2, own) as (process, port),
+                Proxy(port) as proxy,
+                joined(folder, APP, proxy.port, 2, "live"),
+            ):
+                process.wait(600)
             counts = json.loads(ledger.read_text(encoding="utf-8"))
         for way, seen in (("up", proxy.up), ("down", proxy.down)):
             more = seen / counts[way] - 1

@@ -50,9 +50,7 @@ def client_of(dim: int) -> ClientApp:
     """Return the ClientApp for models of `dim` numbers; kept by a process that lasts."""
 
     def task_fn(i: int, n: int) -> FunctionTask:
-        return FunctionTask(
-            np.zeros(dim, np.float32), lambda x, batch: (0.0, x - np.float32(i))
-        )
+        return FunctionTask(np.zeros(dim, np.float32), lambda x, batch: (0.0, x - np.float32(i)))
 
     return make_client_app(task_fn)
 

@@ -34,7 +34,9 @@ def run_in_thread(work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-def start_client(port: int, app: ClientApp, i: int, **config: Any) -> tuple[LinkClient, Future[Any]]:
+def start_client(
+    port: int, app: ClientApp, i: int, **config: Any
+) -> tuple[LinkClient, Future[Any]]:
     """Start client i; returns it, and the future of its `Farewell`."""
     client = make_client(
         app, f"127.0.0.1:{port}", None, i, node_config={**LIVE, **config}, patience=20.0

@@ -1,4 +1,4 @@
-"""Who may not log in, and what a client may not send: refused with a line in the log, and no harm."""
+"""Who may not log in, and what may not be sent: refused with a line in the log, and no harm."""
 
 from __future__ import annotations
 

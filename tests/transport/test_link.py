@@ -25,7 +25,9 @@ D = 300
 
 def task_fn(i: int, n: int) -> FunctionTask:
     return FunctionTask(
-        np.zeros(D), lambda x, batch: (float(x @ x), x - i - np.linspace(0, i, D)), num_examples=i + 1
+        np.zeros(D),
+        lambda x, batch: (float(x @ x), x - i - np.linspace(0, i, D)),
+        num_examples=i + 1,
     )
 
 

@@ -48,7 +48,9 @@ class Asked:
 
 
 def begin(number: int, data: bytes, size: int | None = None, offset: int = 0) -> bytes:
-    return make("begin", id=number, size=len(data) if size is None else size, offset=offset, data=data)
+    return make(
+        "begin", id=number, size=len(data) if size is None else size, offset=offset, data=data
+    )
 
 
 def new_peer(**limits: Any) -> Peer:
