@@ -37,7 +37,7 @@ def test_wherever_the_number_is(spec, dtype):
         for at in range(HEADER_BYTES, len(data) - len(pattern) + 1):
             bad = data[:at] + pattern + data[at + len(pattern) :]
             refusals += judged(resealed(bad), dtype)
-    assert refusals
+    assert refusals or spec == "natural"  # a power of two and codes: no number to replace
 
 
 @pytest.mark.parametrize("spec", COMPRESSORS)

@@ -1,6 +1,7 @@
 """Updates that are too large to be believed are refused, counted, and change nothing."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from flowerpress.compressors import decompress
 from flowerpress.compressors.hostile import resealed
 from flowerpress.protocol import Reply
 from flowerpress.simulations import InProcessGrid, simulate
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.presets import preset
 from flowerpress.strategies import RoundError, make_strategy, strategy_names
 from flowerpress.strategies.guard import BUFFERS, MODELS, UPDATES, Guard, OversizedError
 from flowerpress.strategies.population import Client, Population
 from tests.algorithms.problems import Quadratics
 from tests.algorithms.test_runs import batch_norm_task
-from tests.protocol.test_hostile_clients import forged, identity
+from tests.protocol.test_hostile_clients import forged, honest, identity
 
 DIM = 8
 
@@ -82,6 +85,12 @@ def test_a_million_times_too_much_is_the_same_as_silence(name, hostile, caplog):
     assert strategy.exchange.resyncs == 0, "nobody starts over for it"
     assert f"refused client {hostile}: update of norm" in caplog.text
     assert "times the median" in caplog.text
+
+
+def test_marina_does_not_go_on_without_a_client():
+    """As when it is silent: its rounds of whole gradients need everyone."""
+    with pytest.raises(RoundError, match="marina needs every client"):
+        run(times(1e6), rounds=300, name="marina", compressor="randk:k=4", task_fn=honest)
 
 
 def test_the_others_reach_their_optimum():
@@ -331,3 +340,15 @@ def test_half_of_the_clients_are_no_majority():
     assert rounds.play(1.0, 1.0, 1.0, 1.0) == []
     for _ in range(4):
         assert rounds.play(1.0, 1.0, 1e5, 1e5) == [2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", strategy_names())
+def test_honest_presets_stay_far_below_the_limit(name):
+    pytest.importorskip("torch")
+    experiment = replace(preset(Experiment(task="mnist", strategy=name)), rounds=40)
+    options = {**experiment.strategy_options, "max_scale": 30.0}
+    prepared = replace(experiment, strategy_options=options).prepare()
+    prepared.run()
+    exchange = prepared.strategy.exchange
+    assert exchange.oversized == exchange.refused == 0
