@@ -6,15 +6,16 @@ accepted of each. Norms of zero are left out; of two in the middle the larger co
 round with answers, when nothing was accepted yet, the reference is the median of that round's own
 norms: these answers are therefore looked at twice. The reference stands still within a round.
 
-- Most clients must be hostile to move the median; the clients' weights play no part in it.
+- Fewer than half of the clients cannot move the median out of the range of the others' norms; half
+  of them can raise it a thousandfold a round. The clients' weights play no part in it.
 - A run whose updates truly grow a thousandfold in one round is not stuck: what was refused counts
   too, as far as more than half of the clients have sent as much. It costs such a run one round.
 - The largest norm so far counts because of methods that first send gradients and then differences,
   which shrink: EF21, MARINA between its rounds of whole gradients, gossip. What was right once is
   not absurd later.
-- Of two clients neither is a majority. In the first round both pass; later each is measured by the
-  larger of what was accepted of both. An only client is measured by itself, and so, after one
-  refusal, by anything it sends.
+- Of two clients one is half. In the first round both pass; later each is measured by the larger of
+  what was accepted of both. An only client is measured by itself, and so, after one refusal, by
+  anything it sends.
 - Sketches are measured by their cells. Exact values asked for in a second exchange, models that are
   collected whole, and buffers (batch-norm statistics) have references of their own.
 

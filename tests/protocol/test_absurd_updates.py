@@ -335,7 +335,7 @@ def test_a_run_that_truly_grows_loses_one_round():
         assert rounds.play(*[1e5] * n) == []
 
 
-def test_half_of_the_clients_are_no_majority():
+def test_half_of_the_clients_do_not_get_away_with_a_jump():
     rounds = Rounds(4)
     assert rounds.play(1.0, 1.0, 1.0, 1.0) == []
     for _ in range(4):
