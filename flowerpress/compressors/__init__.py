@@ -16,6 +16,7 @@ array([ 0., -3.,  0.,  2.], dtype=float32)
 from flowerpress.compressors.apply import add_to, decompress
 from flowerpress.compressors.base import Compressor, Traits, Vector
 from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.norms import norm
 from flowerpress.compressors.packet import Packet, PacketError
 from flowerpress.compressors.registry import compressor_names, make_compressor
 
@@ -30,4 +31,5 @@ __all__ = [
     "compressor_names",
     "decompress",
     "make_compressor",
+    "norm",
 ]

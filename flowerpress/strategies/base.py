@@ -65,6 +65,9 @@ class CompressedStrategy(FederatedEvaluation):
         What a worker counts for.
     client_compressors : bool (default: True)
         Whether a worker may choose its own compressor (``compressor`` in its node config).
+    max_scale : float (default: 1000)
+        How many times the median of the clients' largest norms an update may have; above, it is
+        refused and counted, see `flowerpress.strategies.guard`. 0: no limit.
     available_timeout : float (default: 600)
         Seconds to wait for `min_available_nodes` workers before the run ends with an error.
     hello_timeout : float (default: 60)
@@ -81,6 +84,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
     silence: ClassVar[bool] = False  # whether a worker may answer that it has nothing to send
     local_buffers: ClassVar[bool] = False  # whether buffers stay with the workers
+    scaled: ClassVar[bool] = True  # whether an update goes in times its scale, and nowhere without
     baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     grid: Grid
     num_rounds = 0  # of the run, 0 where it is not known
@@ -97,6 +101,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         local_lr: float = 0.0,
         weights: str = "num-examples",
         client_compressors: bool = True,
+        max_scale: float = 1000.0,
         available_timeout: float = 600.0,
         hello_timeout: float = 60.0,
         fraction_train: float = 1.0,
@@ -125,7 +130,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         self.compressor = make_compressor(compressor).spec
         self.lr, self.seed, self.weights = lr, seed, weights
         self.local_steps, self.local_lr = local_steps, local_lr
-        self.client_compressors = client_compressors
+        self.client_compressors, self.max_scale = client_compressors, max_scale
         self.available_timeout, self.hello_timeout = available_timeout, hello_timeout
         self.downlink = ""  # dense, unless an algorithm has the option
         self.reset()
@@ -246,9 +251,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
 
     def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
         """Take the updates among the replies; returns whose went in."""
-        run = self.run
-        answers = run.exchange.answers(server_round, run.cohort, replies)
-        return run.take(server_round, answers, self.receive, self.dims(1))
+        return self.run.take(server_round, self.run.cohort, replies, self.receive, self.dims(1))
 
     def summary(self) -> None:
         """Log the algorithm and its settings, then FedAvg's."""

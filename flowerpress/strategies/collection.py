@@ -80,10 +80,9 @@ class OwnModels(CompressedStrategy):
         run.exchange.question += 1
         orders = run.orders(server_round, asked, "collect", stage=2)
         replies = self.grid.send_and_receive(orders, timeout=seconds)
-        answers = run.exchange.answers(server_round, asked, replies, "collect")
-        run.take(server_round, answers, self.keep, [self.model.layout.dim], stage=COLLECTION)
+        run.take(server_round, asked, replies, self.keep, [self.model.layout.dim], stage=COLLECTION)
         self._buffers |= run.buffers
-        return {client.id for client, _ in answers}
+        return set(run.heard)
 
     def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
         for i, x in sorted(self.models.items()):

@@ -53,6 +53,7 @@ class Diana(TheoreticalStrategy):
     summary_line = "unbiased differences to learned shifts: no floor where workers differ"
     citation = "Mishchenko et al. 2019, arXiv:1901.09269"
     shared = True
+    scaled = False  # the shifts learn slowly, the mean of the differences goes in whole
 
     def __init__(
         self, *, compressor: str = "randk:0.01", init: str = "compressed", **options: Any

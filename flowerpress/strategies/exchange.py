@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, RecordDict
@@ -26,6 +26,8 @@ from flowerpress.protocol import (
 from flowerpress.strategies.population import Client, Population
 
 log = logging.getLogger("flowerpress")
+Arrival = tuple[Client, Message]
+"""A message, and the worker at the node it comes from."""
 
 
 @dataclass
@@ -37,7 +39,9 @@ class Exchange:
     question : int
         Number of the last question asked; all workers of a cohort are asked the same one.
     refused : int
-        Answers that were damaged or wrong.
+        Answers that were damaged, wrong, or too large.
+    oversized : int
+        Of these, answers that were too large (`flowerpress.strategies.guard`).
     resyncs : int
         Workers that could not continue from what the server believed they had.
     """
@@ -46,6 +50,7 @@ class Exchange:
     ledger: Ledger = field(default_factory=Ledger)
     question: int = 0
     refused: int = 0
+    oversized: int = 0
     resyncs: int = 0
 
     def orders(
@@ -73,16 +78,12 @@ class Exchange:
             messages.append(Message(content, client.node, kind))
         return messages
 
-    def answers(
-        self,
-        server_round: int,
-        cohort: Sequence[Client],
-        messages: Iterable[Message],
-        purpose: str = "train",
-    ) -> list[tuple[Client, Reply]]:
-        """Return the cohort's readable answers, in order of the workers' ids."""
+    def arrivals(
+        self, server_round: int, cohort: Sequence[Client], messages: Iterable[Message]
+    ) -> list[Arrival]:
+        """Return the cohort's answers in order of the workers' ids, not opened yet."""
         expected = {client.node: client for client in cohort}
-        found: dict[int, tuple[Client, Reply]] = {}
+        found = []
         for message in messages:
             client = expected.get(message.metadata.src_node_id)
             if message.has_error():
@@ -91,14 +92,53 @@ class Exchange:
                 log.warning(
                     "round %d: %s: %s", server_round, who, printable(str(message.error.reason))
                 )
-                continue
-            if client is None or client.id in found:
+            elif client is None:
                 self.refuse(server_round, "an answer of a node that was not asked")
+            else:
+                found.append((client, message))
+        return sorted(found, key=lambda arrival: arrival[0].id)
+
+    def answers(
+        self, server_round: int, arrivals: Iterable[Arrival], purpose: str = "train"
+    ) -> Iterator[tuple[Client, Reply]]:
+        """Yield the readable answers, one at a time, entered in the ledger.
+
+        A message's content may be read from disk whenever it is asked for: so it is asked for once,
+        and no answer is kept here when the next one is opened.
+        """
+        last = None
+        for client, message in arrivals:
+            if client.id == last:
+                self.refuse(server_round, f"client {client.id} answers twice")
                 continue
             reply = self._decode(server_round, client, message.content, purpose)
             if reply is not None:
-                found[client.id] = client, reply
-        return [found[key] for key in sorted(found)]
+                last = client.id
+                yield client, reply
+            del reply
+
+    def glances(
+        self,
+        arrivals: Iterable[Arrival],
+        layout: Layout,
+        dims: Sequence[int],
+        *,
+        bare: bool = False,
+    ) -> Iterator[Reply]:
+        """Yield those of the answers that may be updates, without a trace; see `judge`."""
+        last = None
+        for client, message in arrivals:
+            if client.id == last:
+                continue
+            try:
+                reply = Reply.decode(message.content)
+                check_packets(reply, layout, dims, bare=bare)
+            except (PacketError, ProtocolError):  # counted when it is refused
+                continue
+            if reply.client == client.id:
+                last = client.id
+                yield reply
+            del reply
 
     def _decode(
         self, server_round: int, client: Client, content: RecordDict, purpose: str

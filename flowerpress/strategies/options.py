@@ -13,7 +13,7 @@ _SOME_DIM = 1024  # whether a compressor has a class at all does not depend on t
 
 _FRACTIONS = ("fraction_train", "fraction_evaluate")
 _COUNTS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
-_SECONDS = ("available_timeout", "hello_timeout")
+_NOT_NEGATIVE = ("local_lr", "max_scale", "available_timeout", "hello_timeout")
 
 
 def check_options(options: Mapping[str, object]) -> None:
@@ -21,7 +21,7 @@ def check_options(options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if name == "lr":
             require(_is_number(value, above=0.0), name, value, "a number > 0")
-        elif name == "local_lr" or name in _SECONDS:
+        elif name in _NOT_NEGATIVE:
             require(_is_number(value), name, value, "a number >= 0")
         elif name in _FRACTIONS:
             require(_is_number(value, most=1.0), name, value, "a number in [0, 1]")

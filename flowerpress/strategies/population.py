@@ -54,6 +54,9 @@ class Client:
         memory of, so that it forgets that.
     forgiven, restarts : int
         The first round in which losing its state may make all start over, and how often it has.
+    largest, claimed : list of float
+        Largest norms that were accepted of it, and that it sent at all, of each kind of quantity;
+        see `flowerpress.strategies.guard`.
     """
 
     id: int
@@ -65,6 +68,8 @@ class Client:
     session: int = 1
     forgiven: int = 0
     restarts: int = 0
+    largest: list[float] = field(default_factory=lambda: [0.0] * 4)
+    claimed: list[float] = field(default_factory=lambda: [0.0] * 4)
 
     def may_restart_all(self, server_round: int) -> bool:
         """Whether this worker's lost state may make all start over now.

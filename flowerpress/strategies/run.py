@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from flowerpress.strategies.averages import pack_buffers, unpack_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.exchange import Exchange
+from flowerpress.strategies.guard import KINDS, Guard, OversizedError
 from flowerpress.strategies.options import require
 from flowerpress.strategies.population import Client, Population, wait_for
 from flowerpress.strategies.update import Update
@@ -40,6 +42,8 @@ class Run:
         The workers met.
     exchange : Exchange
         Questions, answers, and the ledger.
+    guard : Guard
+        Refuses what is too large.
     model : Downlink or None
         The server's model; None until the first worker was met.
     cohort, judges : list of Client
@@ -48,6 +52,8 @@ class Run:
         Buffers of the round's updates, in the order they were applied.
     buffers : dict of int to vector
         Buffers that came in the round's last exchange, by client.
+    heard : set of int
+        Whose answers to the last question could be read.
     start_over : bool
         Whether all workers must forget what they share with the server.
     """
@@ -56,12 +62,14 @@ class Run:
         self._strategy, self._initial = strategy, initial
         self.population = Population(strategy.weights, strategy.hello_timeout)
         self.exchange = Exchange(self.population)
+        self.guard = Guard(self.population, strategy.max_scale, scaled=strategy.scaled)
         self.model: Downlink | None = None
         self.cohort: list[Client] = []
         self.judges: list[Client] = []
         self.received: list[FloatVector] = []
         self.start_over = False
         self.buffers: dict[int, FloatVector] = {}
+        self.heard: set[int] = set()
 
     @property
     def started(self) -> Downlink:
@@ -165,13 +173,16 @@ class Run:
     def take(
         self,
         server_round: int,
-        answers: Iterable[tuple[Client, Reply]],
+        cohort: Sequence[Client],
+        messages: Iterable[Message],
         receive: Callable[[Update], None],
         dims: Sequence[int],
         *,
         stage: int = 0,
     ) -> list[tuple[Client, Reply]]:
-        """Give the updates among `answers` to `receive`; returns those that went in.
+        """Give the updates among the cohort's answers to `receive`, by the workers' ids.
+
+        One answer is opened at a time: the memory is that of the largest, not of their sum.
 
         Parameters
         ----------
@@ -182,15 +193,31 @@ class Run:
         stage : {0, 1, 2, COLLECTION}
             0: the round's only exchange. Of two, the first brings the buffers, and what goes into
             the second is applied. A collection brings workers' own models with their buffers.
+
+        Returns
+        -------
+        list of (Client, Reply)
+            Those that went in, without packets and buffers.
         """
         self.received.clear()
+        self.heard.clear()
         if stage != 2:
             self.buffers.clear()
-        return [
-            (client, reply)
-            for client, reply in answers
-            if self._take(server_round, client, reply, receive, dims, stage)
-        ]
+        arrivals = self.exchange.arrivals(server_round, cohort, messages)
+        glances = self.exchange.glances(arrivals, self.started.layout, dims, bare=self._bare(stage))
+        self.guard.begin(KINDS[stage], glances)
+        purpose = "collect" if stage == COLLECTION else "train"
+        taken = []
+        for client, reply in self.exchange.answers(server_round, arrivals, purpose):
+            self.heard.add(client.id)
+            if self._take(server_round, client, reply, receive, dims, stage):
+                taken.append((client, replace(reply, packets=[], buffers=b"")))
+            del reply  # before the next one is opened
+        return taken
+
+    def _bare(self, stage: int) -> bool:
+        """Whether answers come without buffers."""
+        return stage == 2 or (self._strategy.local_buffers and stage != COLLECTION)
 
     def _take(
         self,
@@ -202,7 +229,7 @@ class Run:
         stage: int,
     ) -> bool:
         strategy, layout = self._strategy, self.started.layout
-        bare = stage == 2 or (strategy.local_buffers and stage != COLLECTION)
+        bare = self._bare(stage)
         verdict = self.exchange.judge(
             server_round,
             client,
@@ -222,10 +249,14 @@ class Run:
         try:  # all packets are checked as a whole before anything is changed
             buffers = None if bare else unpack_buffers(reply.buffers, layout)
             mass = self.population.mass(client)
+            sizes = self.guard.sizes(reply, KINDS[stage])
+            self.guard.check(client, sizes, mass, layout.dtype)
             receive(Update(client, mass, reply.scale, reply.packets, reply.held))
         except PacketError as error:
+            self.exchange.oversized += isinstance(error, OversizedError)
             self.exchange.refuse(server_round, f"client {client.id}: {error}")
             return False
+        self.guard.accept(client, sizes)
         client.failing, client.held = "", reply.held
         if buffers is not None:
             self.buffers[client.id] = buffers

@@ -34,8 +34,9 @@ class TwoExchanges(CompressedStrategy):
     def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
         """Take the first answers, ask again, and take the second ones."""
         run = self.run
-        answers = run.exchange.answers(server_round, run.cohort, replies)
-        taken = run.take(server_round, answers, self.receive_first, self.dims(1), stage=1)
+        taken = run.take(
+            server_round, run.cohort, replies, self.receive_first, self.dims(1), stage=1
+        )
         if not taken:
             return []
         again = [client for client, _ in taken]
@@ -46,5 +47,4 @@ class TwoExchanges(CompressedStrategy):
             server_round, again, "train", stage=2, places=places, part_for=run.nothing
         )
         messages = self.grid.send_and_receive(orders, timeout=self.timeout)
-        answers = run.exchange.answers(server_round, again, messages)
-        return run.take(server_round, answers, self.receive, self.dims(2), stage=2)
+        return run.take(server_round, again, messages, self.receive, self.dims(2), stage=2)

@@ -187,6 +187,8 @@ def test_compressors_see_the_shapes_of_the_tensors(name):
         ({"fraction_train": 1.5}, "fraction_train is 1.5"),
         ({"min_train_nodes": -1}, "min_train_nodes is -1"),
         ({"hello_timeout": "x"}, "hello_timeout is 'x'"),
+        ({"max_scale": -1.0}, "max_scale is -1.0: expected a number >= 0"),
+        ({"max_scale": float("inf")}, "max_scale is inf"),
         ({"compressor": None}, "compressor is None: expected a string"),
         ({"compressor": "zip"}, "unknown compressor 'zip'"),
         ({"compressor": "sign:scale=l2"}, "neither"),

@@ -1,0 +1,86 @@
+"""The norm of a packet is that of the vector it holds, and takes no vector to find."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from flowerpress.compressors import (
+    Draw,
+    PacketError,
+    compressor_names,
+    decompress,
+    make_compressor,
+    norm,
+)
+from flowerpress.compressors.hostile import damaged, resealed
+from tests.compressors.table import COMPRESSORS
+
+SHAPES = ((30, 40), (7,))
+DIM = 1207
+SPECS = (*COMPRESSORS, "randsign", "randsign+rans")
+
+
+def vectors(dtype):
+    rng = np.random.default_rng(3)
+    one = np.zeros(DIM)
+    one[5] = -0.7
+    for x in (rng.standard_normal(DIM), rng.standard_cauchy(DIM), one, np.zeros(DIM)):
+        yield (x / max(1.0, np.abs(x).max())).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spec", SPECS)
+def test_it_is_that_of_the_decoded_vector(spec, dtype):
+    compressor = make_compressor(spec).bind_shapes(SHAPES)
+    for x in vectors(dtype):
+        packet = compressor.compress(x, Draw(seed=2))
+        found = norm(packet)
+        actual = float(np.linalg.norm(decompress(packet).astype(np.float64)))
+        if "countsketch" in spec:  # of a sketch it is the vector's, not that of its estimates
+            actual = float(np.linalg.norm(x.astype(np.float64)))
+            assert found == pytest.approx(actual, rel=0.5)
+        elif "induced" in spec:  # a bound
+            assert actual * (1 - 1e-5) <= found <= 3 * actual + 1e-12
+        else:
+            assert found == pytest.approx(actual, rel=1e-5 if dtype == np.float32 else 1e-12)
+
+
+def test_the_table_has_all_compressors():
+    """Whatever has a name is measured above, alone or in a composition."""
+    tested = " ".join(SPECS)
+    assert not [name for name in compressor_names() if name not in tested]
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e-21, 1e21, 1e37, 1e200])
+@pytest.mark.parametrize("spec", ["identity", "topk:k=9", "sign", "powersgd:2", "drive"])
+def test_squares_may_leave_the_range_of_the_dtype(spec, size):
+    dtype = np.float32 if 1e-37 < size < 1e38 else np.float64
+    x = (size * np.linspace(0.1, 1, DIM)).astype(dtype)
+    packet = make_compressor(spec).bind_shapes(SHAPES).compress(x)
+    unit = np.linalg.norm(decompress(packet).astype(np.float64) / size)
+    assert norm(packet) == pytest.approx(size * unit, rel=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["topk:k=50", "randk:k=50", "signtopk:k=50", "topk:k=50+qsgd:7"])
+def test_no_vector_is_made_of_a_short_packet(spec):
+    x = np.random.default_rng(0).standard_normal(1_000_000)
+    packet = make_compressor(spec).compress(x)
+    norm(packet)  # a kernel's first call compiles it
+    tracemalloc.start()
+    norm(packet)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Places of rand-k are drawn again, which takes a bit for each coordinate.
+    assert peak < 1_000_000 * (0.3 if "randk" in spec else 0.1)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_damaged_packets_are_refused_or_have_a_norm(spec):
+    data = make_compressor(spec).bind((40,)).compress(np.linspace(-0.5, 0.9, 40)).data
+    for bad in damaged(data, count=60):
+        if len(bad) >= 24 and bad[16:20] == data[16:20]:  # the dim is checked before
+            try:
+                assert norm(resealed(bad)) >= 0
+            except PacketError:
+                continue
