@@ -1,0 +1,230 @@
+"""`certs`, `serve` and `join` as a user types them, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowerpress.cli import main
+from flowerpress.cli.link import resolve, server_config
+
+EF21 = 'strategy="ef21" compressor="topk:0.05" lr=0.5'
+
+
+class Processes:
+    """Processes of one test, ended with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.all: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *words: object) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.all[name] = subprocess.Popen(
+                [sys.executable, "-m", "flowerpress", *map(str, words)],
+                stderr=log,
+                stdout=log,
+                cwd=self.folder,
+            )
+        return self.all[name]
+
+    def serve(self, app: object, clients: int, *words: object, name: str = "serve") -> int:
+        """Start a server; returns its port."""
+        self.start(name, "serve", app, "--min-clients", clients, "--out", "out", *words)
+        return int(self.wait_for(name, r"listening on port (\d+)"))
+
+    def join(self, app: object, port: int, i: int, *words: object) -> subprocess.Popen[bytes]:
+        words = ("--server", f"localhost:{port}", "--client", i, "--state-dir", "state", *words)
+        return self.start(f"join{i}", "join", app, *words)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8")
+
+    def wait_for(self, name: str, pattern: str) -> str:
+        end = time.monotonic() + 60  # starting Python with torch or numba takes seconds
+        while not (found := re.search(pattern, self.log(name))):
+            assert time.monotonic() < end, self.log(name)
+            time.sleep(0.05)
+        return found[found.re.groups]
+
+    def ended(self, name: str) -> int:
+        return self.all[name].wait(60)
+
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.folder / "out" / "result.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Processes]:
+    processes = Processes(tmp_path)
+    yield processes
+    for process in processes.all.values():
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_a_task_is_trained_with_certificates(run: Processes) -> None:
+    assert main(["certs", str(run.folder / "certs"), "--clients", "2"]) == 0
+    config = f"{EF21} num-server-rounds=8"
+    words = ("--certs", "certs", "--run-config", config, "--metrics-port", 0)
+    port = run.serve("digits", 2, "--bind", "127.0.0.1:0", *words)
+    metrics = int(run.wait_for("serve", r"metrics on port (\d+)"))
+    text = urllib.request.urlopen(f"http://localhost:{metrics}/metrics", timeout=10).read()
+    assert b"flowerpress_clients_connected 0.0" in text
+    for i in range(2):
+        run.join("digits", port, i, "--certs", "certs")
+    assert [run.ended(name) for name in ("join0", "join1", "serve")] == [0, 0, 0]
+    result = run.result()
+    assert result["status"] == "done"
+    assert [record["round"] for record in result["rounds"]] == list(range(9))
+    assert result["rounds"][-1]["metrics"]["accuracy"] > 0.5
+    for record in result["rounds"][1:]:
+        assert record["up_bytes"] > 0
+        assert record["seconds"] > 0
+    assert "2 of 2 clients" in run.log("serve") or "0 of 2 clients" in run.log("serve")
+    assert "answers" in run.log("join0")
+    folders = [path for path in (run.folder / "out").iterdir() if path.is_dir()]
+    assert any((folder / "model.safetensors").exists() for folder in folders)
+
+
+def test_a_killed_client_goes_on(run: Processes) -> None:
+    config = f"{EF21} num-server-rounds=150"
+    port = run.serve("digits", 2, "--bind", "127.0.0.1:0", "--insecure", "--run-config", config)
+    for i in range(2):
+        run.join("digits", port, i, "--insecure")
+    run.wait_for("serve", "client 1 is here")
+    run.wait_for("join1", "connected")
+    time.sleep(1.5)  # some rounds
+    run.all["join1"].send_signal(signal.SIGKILL)
+    run.all["join1"].wait()
+    run.wait_for("serve", "client 1 has gone")
+    run.join("digits", port, 1, "--insecure")
+    assert [run.ended(name) for name in ("join0", "join1", "serve")] == [0, 0, 0]
+    result = run.result()
+    assert result["clients"]["1"]["logins"] == 2
+    assert len(result["rounds"]) == 151
+    assert "WARNING: --insecure" in run.log("serve")
+
+
+APP = '''
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+run_config = {"rounds": 2}
+server_app, client_app = ServerApp(), ClientApp()
+
+
+@server_app.main()
+def main(grid, context):
+    strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=2)
+    initial = ArrayRecord({"x": Array(np.zeros(3))})
+    result = strategy.start(grid, initial, num_rounds=context.run_config["rounds"])
+    assert (result.arrays["x"].numpy() == 2).all()
+
+
+@client_app.train()
+def train(message, context):
+    from flwr.app import MetricRecord
+
+    x = message.content["arrays"]["x"].numpy() + 1
+    record = {"arrays": ArrayRecord({"x": Array(x)}), "metrics": MetricRecord({"num-examples": 1})}
+    return Message(RecordDict(record), reply_to=message)
+'''
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_any_flower_app_runs(run: Processes, kind: str) -> None:
+    """Flower's own FedAvg, with an app that knows nothing of flowerpress."""
+    if kind == "file":
+        app = run.folder / "my_app.py"
+    else:
+        (run.folder / "app").mkdir()
+        app = run.folder / "app" / "their_app.py"
+        (run.folder / "app" / "pyproject.toml").write_text(
+            "[tool.flwr.app.components]\n"
+            'serverapp = "their_app:server_app"\nclientapp = "their_app:client_app"\n'
+            "[tool.flwr.app.config]\nrounds = 2\n",
+            encoding="utf-8",
+        )
+    app.write_text(APP, encoding="utf-8")
+    name = app if kind == "file" else app.parent
+    port = run.serve(name, 2, "--bind", "127.0.0.1:0", "--insecure")
+    for i in range(2):
+        run.join(name, port, i, "--insecure")
+    codes = [run.ended(each) for each in ("join0", "join1", "serve")]
+    assert codes == [0, 0, 0], run.log("serve")
+    assert len(run.result()["exchanges"]) == 2
+
+
+def test_a_client_of_another_task_says_so(run: Processes) -> None:
+    words = ("--insecure", "--run-config", f"{EF21} available-timeout=2 hello-timeout=1")
+    port = run.serve("digits", 1, "--bind", "127.0.0.1:0", *words)
+    run.join("mnist", port, 0, "--insecure")
+    assert run.ended("serve") != 0
+    assert run.ended("join0") == 1
+    assert "this client's task is 'mnist', the server's 'digits'" in run.log("serve")
+    assert run.result()["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serve", "nothing", "--bind", "h:1", "--min-clients", "1", "--insecure"], "neither a"),
+        (["serve", "digits", "--bind", "h:1", "--min-clients", "1"], "--insecure for a trial"),
+        (["serve", "digits", "--bind", "999.1:1", "--min-clients", "1", "--insecure"], "listen"),
+        (["serve", "digits", "--bind", "h:1", "--min-clients", "0", "--insecure"], "min-clients"),
+        (["join", "digits", "--server", "h:1", "--client", "0", "--certs", "."], "ca.pem"),
+        (
+            ["join", "digits", "--server", "h:1", "--client", "0", "--insecure"]
+            + ["--node-config", "what?"],
+            "key=value",
+        ),
+    ],
+    ids=range(6),
+)
+def test_what_is_wrong_is_one_line(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_shipped_task_hears_of_the_clients() -> None:
+    config = server_config(resolve("digits"), {"strategy": "ef21"}, 5, Path("there"))
+    assert config["task"] == "digits"
+    assert config["min-available-nodes"] == 5
+    assert config["strategy"] == "ef21"
+    assert config["out"] == "there"
+    assert server_config(resolve("digits"), {"min-available-nodes": 3}, 5, Path())[
+        "min-available-nodes"
+    ] == 3
+
+
+def test_help_suffices(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, words in {
+        "serve": ("--bind", "--min-clients", "--run-config", "--resume", "--metrics-port"),
+        "join": ("--server", "--client", "--node-config", "--state-dir", "--patience"),
+        "certs": ("--clients", "--host", "ca.key"),
+    }.items():
+        main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words), name
