@@ -49,12 +49,6 @@ class GossipWorker(Worker):
     sender = EF21Sender
     own_model = True
 
-    def again(self, job: Job, sender: Sender) -> Reply | None:
-        version = job.instruction.version
-        if job.state.numbers.get("silent") == version:
-            return _reply(job, sender, b"")
-        return _reply(job, sender, sender.packet) if sender.pending == version else None
-
     def learn(self, job: Job, outcome: Settlement) -> None:
         if outcome is Settlement.DELIVERED:
             job.state.numbers["told"] = job.state.numbers["tried"]
@@ -83,8 +77,14 @@ class GossipWorker(Worker):
             held = owed.base
         if not owed.base <= held <= job.instruction.model.version:
             raise ReplicaError(f"this node has done {held}, and is sent what follows {owed.base}")
-        for mix, gamma in owed.mixes[held - owed.base :]:
-            self._mix(Mix.decode(mix), gamma, job, sender)
+        mixes = [(Mix.decode(mix), gamma) for mix, gamma in owed.mixes[held - owed.base :]]
+        mark = int(state.numbers["mark"])
+        for mix, gamma in mixes:
+            mark = mix.mark(gamma, mark)
+        if mark != owed.mark:
+            raise ReplicaError(f"synchronisation {held} here is not what it is at the relay")
+        for mix, gamma in mixes:
+            self._mix(mix, gamma, job, sender)
         self._load_buffers(job)
         return state.vectors["x"]
 
@@ -114,7 +114,7 @@ class GossipWorker(Worker):
         if buffers.size:
             state.vectors["buffers"] = buffers
         first = job.instruction.round + (job.instruction.stage == 2)  # in which it may send
-        state.numbers |= {"held": owed.base, "told": first - 1}
+        state.numbers |= {"held": owed.base, "told": first - 1, "mark": owed.first_mark}
         keep_sender(sender, state)
 
     @staticmethod
@@ -127,6 +127,7 @@ class GossipWorker(Worker):
         pull = t - x.dtype.type(mix.own) * known(sender)
         vectors["t"], vectors["x"] = t, x + x.dtype.type(gamma) * pull
         numbers["held"] += 1
+        numbers["mark"] = mix.mark(gamma, int(numbers["mark"]))
         numbers["disagreement"] = float(pull @ pull)
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
@@ -169,7 +170,7 @@ class GossipWorker(Worker):
         missed = max(order.round - int(numbers["told"]) - 1, 0)
         numbers |= {"loss": out.loss, "unsent": size, "tried": order.round, **out.numbers}
         if not size > job.number("threshold") * job.number("lr") ** 2:
-            numbers |= {"silent": order.version, "told": order.round}
+            numbers["told"] = order.round
             return _reply(job, sender, b"")
         times = 1 + min(missed, int(job.hyper["catch_up"]))
         compressor = repeated(job.uplink(), times, unsent.size)

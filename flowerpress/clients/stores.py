@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+
+from flowerpress.protocol.files import write_atomically
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Numbers = dict[str, int | float]
@@ -135,25 +136,6 @@ class ContextStore(StateStore):
         self._context.state[f"{_KEY}-numbers"] = ConfigRecord(
             {"numbers": json.dumps(state.numbers)}
         )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> StateStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord
 
 from flowerpress.compressors import Compressor, Draw, add_to, make_compressor
-from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule
+from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule, mark_of
 from flowerpress.strategies.errors import RoundError
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -58,7 +59,7 @@ class Downlink:
         if spec:
             self._compressor, scale = rule.bind(spec, layout.shapes)
         self.rule, self.dense_first, self.seed = rule, dense_first, seed
-        self.replica = Replica(rule, 0, x, {}, scale)
+        self.replica = Replica(rule, 0, x, {}, scale, mark=1 if spec else 0)
         vectors = 1 + len(rule.kept)
         self.log = DeltaLog(limit=vectors * self._identity.compress(x).nbytes)
         self.error: FloatVector | None = None  # what a compressor has left out and is still owed
@@ -121,6 +122,8 @@ class Downlink:
         self._snapshot = self._whole = None
         self.replica.x, self.replica.kept = x, kept
         self.replica.version += 1
+        if self.compressed:
+            self.replica.mark = mark_of([self._identity.compress(x).data], [self.version])
         self.log = DeltaLog(self.log.limit, self.version)
 
     def _publish(
@@ -161,7 +164,11 @@ class Downlink:
     def part_for(self, held: int) -> ModelPart:
         """Return the deltas a worker that holds version `held` missed, or a snapshot if smaller."""
         deltas = self.log.since(held) if self.compressed else None
-        return deltas if deltas is not None else self.snapshot()
+        return replace(deltas, mark=self.replica.mark) if deltas is not None else self.snapshot()
+
+    def nothing(self) -> ModelPart:
+        """Return the part of the model of a worker that holds it already."""
+        return ModelPart(self.version, self.version, mark=self.replica.mark)
 
     def snapshot(self) -> ModelPart:
         """Return the model whole, with what a compressed downlink goes on from; cached."""
@@ -180,4 +187,4 @@ class Downlink:
 
     def _part(self, vectors: list[FloatVector]) -> ModelPart:
         packets = [self._identity.compress(vector).data for vector in vectors]
-        return ModelPart.snapshot(self.version, packets)
+        return ModelPart.snapshot(self.version, packets, self.replica.mark)

@@ -47,6 +47,8 @@ class Node:
         Synchronisations since it was last heard of.
     changed : bool
         Whether its neighbours changed, so that it must be sent their whole sum.
+    mark : int
+        Of it when it will have done all that is owed, see `ModelPart`.
     """
 
     public: FloatVector
@@ -56,6 +58,7 @@ class Node:
     owed: deque[tuple[Mix, float]] = field(default_factory=deque)
     away: int = 0
     changed: bool = False
+    mark: int = 0
 
     @property
     def base(self) -> int:
@@ -76,7 +79,7 @@ class Node:
     def part(self) -> ModelPart:
         """Return what it has not done."""
         mixes = [(mix.encode(), gamma) for mix, gamma in self.owed]
-        return Owed(self.base, mixes, self.start, self.own).to_part()
+        return Owed(self.base, mixes, self.start, self.own, self.mark).to_part()
 
 
 class Relay:
@@ -161,6 +164,7 @@ class Relay:
         if vectors and self.buffers.size:
             vectors.append(self.buffers)
         node.start = [_IDENTITY.compress(vector).data for vector in vectors]
+        node.mark = Owed(node.count, [], node.start, node.own).first_mark
 
     @property
     def _topology(self) -> Topology:
@@ -199,7 +203,9 @@ class Relay:
             node.away = 0 if i in answered else node.away + 1
         for i, row in graph.weights.items():
             node = self.nodes[i]
-            node.owed.append((self._mix(i, row), gamma))
+            mix = self._mix(i, row)
+            node.owed.append((mix, gamma))
+            node.mark = mix.mark(gamma, node.mark)
             node.count += 1
             node.changed = False
         self._news.clear()

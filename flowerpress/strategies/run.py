@@ -150,7 +150,7 @@ class Run:
             cohort=len(cohort),
             layout=model.layout.digest,
             hyper=strategy.hyper(),
-            model=ModelPart(model.version, model.version),
+            model=model.nothing(),
             buffers=b"" if stage == 2 or strategy.local_buffers else pack_buffers(model.buffers),
             stage=stage,
             places=places,
@@ -160,7 +160,7 @@ class Run:
     def nothing(self, client: Client) -> ModelPart:
         """Return the part of a model that the worker holds already."""
         del client
-        return ModelPart(self.started.version, self.started.version)
+        return self.started.nothing()
 
     def take(
         self,
