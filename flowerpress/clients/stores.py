@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -146,6 +147,9 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     ``state-dir`` of the node config, else ``$FLOWERPRESS_STATE_DIR``, else
     ``~/.local/state/flowerpress``.
 
+    Memory goes by the run: by its number, or, where it has checkpoints, by the name of their folder
+    (``checkpoint`` of the run config), since a run that is resumed gets another number from Flower.
+
     Raises
     ------
     StateError
@@ -154,14 +158,16 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     name = context.node_config.get("state-store") or context.run_config.get("state-store") or ""
     if not name:
         name = "context" if _in_ray() else "disk"
+    saved = str(context.run_config.get("checkpoint") or "")
+    run = re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
     if name == "live":
-        return LiveStore(table, (context.run_id, client))
+        return LiveStore(table, (run, client))
     if name == "context":
         return ContextStore(context)
     if name == "disk":
         folder = context.node_config.get("state-dir") or os.environ.get("FLOWERPRESS_STATE_DIR")
         root = Path(str(folder)) if folder else Path.home() / ".local/state/flowerpress"
-        return DiskStore(root / f"run-{context.run_id}" / f"client-{client}.safetensors")
+        return DiskStore(root / f"run-{run}" / f"client-{client}.safetensors")
     raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
 
 

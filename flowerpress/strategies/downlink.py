@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from flwr.app import ArrayRecord
 from flowerpress.compressors import Compressor, Draw, add_to, make_compressor
 from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule, mark_of
 from flowerpress.strategies.errors import RoundError
+from flowerpress.strategies.tree import Tree
 
 FloatVector = npt.NDArray[np.floating[Any]]
 _STREAM = 1  # of `Draw`: the uplink is stream 0
@@ -65,6 +67,30 @@ class Downlink:
         self.error: FloatVector | None = None  # what a compressor has left out and is still owed
         self._snapshot: ModelPart | None = None
         self._whole: ModelPart | None = None
+
+    def state(self) -> Tree:
+        """Return what a checkpoint needs of it."""
+        replica, deltas = self.replica, list(self.log.deltas)
+        return {
+            "x": self.x,
+            "kept": replica.kept,
+            "version": replica.version,
+            "mark": replica.mark,
+            "buffers": self.buffers,
+            "error": self.error,
+            "deltas": deltas,
+            "logged": self.log.version,
+        }
+
+    def restore(self, state: Tree) -> None:
+        """Take what `state` returned."""
+        replica = self.replica
+        replica.x, replica.kept = state["x"], state["kept"]
+        replica.version, replica.mark = state["version"], state["mark"]
+        self.buffers, self.error = state["buffers"], state["error"]
+        self.log = DeltaLog(self.log.limit, state["logged"], deque(state["deltas"]))
+        self.log.size = sum(len(packet) for packet, _ in self.log.deltas)
+        self._snapshot = self._whole = None
 
     @property
     def x(self) -> FloatVector:

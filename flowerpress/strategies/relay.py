@@ -21,6 +21,7 @@ from flowerpress.compressors import add_to, make_compressor
 from flowerpress.compressors.topk import TopK
 from flowerpress.protocol import Mix, ModelPart, Owed
 from flowerpress.strategies.topology import Topology
+from flowerpress.strategies.tree import Tree
 
 FloatVector = npt.NDArray[np.floating[Any]]
 RELAYS = ("forward", "mix", "auto")
@@ -117,6 +118,31 @@ class Relay:
         self.total = np.zeros(x0.size, np.float64)
         self.edge_bytes = 0.0
         self._news: dict[int, tuple[float, bytes]] = {}  # what became public: (scale, packet)
+
+    def state(self) -> Tree:
+        """Return what a checkpoint needs of it."""
+        nodes = {}
+        for i, node in self.nodes.items():
+            owed = [(mix.encode(), gamma) for mix, gamma in node.owed]
+            nodes[i] = {**vars(node), "owed": owed}
+        graph = self.topology
+        return {
+            "x0": self._x0,
+            "buffers": self.buffers,
+            "nodes": nodes,
+            "topology": [graph.name, dict(graph.weights)] if graph else None,
+            "total": self.total,
+            "edge_bytes": self.edge_bytes,
+        }
+
+    def restore(self, state: Tree) -> None:
+        """Take what `state` returned."""
+        self._x0, self.buffers = state["x0"], state["buffers"]
+        self.total, self.edge_bytes = state["total"], state["edge_bytes"]
+        self.topology = Topology(*state["topology"]) if state["topology"] else None
+        for i, fields in state["nodes"].items():
+            owed = deque((Mix.decode(mix), gamma) for mix, gamma in fields["owed"])
+            self.nodes[i] = Node(**{**fields, "owed": owed})
 
     @property
     def there(self) -> tuple[int, ...]:
