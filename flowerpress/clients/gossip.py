@@ -27,6 +27,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowerpress.clients.memory import keep_sender
+from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
@@ -66,27 +67,36 @@ class GossipWorker(Worker):
         Raises
         ------
         ReplicaError
-            They do not follow the last one done: the relay must start this node anew.
+            They do not follow the last one done, or the relay has done others since it was
+            restarted: it must start this node anew.
         PacketError, ProtocolError
             One is damaged; those before it are done.
         """
         state, owed = job.state, Owed.from_part(job.instruction.model)
-        held = int(state.numbers.get("held", -1)) if "x" in state.vectors else -1
-        if owed.start is not None and held < owed.base:
+        begun = "x" in state.vectors and sender.memory is not None
+        held = int(state.numbers.get("held", -1)) if begun else -1
+        agrees = self._agrees(state, owed, held)
+        if owed.start is not None and not agrees:
             self._start(job, sender, owed)
-            held = owed.base
-        if not owed.base <= held <= job.instruction.model.version:
-            raise ReplicaError(f"this node has done {held}, and is sent what follows {owed.base}")
-        mixes = [(Mix.decode(mix), gamma) for mix, gamma in owed.mixes[held - owed.base :]]
-        mark = int(state.numbers["mark"])
-        for mix, gamma in mixes:
-            mark = mix.mark(gamma, mark)
-        if mark != owed.mark:
-            raise ReplicaError(f"synchronisation {held} here is not what it is at the relay")
-        for mix, gamma in mixes:
-            self._mix(mix, gamma, job, sender)
+            held, agrees = owed.base, self._agrees(state, owed, owed.base)
+        if not agrees:
+            raise ReplicaError(
+                f"this node has done {held}, and is sent what follows {owed.base} to lead elsewhere"
+            )
+        for mix, gamma in owed.mixes[held - owed.base :]:
+            self._mix(Mix.decode(mix), gamma, job, sender)
         self._load_buffers(job)
         return state.vectors["x"]
+
+    @staticmethod
+    def _agrees(state: WorkerState, owed: Owed, held: int) -> bool:
+        """Whether what is owed takes a node that has done `held` to where the relay expects it."""
+        if not owed.base <= held <= owed.base + len(owed.mixes):
+            return False
+        mark = int(state.numbers["mark"])
+        for mix, gamma in owed.mixes[held - owed.base :]:
+            mark = Mix.decode(mix).mark(gamma, mark)
+        return mark == owed.mark
 
     @staticmethod
     def _load_buffers(job: Job) -> None:

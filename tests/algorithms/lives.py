@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pytest
 from flwr.app import MetricRecord
 
 from flowerpress.clients import FunctionTask
@@ -33,7 +36,7 @@ OPTIONS = {
 }
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The server's process is gone."""
 
 
@@ -91,7 +94,7 @@ def deadly(monkeypatch, at):
         reply = deliver(self, message)
         count[0] += 1
         if count[0] == at:
-            raise Killed
+            raise KilledError
         return reply
 
     monkeypatch.setattr(InProcessGrid, "_deliver", once)
@@ -102,6 +105,14 @@ def run(name, rounds=ROUNDS, options=None, **more):
     """Return a run's result."""
     strategy = strategy_of(name, **(options or {}))
     return simulate(strategy, task_fn, N, rounds, SEED, evaluate, node_evaluate_fn=evaluate, **more)
+
+
+def kill(monkeypatch, at, start):
+    """Call `start` and kill it after message `at`."""
+    with monkeypatch.context() as patch:
+        deadly(patch, at)
+        with pytest.raises(KilledError):
+            start()
 
 
 def whole_run(monkeypatch, name, **more):
@@ -117,14 +128,9 @@ def killed_at(monkeypatch, name, folder, positions, ends, **more):
     """Run, killed after each of these messages of the whole run, and return the last life's."""
     start = 0  # of the life: the messages of the rounds that had ended before
     for position in positions:
-        with monkeypatch.context() as patch:
-            deadly(patch, position - start)
-            try:
-                run(name, checkpoint=folder, resume=True, **more)
-            except Killed:
-                start = max(end for end in ends if end < position)
-                continue
-            raise AssertionError("it was not killed")
+        life = partial(run, name, checkpoint=folder, resume=True, **more)
+        kill(monkeypatch, position - start, life)
+        start = max(end for end in ends if end < position)
     return run(name, checkpoint=folder, resume=True, **more)
 
 
