@@ -50,12 +50,16 @@ class Rounds:
             self._evaluate(0)
             self._save(0)
         for server_round in range(self.saved_round + 1 or 1, self.num_rounds + 1):
-            flower.info("\n[ROUND %d/%d]", server_round, self.num_rounds)
+            flower.info("")
+            flower.info("[ROUND %d/%d]", server_round, self.num_rounds)
             self._train(server_round)
             self._federated(server_round)
             self._evaluate(server_round)
             self._save(server_round)
-        flower.info("\nRun finished in %.2f s\n\n%s", time.perf_counter() - start, self.result)
+        flower.info("")
+        flower.info("Run finished in %.2f s", time.perf_counter() - start)
+        for line in ("", *str(self.result).splitlines()):
+            flower.info("\t%s", line)
         return self.result
 
     def _announce(self) -> None:
