@@ -30,7 +30,7 @@ def measure(dim: int, rounds: int, folder: Path) -> tuple[float, float, int]:
         seconds.append(time.perf_counter() - start)
 
     def task_fn(i: int, _: int) -> FunctionTask:
-        return FunctionTask(np.zeros(dim, np.float32), lambda x, batch: (0.0, x - i))
+        return FunctionTask(np.zeros(dim, np.float32), lambda x, _: (0.0, x - i))
 
     Rounds._save = timed  # type: ignore[method-assign]
     try:

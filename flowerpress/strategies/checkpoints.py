@@ -158,7 +158,9 @@ class Checkpoints:
         self._append(json.dumps(line).encode() + b"\n")
         tree = {"format": FORMAT, "run_id": self.run_id, "journal": self._journal, **state}
         write_atomically(self.folder / f"round-{server_round:06d}.safetensors", dump(tree))
-        for path in self._paths()[:-KEPT]:
+        paths = self._paths()
+        newer = [path for path in paths if _round_of(path) > server_round]  # passed over: damaged
+        for path in [*newer, *paths[: len(paths) - len(newer) - KEPT]]:
             path.unlink()
 
     def _paths(self) -> list[Path]:
