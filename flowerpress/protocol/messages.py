@@ -73,8 +73,12 @@ class Instruction:
 
     @property
     def digest(self) -> int:
-        """Fingerprint of the question: one asked again by a restarted server has the same."""
-        return crc32(blob.encode_blob(self._header(), [self.places]))
+        """Fingerprint of the question: one asked again by a restarted server has the same.
+
+        It is of the model that the worker has then, not of what is sent to take it there.
+        """
+        header = {**self._header(), "model": [self.model.version, self.model.mark]}
+        return crc32(blob.encode_blob(header, [self.places]))
 
     def _header(self) -> dict[str, Any]:
         return {

@@ -109,6 +109,36 @@ def test_clients_that_survive_keep_their_memory(name, tmp_path, monkeypatch):
     assert list(result.train_metrics_clientapp) == list(range(1, ROUNDS + 1))
 
 
+class Renumbered(InProcessGrid):
+    """The same nodes under other ids, as after a restart of what connects them."""
+
+    def __init__(self, *args, shift, **options):
+        super().__init__(*args, **options)
+        self._nodes = {node + shift: each for node, each in self._nodes.items()}
+
+
+@pytest.mark.parametrize("name", ["ef14", "ef21", "marina", "sketched-sgd", "choco-sgd"])
+def test_clients_may_come_back_as_other_nodes(name, tmp_path, monkeypatch):
+    """They are greeted again, which costs bytes; their replies are the same."""
+    initial = task_fn(0, N).initial_arrays()
+    disk = {"state-store": "disk", "state-dir": str(tmp_path)}
+
+    def life(shift, folder, run_id):
+        strategy = strategy_of(name, seed=3, min_train_nodes=N, min_available_nodes=N)
+        strategy.checkpoints = Checkpoints(folder, resume=True)
+        make = partial(client_app, task_fn)
+        with Renumbered(make, N, shift=shift, node_config=disk, run_id=run_id) as grid:
+            result = strategy.start(grid, initial, num_rounds=ROUNDS, evaluate_fn=evaluate)
+        train = [row for row in strategy.ledger.rows if row.purpose == "train"]
+        return vector(result.arrays).tobytes(), [r for r in train if r.direction == "up"]
+
+    whole = life(0, tmp_path / "whole", 1)
+    ends = 8 * N if name == "sketched-sgd" else 4 * N
+    for number, at in enumerate((ends, 2 * N, 2 * N - 1)):
+        kill(monkeypatch, at, partial(life, 100 * number, tmp_path / "killed", 2))
+    assert life(300, tmp_path / "killed", 2) == whole
+
+
 @pytest.mark.parametrize("name", ["dsgd", "ef14", "ef21", "marina", "sketched-sgd", "squarm-sgd"])
 def test_clients_may_be_rounds_ahead(name, tmp_path, monkeypatch, caplog):
     """The last checkpoint is some rounds old: the run recovers, and comes as near as without."""
