@@ -53,7 +53,8 @@ def state_of(strategy: CompressedStrategy) -> dict[str, Tree]:
         "layout": model.layout.to_json() if model else None,
         "model": model.state() if model else None,
         "population": run.population.state(),
-        "exchange": [exchange.question, exchange.refused, exchange.resyncs],
+        # The number of the last question, and counts.
+        "exchange": {name: n for name, n in vars(exchange).items() if isinstance(n, int)},
         "start_over": run.start_over,
         "state": strategy.state() if model else {},
     }
@@ -70,7 +71,7 @@ def restore(found: Tree, strategy: CompressedStrategy, initial: ArrayRecord) -> 
     strategy.begin_run(initial)
     run, exchange = strategy.run, strategy.exchange
     run.population.restore(found["population"])
-    exchange.question, exchange.refused, exchange.resyncs = found["exchange"]
+    vars(exchange).update(found["exchange"])
     run.start_over = found["start_over"]
     if found["layout"] is None:
         return
