@@ -97,6 +97,8 @@ def run_command(
     baseline_lr: Annotated[float | None, baseline_option("The baseline's own lr.")] = None,
     min_ratio: Annotated[float | None, baseline_option("Target: times fewer uplink bytes.")] = None,
     max_drop: Annotated[float | None, baseline_option("Target: points of accuracy lost.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Save the run here each round.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")] = False,
 ) -> None:
     """Run one experiment, and its dense baseline when asked."""
     from flowerpress.simulations.experiment import Experiment, Targets
@@ -140,7 +142,10 @@ def run_command(
         baseline_lr = PRESETS[strategy].work.dense_lr if baseline_lr is None else baseline_lr
         console.print(describe(experiment), markup=False, highlight=False, soft_wrap=True)
     outcome, *dense = run_all(
-        console, [experiment, experiment.dense(baseline_lr)] if baseline else [experiment]
+        console,
+        [experiment, experiment.dense(baseline_lr)] if baseline else [experiment],
+        checkpoint,
+        resume=resume,
     )
     report(console, out, outcome, dense[0] if dense else None)
     targets = Targets(min_ratio=min_ratio, max_drop=max_drop)
@@ -206,16 +211,21 @@ def bench_command(
         bench_report.save(json, rows)
 
 
-def run_all(console: Console, experiments: list[Experiment]) -> list[Outcome]:
+def run_all(
+    console: Console, experiments: list[Experiment], checkpoint: Path | None, *, resume: bool
+) -> list[Outcome]:
     """Check all experiments, then run them one after the other with live progress."""
     from flowerpress.simulations.progress import LiveProgress
 
     outcomes = []
-    for prepared in [experiment.prepare() for experiment in experiments]:
+    if resume and checkpoint is None:
+        raise ValueError("--resume needs --checkpoint")
+    for number, prepared in enumerate([experiment.prepare() for experiment in experiments]):
+        folder = checkpoint / ("baseline" if number else "run") if checkpoint else None
         if prepared.network:
             console.print(prepared.network, markup=False, highlight=False)
         with LiveProgress(console, prepared.experiment) as progress:
-            outcomes.append(prepared.run(progress))
+            outcomes.append(prepared.run(progress, checkpoint=folder, resume=resume))
     return outcomes
 
 

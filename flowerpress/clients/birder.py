@@ -15,27 +15,18 @@ lost message is gone; the averages keep the gradient they have seen. The server 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from flowerpress.clients.memory import OnceSender
 from flowerpress.clients.moments import average
 from flowerpress.clients.worker import FloatVector, Job, Worker
-from flowerpress.compressors.feedback import PlainSender
 from flowerpress.protocol.rules import ratio
-
-
-@dataclass
-class BirderSender(PlainSender):
-    """No memory, but the packet in flight: a question heard twice must not average twice."""
-
-    remembers = True
 
 
 class BirderWorker(Worker):
     """Sends R(m / b), m and b the averages of the gradients and of their magnitudes."""
 
-    sender = BirderSender
+    sender = OnceSender
 
     def message(
         self, gradient: FloatVector, job: Job

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from flowerpress.clients.memory import OnceSender
 from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors import Draw
-from flowerpress.compressors.feedback import PlainSender
 
 
 class FetchSGDWorker(Worker):
-    """Sends the sketch of its gradient and remembers nothing."""
+    """Sends the sketch of its gradient; keeps a replica of the model alone."""
 
-    sender = PlainSender
+    sender = OnceSender  # its replica has gone on since a question that is asked again
 
     def draw(self, job: Job) -> Draw:
         """Return the same draw in all rounds: the server adds sketches of several rounds."""

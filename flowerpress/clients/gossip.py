@@ -27,6 +27,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowerpress.clients.memory import keep_sender
+from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
@@ -49,12 +50,6 @@ class GossipWorker(Worker):
     sender = EF21Sender
     own_model = True
 
-    def again(self, job: Job, sender: Sender) -> Reply | None:
-        version = job.instruction.version
-        if job.state.numbers.get("silent") == version:
-            return _reply(job, sender, b"")
-        return _reply(job, sender, sender.packet) if sender.pending == version else None
-
     def learn(self, job: Job, outcome: Settlement) -> None:
         if outcome is Settlement.DELIVERED:
             job.state.numbers["told"] = job.state.numbers["tried"]
@@ -72,21 +67,36 @@ class GossipWorker(Worker):
         Raises
         ------
         ReplicaError
-            They do not follow the last one done: the relay must start this node anew.
+            They do not follow the last one done, or the relay has done others since it was
+            restarted: it must start this node anew.
         PacketError, ProtocolError
             One is damaged; those before it are done.
         """
         state, owed = job.state, Owed.from_part(job.instruction.model)
-        held = int(state.numbers.get("held", -1)) if "x" in state.vectors else -1
-        if owed.start is not None and held < owed.base:
+        begun = "x" in state.vectors and sender.memory is not None
+        held = int(state.numbers.get("held", -1)) if begun else -1
+        agrees = self._agrees(state, owed, held)
+        if owed.start is not None and not agrees:
             self._start(job, sender, owed)
-            held = owed.base
-        if not owed.base <= held <= job.instruction.model.version:
-            raise ReplicaError(f"this node has done {held}, and is sent what follows {owed.base}")
+            held, agrees = owed.base, self._agrees(state, owed, owed.base)
+        if not agrees:
+            raise ReplicaError(
+                f"this node has done {held}, and is sent what follows {owed.base} to lead elsewhere"
+            )
         for mix, gamma in owed.mixes[held - owed.base :]:
             self._mix(Mix.decode(mix), gamma, job, sender)
         self._load_buffers(job)
         return state.vectors["x"]
+
+    @staticmethod
+    def _agrees(state: WorkerState, owed: Owed, held: int) -> bool:
+        """Whether what is owed takes a node that has done `held` to where the relay expects it."""
+        if not owed.base <= held <= owed.base + len(owed.mixes):
+            return False
+        mark = int(state.numbers["mark"])
+        for mix, gamma in owed.mixes[held - owed.base :]:
+            mark = Mix.decode(mix).mark(gamma, mark)
+        return mark == owed.mark
 
     @staticmethod
     def _load_buffers(job: Job) -> None:
@@ -114,7 +124,7 @@ class GossipWorker(Worker):
         if buffers.size:
             state.vectors["buffers"] = buffers
         first = job.instruction.round + (job.instruction.stage == 2)  # in which it may send
-        state.numbers |= {"held": owed.base, "told": first - 1}
+        state.numbers |= {"held": owed.base, "told": first - 1, "mark": owed.first_mark}
         keep_sender(sender, state)
 
     @staticmethod
@@ -127,6 +137,7 @@ class GossipWorker(Worker):
         pull = t - x.dtype.type(mix.own) * known(sender)
         vectors["t"], vectors["x"] = t, x + x.dtype.type(gamma) * pull
         numbers["held"] += 1
+        numbers["mark"] = mix.mark(gamma, int(numbers["mark"]))
         numbers["disagreement"] = float(pull @ pull)
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
@@ -169,7 +180,7 @@ class GossipWorker(Worker):
         missed = max(order.round - int(numbers["told"]) - 1, 0)
         numbers |= {"loss": out.loss, "unsent": size, "tried": order.round, **out.numbers}
         if not size > job.number("threshold") * job.number("lr") ** 2:
-            numbers |= {"silent": order.version, "told": order.round}
+            numbers["told"] = order.round
             return _reply(job, sender, b"")
         times = 1 + min(missed, int(job.hyper["catch_up"]))
         compressor = repeated(job.uplink(), times, unsent.size)

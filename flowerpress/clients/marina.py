@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowerpress.clients.memory import OnceSender
 from flowerpress.clients.worker import FloatVector, Job, Outgoing, ResyncError, Worker
-from flowerpress.compressors.feedback import PlainSender, Sender
+from flowerpress.compressors.feedback import Sender
 from flowerpress.protocol import ReplicaError
 
 
 class MarinaWorker(Worker):
     """Keeps the gradient at the model before."""
 
-    sender = PlainSender
+    sender = OnceSender
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
         loss, gradient = job.full_gradient(x)
@@ -39,7 +40,7 @@ class MarinaWorker(Worker):
 class VRMarinaWorker(Worker):
     """Keeps the model before, and takes one batch's gradient at both."""
 
-    sender = PlainSender
+    sender = OnceSender
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
         kept, numbers = {"x": x.copy()}, {"at": job.instruction.model.version}
@@ -66,7 +67,7 @@ class VRMarinaWorker(Worker):
 class PPMarinaWorker(Worker):
     """Keeps the last model it was sent, and is sent two where that is not the one before."""
 
-    sender = PlainSender
+    sender = OnceSender
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
         state, version = job.state, job.instruction.model.version

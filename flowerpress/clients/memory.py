@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from flowerpress.clients.stores import WorkerState
-from flowerpress.compressors.feedback import Sender
+from dataclasses import dataclass
 
+import numpy as np
+
+from flowerpress.clients.stores import WorkerState
+from flowerpress.compressors.feedback import PlainSender, Sender
+from flowerpress.protocol import Instruction, Reply
+
+_REPLY = "reply."
 STAGED = "+"  # ends the name of a vector that waits for the packet in flight
 
 
@@ -50,3 +56,33 @@ def keep_sender(sender: Sender, state: WorkerState) -> None:
         "scale": sender.scale,
     }
     state.packet = sender.packet
+
+
+@dataclass
+class OnceSender(PlainSender):
+    """Packets go as they are, but each question is answered once: an answer changes the worker."""
+
+    remembers = True
+
+
+def remember(state: WorkerState, order: Instruction, reply: Reply) -> None:
+    """Keep the reply to a question, so that this question asked again gets the same one.
+
+    A server that was killed in the middle of a round asks the round's questions again; the worker
+    has long gone on. So the replies of a round's exchanges are kept until the next round's.
+    """
+    if order.stage == 1:
+        for stage in (1, 2):
+            state.vectors.pop(f"{_REPLY}{stage}", None)
+    data = order.digest.to_bytes(4, "little") + reply.to_bytes()
+    state.vectors[f"{_REPLY}{order.stage}"] = np.frombuffer(data, np.uint8)
+
+
+def recall(state: WorkerState, order: Instruction) -> Reply | None:
+    """Return the reply given to this very question before, if it is still known."""
+    kept = state.vectors.get(f"{_REPLY}{order.stage}")
+    if kept is None:
+        return None
+    data = kept.tobytes()
+    known = int.from_bytes(data[:4], "little") == order.digest
+    return Reply.from_bytes(data[4:]) if known else None

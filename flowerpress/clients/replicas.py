@@ -52,7 +52,8 @@ def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> Floa
     vectors, numbers = state.vectors, state.numbers
     kept = {name: vectors[_PREFIX + name] for name in rule.kept if _PREFIX + name in vectors}
     x = vectors.get(_PREFIX + "x")
-    replica = Replica(rule, int(numbers.get("held", -1)), x, kept, scale)
+    mark = int(numbers.get("mark", 0))
+    replica = Replica(rule, int(numbers.get("held", -1)), x, kept, scale, mark)
     # Deltas are applied in place: until all are, nothing is held that could be built upon.
     numbers["held"] = -1
     try:
@@ -65,7 +66,7 @@ def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> Floa
         vectors.pop(_PREFIX + name, None)
     vectors[_PREFIX + "x"] = replica.model
     vectors.update({_PREFIX + name: vector for name, vector in replica.kept.items()})
-    numbers["held"] = replica.version
+    numbers |= {"held": replica.version, "mark": replica.mark}
     return replica.model.copy()
 
 

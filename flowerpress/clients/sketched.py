@@ -21,31 +21,24 @@ halves are in ``strategies/sketched.py`` and ``strategies/sketched_amsgrad.py``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from flowerpress.clients.memory import OnceSender
 from flowerpress.clients.replicas import AWAITED, DELTA
 from flowerpress.clients.worker import FloatVector, Job, Outgoing, ResyncError, Worker
 from flowerpress.compressors import decompress
-from flowerpress.compressors.feedback import PlainSender, Sender
+from flowerpress.compressors.feedback import Sender
 from flowerpress.protocol import decode_places
 
 _PLACES, _ANSWER, _ROUND = "places", "answer", "sketched"
 
 
-@dataclass
-class OwedSender(PlainSender):
-    """Packets go as they are, but each question is answered once: it changes what is owed."""
-
-    remembers = True
-
-
 class FoundBySketchWorker(Worker):
     """Sends a sketch of what it owes, and then the exact values that are asked for."""
 
-    sender = OwedSender
+    sender = OnceSender
     owed: ClassVar[tuple[str, ...]]  # vectors that are zeroed where the model has moved
     asked: ClassVar[tuple[str, ...]]  # vectors of which the exact values are asked for
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+
+from flowerpress.protocol.files import write_atomically
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Numbers = dict[str, int | float]
@@ -137,25 +139,6 @@ class ContextStore(StateStore):
         )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> StateStore:
     """Open the store for `client`: as configured, else the one that is safe where this runs.
 
@@ -163,6 +146,9 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     Unset, it is "context" inside Flower's Ray simulation and "disk" elsewhere, in the directory
     ``state-dir`` of the node config, else ``$FLOWERPRESS_STATE_DIR``, else
     ``~/.local/state/flowerpress``.
+
+    Memory goes by the run: by its number, or, where it has checkpoints, by the name of their folder
+    (``checkpoint`` of the run config), since a run that is resumed gets another number from Flower.
 
     Raises
     ------
@@ -172,14 +158,16 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     name = context.node_config.get("state-store") or context.run_config.get("state-store") or ""
     if not name:
         name = "context" if _in_ray() else "disk"
+    saved = str(context.run_config.get("checkpoint") or "")
+    run = re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
     if name == "live":
-        return LiveStore(table, (context.run_id, client))
+        return LiveStore(table, (run, client))
     if name == "context":
         return ContextStore(context)
     if name == "disk":
         folder = context.node_config.get("state-dir") or os.environ.get("FLOWERPRESS_STATE_DIR")
         root = Path(str(folder)) if folder else Path.home() / ".local/state/flowerpress"
-        return DiskStore(root / f"run-{context.run_id}" / f"client-{client}.safetensors")
+        return DiskStore(root / f"run-{run}" / f"client-{client}.safetensors")
     raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,8 @@ from flowerpress.clients.memory import (
     begin_session,
     commit_staged,
     keep_sender,
+    recall,
+    remember,
     restore_sender,
 )
 from flowerpress.clients.replicas import follow_model
@@ -124,7 +126,7 @@ class Outgoing:
     loss : float
         Mean loss of what was computed.
     vector : vector, shape (dim,)
-        What is to be sent, before the memory around the compressor is added.
+        What is to be sent, without the memory around the compressor.
     kept : dict
         The worker's new vectors; in force once the packet is made.
     staged : dict
@@ -189,40 +191,39 @@ class Worker(ABC):
         sender, known = self.settle(job)
         if known is not None:
             return known
-        version = job.instruction.version
+        reply = self._reply(job, sender)
+        if sender.remembers:
+            remember(job.state, job.instruction, reply)
+        return reply
+
+    def _reply(self, job: Job, sender: Sender) -> Reply:
         try:
             x = self.follow(job, sender)
             load_buffers(job)
             out = self.compute(x, job, sender)
         except ReplicaError as error:
-            return Reply(job.client, version, status="snapshot", reason=str(error))
+            return Reply(job.client, job.instruction.version, status="snapshot", reason=str(error))
         except ResyncError as error:
-            return Reply(job.client, version, status="resync", reason=str(error))
+            return Reply(job.client, job.instruction.version, status="resync", reason=str(error))
         return self.send(out, job, sender)
 
     def settle(self, job: Job) -> tuple[Sender, Reply | None]:
-        """Learn what became of the packet in flight; with a reply where nothing else is to do."""
+        """Learn what became of the packet in flight; with a reply where no more is to do."""
         order = job.instruction
         begin_session(job.state, order.session)
         sender = restore_sender(self.sender, job.state)
         outcome = sender.settle(order.applied, order.version)
-        if outcome is Settlement.REPEAT and (reply := self.again(job, sender)):
-            return sender, reply
+        reply = Reply(job.client, order.version, base=sender.heard, reason=outcome.value)
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
-            reason = outcome.value
-            return sender, Reply(job.client, order.version, status="failed", reason=reason)
+            return sender, recall(job.state, order) or replace(reply, status="stale")
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
             reason = f"server applied version {order.applied}, settled here is {sender.settled}"
-            return sender, Reply(job.client, order.version, status="resync", reason=reason)
+            reply = replace(reply, status="resync", reason=reason)
+            remember(job.state, order, reply)
+            return sender, reply
         self.learn(job, outcome)
         return sender, None
-
-    def again(self, job: Job, sender: Sender) -> Reply | None:
-        """Return the reply to a question that was answered before, if it is still known."""
-        if sender.pending != job.instruction.version:
-            return None
-        return reply_with(job, sender, [sender.packet])
 
     def learn(self, job: Job, outcome: Settlement) -> None:
         """Do what goes with the packet in flight, now that its fate is known."""
@@ -274,8 +275,7 @@ def reply_with(
     told : sequence of str
         Which of the state's numbers go with it as metrics.
     buffers : vector, optional
-        By default the task's, in the first of a round's exchanges: by the second, a process that
-        was started for each message has lost them.
+        By default the task's, in a round's first exchange: by the second, they may be lost.
     """
     numbers = job.state.numbers
     if buffers is None and job.instruction.stage == 1:

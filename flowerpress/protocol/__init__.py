@@ -9,11 +9,11 @@ from flowerpress.protocol.ledger import Ledger, LedgerRow, RoundBytes
 from flowerpress.protocol.messages import (
     Hyper,
     Instruction,
-    ModelPart,
     Reply,
     printable,
 )
 from flowerpress.protocol.mixing import Mix, Owed
+from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.places import decode_places, encode_places
 from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
 from flowerpress.protocol.rules import Rule, make_rule
@@ -42,6 +42,7 @@ __all__ = [
     "encode_places",
     "ensure_task_identity",
     "make_rule",
+    "mark_of",
     "metrics_of",
     "printable",
     "question",

@@ -8,51 +8,21 @@ it was built on. A `Hello` is what a worker says of itself before its first roun
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
-from flwr.app import Array, RecordDict
+from flwr.app import RecordDict
 
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import metrics_of, unwrap, wrap
+from flowerpress.protocol.model_part import ModelPart, read_head
 
 _MAX_REPLY_HEADER = 16_384
-STATUSES = ("update", "silent", "resync", "snapshot", "failed")
+STATUSES = ("update", "silent", "resync", "snapshot", "stale", "failed")
 Hyper = dict[str, int | float | str | bool]
-
-
-@dataclass(frozen=True)
-class ModelPart:
-    """The model in an instruction: a snapshot, or the deltas from one version to another.
-
-    Parameters
-    ----------
-    version : int
-        The version the worker holds afterwards.
-    base : int
-        The version the deltas start from; -1 for a snapshot.
-    packets : list of bytes
-        A snapshot's vectors, or one delta per version base+1 ... version.
-    rates : list of float
-        The step size that goes with each delta.
-    array : Array, optional
-        The snapshot's packets already wrapped, the same object in every worker's message: the
-        server holds one copy however many workers it serves, and Flower stores equal objects once.
-    """
-
-    version: int
-    base: int = -1
-    packets: list[bytes] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    array: Array | None = None
-
-    @classmethod
-    def snapshot(cls, version: int, packets: list[bytes]) -> ModelPart:
-        """Return a snapshot to be shared by many instructions."""
-        return cls(version, -1, packets, array=blob.to_array(blob.encode_blob({}, packets)))
 
 
 @dataclass(frozen=True)
@@ -101,9 +71,17 @@ class Instruction:
     stage: int = 1
     places: bytes = b""
 
-    def encode(self) -> RecordDict:
-        """Return the Flower message content: one record with one array."""
-        header = {
+    @property
+    def digest(self) -> int:
+        """Fingerprint of the question: one asked again by a restarted server has the same.
+
+        It is of the model that the worker has then, not of what is sent to take it there.
+        """
+        header = {**self._header(), "model": [self.model.version, self.model.mark]}
+        return crc32(blob.encode_blob(header, [self.places]))
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "algorithm": self.algorithm,
             "round": self.round,
             "version": self.version,
@@ -114,14 +92,17 @@ class Instruction:
             "cohort": self.cohort,
             "layout": self.layout,
             "hyper": self.hyper,
-            "model": [self.model.version, self.model.base, self.model.rates],
+            "model": self.model.head,
             "buffers": bool(self.buffers),
             "stage": self.stage,
             "places": bool(self.places),
         }
+
+    def encode(self) -> RecordDict:
+        """Return the Flower message content: one record with one array."""
         inline = [] if self.model.array else self.model.packets
         tail = [part for part in (self.buffers, self.places) if part]
-        return wrap(blob.encode_blob(header, [*inline, *tail]), model=self.model.array)
+        return wrap(blob.encode_blob(self._header(), [*inline, *tail]), model=self.model.array)
 
     @classmethod
     def decode(cls, content: RecordDict) -> Instruction:
@@ -132,7 +113,7 @@ class Instruction:
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         if model is not None:
             packets = blob.decode_blob(blob.from_array(model))[1]
-        version, base, rates = _model_field(header.get("model"))
+        version, base, rates, mark = read_head(header.get("model"))
         hyper = blob.field(header, "hyper", dict)
         if not all(isinstance(v, int | float | str | bool) for v in hyper.values()):
             raise ProtocolError("message field 'hyper' must hold numbers, strings and booleans")
@@ -153,7 +134,7 @@ class Instruction:
             algorithm=blob.field(header, "algorithm", str),
             layout=blob.field(header, "layout", str),
             hyper=hyper,
-            model=ModelPart(version, base, packets, rates),
+            model=ModelPart(version, base, packets, rates, mark=mark),
             buffers=buffers,
             places=places,
             **numbers,
@@ -177,10 +158,12 @@ class Reply:
         The question answered.
     base : int
         The worker's settled version, which the update builds on.
-    status : {"update", "silent", "resync", "snapshot", "failed"}
+    status : {"update", "silent", "resync", "snapshot", "stale", "failed"}
         "silent": the worker took part, and has nothing to send (gossip's trigger). "resync": its
         memory is not at the version the server applied last. "snapshot": it does not hold the
-        model the deltas start from. "failed": it raised; `reason` says what.
+        model the deltas start from. "stale": it has heard question `base` of this run, and the one
+        it answers is none that it still knows the answer of: the server was restarted from an
+        older state. "failed": it raised; `reason` says what.
     held : int
         The model version the worker holds; -1 for none.
     scale : float
@@ -206,6 +189,22 @@ class Reply:
 
     def encode(self) -> RecordDict:
         """Return the Flower message content: one array, and the metrics."""
+        return wrap(self._blob({}), self.metrics)
+
+    def to_bytes(self) -> bytes:
+        """Return the reply as one run of bytes, to be kept."""
+        # NaN is not JSON, and a metric that was never set is one.
+        metrics = {name: float(value).hex() for name, value in self.metrics.items()}
+        return self._blob({"metrics": metrics})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Reply:
+        """Read what `to_bytes` wrote; raises `ProtocolError` where it is anything else."""
+        header, packets = blob.decode_blob(data)
+        metrics = blob.field(header, "metrics", dict)
+        return cls._read(header, packets, {k: float.fromhex(v) for k, v in metrics.items()})
+
+    def _blob(self, more: dict[str, Any]) -> bytes:
         header = {
             "client": self.client,
             "version": self.version,
@@ -215,14 +214,21 @@ class Reply:
             "held": self.held + 1,
             "scale": self.scale,
             "buffers": bool(self.buffers),
+            **more,
         }
         tail = [self.buffers] if self.buffers else []
-        return wrap(blob.encode_blob(header, [*self.packets, *tail]), self.metrics)
+        return blob.encode_blob(header, [*self.packets, *tail])
 
     @classmethod
     def decode(cls, content: RecordDict) -> Reply:
         """Read a reply; raises `ProtocolError` naming the field that is wrong."""
         header, packets = blob.decode_blob(unwrap(content)[0], max_header=_MAX_REPLY_HEADER)
+        return cls._read(header, packets, metrics_of(content))
+
+    @classmethod
+    def _read(
+        cls, header: dict[str, Any], packets: list[bytes], metrics: Mapping[str, float]
+    ) -> Reply:
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         status = blob.field(header, "status", str)
         if status not in STATUSES:
@@ -240,7 +246,7 @@ class Reply:
             scale=scale,
             packets=packets,
             buffers=buffers,
-            metrics=metrics_of(content),
+            metrics=metrics,
         )
 
     @property
@@ -252,11 +258,3 @@ class Reply:
 def printable(text: str) -> str:
     """Return a peer's text as one line of at most 300 characters that is safe to log."""
     return "".join(c if c.isprintable() else " " for c in text[:300])
-
-
-def _model_field(value: Any) -> tuple[int, int, list[float]]:
-    match value:
-        case [int(version), int(base), list(rates)] if -1 <= base <= version < 2**63:
-            if all(type(rate) is float and math.isfinite(rate) for rate in rates):
-                return version, base, rates
-    raise ProtocolError(f"message field 'model' is {value!r:.80}, expected [version, base, rates]")

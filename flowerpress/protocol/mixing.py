@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import add_to
 from flowerpress.protocol.blob import ProtocolError
-from flowerpress.protocol.messages import ModelPart
+from flowerpress.protocol.model_part import ModelPart, mark_of
 
 FloatVector = npt.NDArray[np.floating[Any]]
 _HEAD, _PART = struct.Struct("<BBHId"), struct.Struct("<dQ")
@@ -106,6 +106,10 @@ class Mix:
             add_to(packet, total, weight)
         return total
 
+    def mark(self, gamma: float, before: int) -> int:
+        """Return the mark (see `ModelPart`) that this takes a node to from mark `before`."""
+        return mark_of(self.packets, [*self.weights, self.own, gamma, self.whole], before)
+
     @property
     def nbytes(self) -> int:
         """Length of what `encode` returns."""
@@ -128,6 +132,8 @@ class Owed:
         is public. None: the node has begun.
     own : float
         Sum of the weights of the node's edges, at the start.
+    mark : int
+        Of the node after all this, see `ModelPart`.
 
     Examples
     --------
@@ -140,14 +146,21 @@ class Owed:
     mixes: list[tuple[bytes, float]]
     start: list[bytes] | None = None
     own: float = 0.0
+    mark: int = 0
+
+    @property
+    def first_mark(self) -> int:
+        """The mark of a node after the start, which it must have."""
+        return mark_of(self.start or [], [self.base, self.own])
 
     def to_part(self) -> ModelPart:
         """Return the model's part of an instruction; a start has base -1, and one rate more."""
         version = self.base + len(self.mixes)
         mixes, gammas = [mix for mix, _ in self.mixes], [gamma for _, gamma in self.mixes]
         if self.start is None:
-            return ModelPart(version, self.base, mixes, gammas)
-        return ModelPart(version, -1, [*self.start, *mixes], [self.own, *gammas])
+            return ModelPart(version, self.base, mixes, gammas, mark=self.mark)
+        packets, numbers = [*self.start, *mixes], [self.own, *gammas]
+        return ModelPart(version, -1, packets, numbers, mark=self.mark)
 
     @classmethod
     def from_part(cls, part: ModelPart) -> Owed:
@@ -162,4 +175,4 @@ class Owed:
         base = part.version - len(gammas)
         if len(packets) != len(gammas) or base < 0 or (start is None and base != part.base):
             raise ProtocolError(f"{len(packets)} synchronisations with {len(gammas)} numbers")
-        return cls(base, list(zip(packets, gammas, strict=True)), start, own)
+        return cls(base, list(zip(packets, gammas, strict=True)), start, own, part.mark)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Packet, PacketError, decompress
 from flowerpress.protocol.layout import Layout
-from flowerpress.protocol.messages import ModelPart
+from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.rules import Kept, Rule
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -44,6 +44,8 @@ class Replica:
     scale : float
         A delta stands for ``scale * decompress(packet)``; below 1 where an unbiased compressor is
         scaled into a contractive one.
+    mark : int
+        Fingerprint of the model (see `ModelPart`); 0: not known.
     """
 
     rule: Rule | None = None
@@ -51,6 +53,7 @@ class Replica:
     x: FloatVector | None = None
     kept: Kept = field(default_factory=dict)
     scale: float = 1.0
+    mark: int = 0
 
     @property
     def model(self) -> FloatVector:
@@ -72,6 +75,7 @@ class Replica:
         for name in self.names:
             self.kept.setdefault(name, np.zeros_like(x))
         self.rule.advance(x, self.kept, packet, self.scale, rate)
+        self.mark = mark_of([packet], [rate], self.mark)
         self.version += 1
 
     def follow(self, part: ModelPart, layout: Layout) -> None:
@@ -80,7 +84,8 @@ class Replica:
         Raises
         ------
         ReplicaError
-            The deltas start after the version held: the server must send a snapshot.
+            The deltas start after the version held, or do not lead from it to where they should:
+            the server must send a snapshot.
         PacketError
             A packet is damaged or of another model. Deltas before it may have been applied: the
             replica must not be used again.
@@ -95,8 +100,15 @@ class Replica:
         if not len(part.packets) == len(part.rates) == part.version - part.base:
             raise ReplicaError(f"{len(part.packets)} deltas from {part.base} to {part.version}")
         seen = self.version - part.base
-        for packet, rate in zip(part.packets[seen:], part.rates[seen:], strict=True):
+        rest = list(zip(part.packets[seen:], part.rates[seen:], strict=True))
+        mark = self.mark
+        for packet, rate in rest:
+            mark = mark_of([packet], [rate], mark)
+        if part.mark and self.mark and mark != part.mark:
+            raise ReplicaError(f"version {self.version} here is not what it is on the server")
+        for packet, rate in rest:
             self.advance(packet, rate)
+        self.mark = part.mark
 
     def _load(self, part: ModelPart, layout: Layout) -> None:
         names = self.names
@@ -109,7 +121,7 @@ class Replica:
             raise PacketError(f"snapshot has vectors {found}, the model {wanted[0]} x {wanted[1]}")
         self.x, *others = (decompress(packet, max_dim=layout.dim) for packet in packets)
         self.kept = dict(zip(names, others, strict=False))
-        self.version = part.version
+        self.version, self.mark = part.version, part.mark
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from flowerpress.simulations.engine import InProcessGrid
 from flowerpress.simulations.faults import Faults
-from flowerpress.simulations.simulate import RoundRecord, SimulationResult, simulate
+from flowerpress.simulations.recorder import RoundRecord
+from flowerpress.simulations.simulate import SimulationResult, simulate
 
 __all__ = ["Faults", "InProcessGrid", "RoundRecord", "SimulationResult", "simulate"]

@@ -64,6 +64,8 @@ class InProcessGrid(Grid):
         The run config of every context.
     faults : Faults, optional
         Messages to lose and clients to kill.
+    run_id : int, optional
+        Flower's number of the run; drawn at random unless given. Memory on disk goes by it.
     """
 
     def __init__(
@@ -76,10 +78,11 @@ class InProcessGrid(Grid):
         node_configs: Mapping[int, NodeConfig] | None = None,
         run_config: NodeConfig | None = None,
         faults: Faults | None = None,
+        run_id: int | None = None,
     ) -> None:
         if num_nodes < 1:
             raise ValueError(f"a simulation needs at least 1 client, got {num_nodes}")
-        self.run_id = secrets.randbits(62)
+        self.run_id = secrets.randbits(62) if run_id is None else run_id
         ensure_task_identity(self.run_id)
         self._new_app, shared = app, app()
         self._faults = faults or Faults()
@@ -99,6 +102,16 @@ class InProcessGrid(Grid):
     def close(self) -> None:
         """End the threads; messages under way are finished first."""
         self._pool.shutdown()
+
+    @property
+    def counts(self) -> dict[int, tuple[int, int]]:
+        """How many messages each node has heard and said: what `Faults` go by."""
+        return {i: (node.heard, node.said) for i, node in self._nodes.items()}
+
+    @counts.setter
+    def counts(self, counts: Mapping[int, tuple[int, int]]) -> None:
+        for i, (heard, said) in counts.items():
+            self._nodes[i].heard, self._nodes[i].said = heard, said
 
     def __enter__(self) -> InProcessGrid:
         return self

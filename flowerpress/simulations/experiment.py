@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowerpress.simulations.options import Option
-from flowerpress.simulations.simulate import RoundRecord, SimulationResult, simulate
+from flowerpress.simulations.recorder import RoundRecord
+from flowerpress.simulations.simulate import SimulationResult, simulate
 from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
 from flowerpress.strategies import (
+    Checkpoints,
     CompressedStrategy,
     make_strategy,
     strategy_class,
@@ -149,9 +152,21 @@ class PreparedRun:
     task_fn: ShippedTaskFn
     network: str = ""
 
-    def run(self, on_round: Callable[[RoundRecord], None] | None = None) -> Outcome:
-        """Run in this process; `on_round` is called after each round."""
-        experiment = self.experiment
+    def run(
+        self,
+        on_round: Callable[[RoundRecord], None] | None = None,
+        *,
+        checkpoint: Path | None = None,
+        resume: bool = False,
+    ) -> Outcome:
+        """Run in this process; `on_round` is called after each round.
+
+        `checkpoint` and `resume` are those of `simulate`.
+        """
+        experiment, saved = self.experiment, None
+        if checkpoint is not None:
+            facts = {"task": experiment.task, "task_options": dict(experiment.task_options)}
+            saved = Checkpoints(checkpoint, resume=resume, facts=facts)
         result = simulate(
             self.strategy,
             self.task_fn,
@@ -162,6 +177,7 @@ class PreparedRun:
             threads=experiment.threads,
             on_round=on_round,
             node_evaluate_fn=self.task_fn.evaluate_fn,
+            checkpoint=saved,
         )
         return Outcome.of(experiment, result)
 

@@ -85,8 +85,9 @@ def main(grid: Grid, context: Context) -> None:
     """
     # Clients import this module for every message in a deployment: what only a server needs is
     # imported here.
-    from flowerpress.simulations.simulate import Recorder, SimulationResult
-    from flowerpress.strategies import make_strategy
+    from flowerpress.simulations.recorder import Recorder
+    from flowerpress.simulations.simulate import SimulationResult
+    from flowerpress.strategies import Checkpoints, make_strategy
 
     _log_with_flower()
     plan = schedule(context.run_config)
@@ -97,6 +98,11 @@ def main(grid: Grid, context: Context) -> None:
     # A grid may want to know: the link's shows it, and keeps it.
     note = getattr(grid, "note_round", None)
     recorder = Recorder(strategy, evaluate, note, node_evaluate_fn=evaluate)
+    if plan.checkpoint:
+        facts = {"task": list(map(str, task_choice(context.run_config)))}
+        strategy.checkpoints = Checkpoints(
+            Path(plan.checkpoint), plan.every, plan.resume, facts, recorder
+        )
     initial = task_fn.initial_arrays()
     start = time.perf_counter()
     result = strategy.start(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from flowerpress.simulations.experiment import Outcome
-    from flowerpress.simulations.simulate import RoundRecord
+    from flowerpress.simulations.recorder import RoundRecord
 
 CONSENSUS, EDGE = "consensus-error", "edge-bytes"
 _HEIGHT = 7.2  # inches of three panels

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.report import format_bytes, format_metric
-from flowerpress.simulations.simulate import RoundRecord
 
 PLAIN_LINES = 20
 

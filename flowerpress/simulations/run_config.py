@@ -19,6 +19,9 @@ DEFAULTS: dict[str, bool | int | float | str] = {
     "round-timeout": 3600,
     "seed": 0,
     "out": "",
+    "checkpoint": "",
+    "checkpoint-every": 1,
+    "resume": False,
 }
 """The run's own keys, as in pyproject.toml: all others are "not given" there."""
 
@@ -98,15 +101,20 @@ def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
 
 
 class Schedule(NamedTuple):
-    """How long a run is, how long it waits, and where its result goes."""
+    """How long a run is, how long it waits, where its result goes, and where it is saved."""
 
     rounds: int
     timeout: float
     out: str
+    checkpoint: str = ""
+    every: int = 1
+    resume: bool = False
 
 
 def schedule(run_config: Config) -> Schedule:
-    """Return the run's rounds, its deadline for replies in seconds, and where the result goes.
+    """Return the run's rounds, its deadline for replies in seconds, and where files go.
+
+    The keys ``checkpoint``, ``checkpoint-every`` and ``resume`` may be missing.
 
     Raises
     ------
@@ -116,14 +124,20 @@ def schedule(run_config: Config) -> Schedule:
     Examples
     --------
     >>> schedule({"num-server-rounds": 3, "round-timeout": 60, "out": ""})
-    Schedule(rounds=3, timeout=60.0, out='')
+    Schedule(rounds=3, timeout=60.0, out='', checkpoint='', every=1, resume=False)
     """
     rounds, timeout = _whole(run_config, "num-server-rounds"), _value(run_config, "round-timeout")
     if rounds < 1:
         raise ValueError(f"num-server-rounds is {rounds}: expected at least 1")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         raise ValueError(f"round-timeout is {timeout!r}: expected a number of seconds above 0")
-    return Schedule(rounds, float(timeout), _text(run_config, "out"))
+    default: dict[str, Option] = {"checkpoint": "", "checkpoint-every": 1, "resume": False}
+    saved = {**default, **run_config}
+    folder, every = _text(saved, "checkpoint"), _whole(saved, "checkpoint-every")
+    resume = saved["resume"]
+    if not isinstance(resume, bool) or (resume and not folder):
+        raise ValueError(f"resume is {resume!r}: expected false, or true where checkpoint is given")
+    return Schedule(rounds, float(timeout), _text(run_config, "out"), folder, every, resume)
 
 
 def _given(config: Config, keys: tuple[str, ...] | list[str]) -> dict[str, Option]:

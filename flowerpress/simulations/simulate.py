@@ -9,49 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord
 
 from flowerpress.clients import Task, client_app
 from flowerpress.protocol import Ledger
 from flowerpress.simulations.engine import InProcessGrid, NodeConfig
 from flowerpress.simulations.faults import Faults
-from flowerpress.strategies import CompressedStrategy
+from flowerpress.simulations.recorder import EvaluateFn, Recorder, RoundRecord
+from flowerpress.strategies import Checkpoints, CompressedStrategy
 
 TaskFn = Callable[[int, int], Task]
-EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """What one round gave.
-
-    Parameters
-    ----------
-    round : int
-        0 is the initial model.
-    metrics : dict
-        What ``evaluate_fn`` returned; numbers only.
-    train : dict
-        The workers' averaged training metrics, such as "loss".
-    up_bytes, down_bytes : int
-        Payload and framing of this round alone, as sent.
-    seconds : float
-        Since the round before.
-    up_collected : int
-        Of the uplink's bytes, those of nodes' own models that were asked for (gossip).
-    nodes : dict
-        What ``node_evaluate_fn`` returned for each node's own model, by client, where these were
-        collected.
-    """
-
-    round: int
-    metrics: dict[str, float]
-    train: dict[str, float]
-    up_bytes: int
-    down_bytes: int
-    seconds: float
-    up_collected: int = 0
-    nodes: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,6 +47,9 @@ def simulate(
     node_evaluate_fn: EvaluateFn | None = None,
     timeout: float = 3600.0,
     verbose: bool = False,
+    checkpoint: str | Path | Checkpoints | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 1,
 ) -> SimulationResult:
     """Run `strategy` on `num_clients` clients in this process.
 
@@ -114,6 +84,13 @@ def simulate(
         Seconds to wait for a round's replies.
     verbose : bool
         Let Flower log every round.
+    checkpoint : path or Checkpoints, optional
+        Folder in which the run is saved after each round; the workers' memory too, unless
+        `state_dir` says where.
+    resume : bool
+        Go on from what is in that folder; where nothing is, begin.
+    checkpoint_every : int
+        Rounds between checkpoints, see `Checkpoints`.
 
     Returns
     -------
@@ -122,7 +99,8 @@ def simulate(
     Raises
     ------
     ValueError
-        `num_clients` or `num_rounds` is out of range, or the algorithm cannot use an option.
+        `num_clients` or `num_rounds` is out of range, the algorithm cannot use an option, or a
+        checkpoint is of another run.
     RuntimeError
         All clients of a round failed, or cannot take part: says what the first of them said.
 
@@ -141,10 +119,17 @@ def simulate(
         raise ValueError(f"num_rounds is {num_rounds}: expected 0 or more")
     strategy.reset()
     strategy.seed = seed
+    recorder = Recorder(strategy, evaluate_fn, on_round, node_evaluate_fn)
+    if not isinstance(checkpoint, Checkpoints) and checkpoint is not None:
+        checkpoint = Checkpoints(Path(checkpoint), checkpoint_every, resume)
+    if checkpoint is None and resume:
+        raise ValueError("resume needs the folder of the checkpoints: give checkpoint too")
+    if checkpoint is not None:
+        checkpoint.facts, checkpoint.beside = {**checkpoint.facts, "clients": num_clients}, recorder
+        state_dir = checkpoint.folder / "clients" if state_dir is None else state_dir
     common: dict[str, str] = {}
     if state_dir is not None:
         common = {"state-store": "disk", "state-dir": str(state_dir)}
-    recorder = Recorder(strategy, evaluate_fn, on_round, node_evaluate_fn)
     start = time.perf_counter()
     with (
         InProcessGrid(
@@ -154,10 +139,12 @@ def simulate(
             node_config=common,
             node_configs=node_configs,
             faults=faults,
+            run_id=checkpoint.run_id if checkpoint else None,
         ) as grid,
         _quiet_flower(quiet=not verbose),
-        _at_most(strategy, num_clients),
+        _for_as_long(strategy, num_clients, checkpoint),
     ):
+        recorder.grid = grid
         initial = _initial_arrays(task_fn, num_clients)
         result = strategy.start(
             grid,
@@ -178,71 +165,21 @@ def _initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
     return arrays
 
 
-class Recorder:
-    """Flower's evaluate_fn: calls the user's, and notes bytes and time."""
-
-    def __init__(
-        self,
-        strategy: CompressedStrategy,
-        evaluate_fn: EvaluateFn | None,
-        on_round: Callable[[RoundRecord], None] | None,
-        node_evaluate_fn: EvaluateFn | None = None,
-    ) -> None:
-        self._strategy, self._evaluate_fn, self._on_round = strategy, evaluate_fn, on_round
-        self._node_evaluate_fn = node_evaluate_fn
-        self._last = time.perf_counter()
-        self.history: list[RoundRecord] = []
-
-    def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        metrics = self._evaluate_fn(server_round, arrays) if self._evaluate_fn else None
-        nodes = self._nodes(server_round) if server_round else {}
-        used = self._strategy.ledger.round_bytes(server_round)
-        now = time.perf_counter()
-        record = RoundRecord(
-            server_round,
-            _numbers(metrics),
-            _numbers(self._strategy.train_metrics if server_round else None),
-            used.up_bytes,
-            used.down_bytes,
-            now - self._last,
-            used.up_collected,
-            nodes,
-        )
-        self._last = now
-        self.history.append(record)
-        if self._on_round is not None:
-            self._on_round(record)
-        return metrics
-
-    def _nodes(self, server_round: int) -> dict[int, dict[str, float]]:
-        """Evaluate the nodes' own models, where they were collected."""
-        evaluate = self._node_evaluate_fn
-        if evaluate is None:
-            return {}
-        models = self._strategy.local_models()
-        return {i: _numbers(evaluate(server_round, arrays)) for i, arrays in models}
-
-
-def _numbers(metrics: Mapping[str, object] | None) -> dict[str, float]:
-    return {
-        str(name): float(value)
-        for name, value in (metrics or {}).items()
-        if isinstance(value, int | float)
-    }
-
-
 @contextmanager
-def _at_most(strategy: CompressedStrategy, num_clients: int) -> Iterator[None]:
-    """Ask for no more nodes than there are, for as long as this lasts."""
+def _for_as_long(
+    strategy: CompressedStrategy, num_clients: int, checkpoints: Checkpoints | None
+) -> Iterator[None]:
+    """Ask for no more nodes than there are, and save checkpoints, for as long as this lasts."""
     names = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
-    before = {name: getattr(strategy, name) for name in names}
-    for name, count in before.items():
-        setattr(strategy, name, min(count, num_clients))
+    before = {name: getattr(strategy, name) for name in (*names, "checkpoints")}
+    for name in names:
+        setattr(strategy, name, min(before[name], num_clients))
+    strategy.checkpoints = checkpoints
     try:
         yield
     finally:
-        for name, count in before.items():
-            setattr(strategy, name, count)
+        for name, value in before.items():
+            setattr(strategy, name, value)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The server side: one strategy per published algorithm, by name."""
 
 from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.checkpoints import Checkpoints
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.registry import (
     make_strategy,
@@ -8,8 +9,11 @@ from flowerpress.strategies.registry import (
     strategy_names,
     strategy_options,
 )
+from flowerpress.strategies.tree import CheckpointError
 
 __all__ = [
+    "CheckpointError",
+    "Checkpoints",
     "CompressedStrategy",
     "RoundError",
     "make_strategy",

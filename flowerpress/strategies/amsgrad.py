@@ -55,6 +55,7 @@ class CompAMS(Adaptive):
     name = "comp-ams"
     summary_line = "gradients compressed with error feedback, AMSGrad on the server"
     citation = "Li, Karimi, Li 2022, arXiv:2205.05632"
+    kept = ("m", "v", "w")
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ A round:
 
 from __future__ import annotations
 
-import inspect
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -36,6 +35,8 @@ from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Client, Population
+from flowerpress.strategies.resumable import Resumable
+from flowerpress.strategies.rounds import EvaluateFn, Rounds
 from flowerpress.strategies.run import Run
 from flowerpress.strategies.update import Update
 
@@ -43,7 +44,7 @@ FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
 
 
-class CompressedStrategy(FederatedEvaluation):
+class CompressedStrategy(Resumable, FederatedEvaluation):
     """Server half of an algorithm with compressed updates.
 
     It is a Flower strategy with FedAvg's keywords. Federated evaluation is off by default
@@ -203,13 +204,26 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         self.run = Run(self)
         self.train_metrics: MetricRecord | None = None
 
-    def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **options: Any) -> Result:
-        """Run all rounds, see Flower's `Strategy.start`."""
-        given = inspect.signature(super().start).bind(grid, initial_arrays, *args, **options)
-        given.apply_defaults()
-        self.timeout = float(given.arguments["timeout"])
-        self.num_rounds = int(given.arguments["num_rounds"])
-        return super().start(grid, initial_arrays, *args, **options)
+    def begin_run(self, initial: ArrayRecord) -> None:
+        """Forget all of an earlier run, and begin one from the model `initial`."""
+        self.reset()
+        self.run = Run(self, initial)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run all rounds, as Flower's `Strategy.start`; with `checkpoints`, those that are left."""
+        self.timeout, self.num_rounds = float(timeout), num_rounds
+        configs = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        given = (num_rounds, float(timeout), *configs, evaluate_fn)
+        return Rounds(self, grid, initial_arrays, *given).run()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -217,8 +231,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         """Sample the cohort and make its instructions; `config` is not used."""
         del config
         if server_round == 1:
-            self.reset()
-            self.run = Run(self, arrays)
+            self.begin_run(arrays)
         self.grid = grid
         if self.fraction_train == 0.0:
             return []

@@ -55,6 +55,7 @@ class CDAdam(Adaptive):
     name = "cdadam"
     summary_line = "compressed differences of gradients both ways, AMSGrad on every replica"
     citation = "Wang, Lin, Chen 2022, arXiv:2111.00705"
+    kept = ("_sum",)
     rule = "amsgrad"
     shared = True
 

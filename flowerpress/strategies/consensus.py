@@ -19,6 +19,7 @@ from flowerpress.compressors import Draw, add_to
 from flowerpress.compressors.feedback import contraction
 from flowerpress.protocol import Layout
 from flowerpress.strategies.options import require, require_number
+from flowerpress.strategies.tree import Tree
 
 log = logging.getLogger("flowerpress")
 _WINDOW = 8  # synchronisations over which growth is looked for
@@ -117,6 +118,21 @@ class Consensus:
             self._fast, self._slow = _Windows(_GROWTH), _Windows(_SHRINKS)
             log.warning("the nodes come apart: gamma is now %.3g", self.gamma)
 
+    def state(self) -> Tree:
+        """Return what a checkpoint needs of it."""
+        windows = [[each.count, list(each.now), list(each.before)] for each in self._both]
+        return [self.gamma, self.gap, self.halvings, self._peak, windows]
+
+    def restore(self, state: Tree) -> None:
+        """Take what `state` returned."""
+        self.gamma, self.gap, self.halvings, self._peak, windows = state
+        for each, (count, now, before) in zip(self._both, windows, strict=True):
+            each.count, each.now, each.before = count, _Sums(*now), _Sums(*before)
+
+    @property
+    def _both(self) -> tuple[_Windows, _Windows]:
+        return self._fast, self._slow
+
 
 class _Sums(NamedTuple):
     """Squared lengths, over the nodes and a window of time."""
@@ -130,8 +146,8 @@ class _Windows:
     """Sums over windows of some synchronisations, each compared with the one before."""
 
     def __init__(self, factor: float) -> None:
-        self._factor, self._count = factor, 0
-        self._now, self._before = _Sums(), _Sums()
+        self._factor, self.count = factor, 0
+        self.now, self.before = _Sums(), _Sums()
 
     def grow(self, new: _Sums, length: int) -> bool:
         """Add a synchronisation; whether it ends a window in which the pull fed on itself.
@@ -139,12 +155,12 @@ class _Windows:
         While public copies catch up with models that began elsewhere, the pull grows with them, and
         what is unsent falls: that is no growth.
         """
-        self._now = _Sums(*map(sum, zip(self._now, new, strict=True)))
-        self._count += 1
-        if self._count < length:
+        self.now = _Sums(*map(sum, zip(self.now, new, strict=True)))
+        self.count += 1
+        if self.count < length:
             return False
-        now, before = self._now, self._before
-        self._now, self._before, self._count = _Sums(), now, 0
+        now, before = self.now, self.before
+        self.now, self.before, self.count = _Sums(), now, 0
         catching_up = now.unsent < 0.9 * before.unsent
         grown = 0 < self._factor * before.pull < now.pull
         return grown and not catching_up and now.pull > 4 * now.moved

@@ -46,6 +46,7 @@ class Dasha(TheoreticalStrategy):
     name = "dasha"
     summary_line = "compressed differences of gradients that never need all workers at once"
     citation = "Tyurin, Richtarik 2023, arXiv:2202.01268"
+    kept = ("_sum",)
     shared = True
 
     def __init__(self, *, compressor: str = "randk:0.01", **options: Any) -> None:

@@ -52,6 +52,7 @@ class Diana(TheoreticalStrategy):
     name = "diana"
     summary_line = "unbiased differences to learned shifts: no floor where workers differ"
     citation = "Mishchenko et al. 2019, arXiv:1901.09269"
+    kept = ("_shifts",)
     shared = True
     scaled = False  # the shifts learn slowly, the mean of the differences goes in whole
 

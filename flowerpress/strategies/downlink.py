@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord
 
 from flowerpress.compressors import Compressor, Draw, add_to, make_compressor
-from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule
+from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule, mark_of
 from flowerpress.strategies.errors import RoundError
+from flowerpress.strategies.tree import Tree
 
 FloatVector = npt.NDArray[np.floating[Any]]
 _STREAM = 1  # of `Draw`: the uplink is stream 0
@@ -58,12 +61,36 @@ class Downlink:
         if spec:
             self._compressor, scale = rule.bind(spec, layout.shapes)
         self.rule, self.dense_first, self.seed = rule, dense_first, seed
-        self.replica = Replica(rule, 0, x, {}, scale)
+        self.replica = Replica(rule, 0, x, {}, scale, mark=1 if spec else 0)
         vectors = 1 + len(rule.kept)
         self.log = DeltaLog(limit=vectors * self._identity.compress(x).nbytes)
         self.error: FloatVector | None = None  # what a compressor has left out and is still owed
         self._snapshot: ModelPart | None = None
         self._whole: ModelPart | None = None
+
+    def state(self) -> Tree:
+        """Return what a checkpoint needs of it."""
+        replica, deltas = self.replica, list(self.log.deltas)
+        return {
+            "x": self.x,
+            "kept": replica.kept,
+            "version": replica.version,
+            "mark": replica.mark,
+            "buffers": self.buffers,
+            "error": self.error,
+            "deltas": deltas,
+            "logged": self.log.version,
+        }
+
+    def restore(self, state: Tree) -> None:
+        """Take what `state` returned."""
+        replica = self.replica
+        replica.x, replica.kept = state["x"], state["kept"]
+        replica.version, replica.mark = state["version"], state["mark"]
+        self.buffers, self.error = state["buffers"], state["error"]
+        self.log = DeltaLog(self.log.limit, state["logged"], deque(state["deltas"]))
+        self.log.size = sum(len(packet) for packet, _ in self.log.deltas)
+        self._snapshot = self._whole = None
 
     @property
     def x(self) -> FloatVector:
@@ -121,6 +148,8 @@ class Downlink:
         self._snapshot = self._whole = None
         self.replica.x, self.replica.kept = x, kept
         self.replica.version += 1
+        if self.compressed:
+            self.replica.mark = mark_of([self._identity.compress(x).data], [self.version])
         self.log = DeltaLog(self.log.limit, self.version)
 
     def _publish(
@@ -161,7 +190,11 @@ class Downlink:
     def part_for(self, held: int) -> ModelPart:
         """Return the deltas a worker that holds version `held` missed, or a snapshot if smaller."""
         deltas = self.log.since(held) if self.compressed else None
-        return deltas if deltas is not None else self.snapshot()
+        return replace(deltas, mark=self.replica.mark) if deltas is not None else self.snapshot()
+
+    def nothing(self) -> ModelPart:
+        """Return the part of the model of a worker that holds it already."""
+        return ModelPart(self.version, self.version, mark=self.replica.mark)
 
     def snapshot(self) -> ModelPart:
         """Return the model whole, with what a compressed downlink goes on from; cached."""
@@ -180,4 +213,4 @@ class Downlink:
 
     def _part(self, vectors: list[FloatVector]) -> ModelPart:
         packets = [self._identity.compress(vector).data for vector in vectors]
-        return ModelPart.snapshot(self.version, packets)
+        return ModelPart.snapshot(self.version, packets, self.replica.mark)

@@ -59,6 +59,7 @@ class EF21(CompressedStrategy):
         "differences to a shared state (EF21); EF21-PP by sampling, EF21-BC with downlink"
     )
     citation = "Richtarik et al. 2021, arXiv:2106.05203; Fatkhullin et al. 2021, arXiv:2110.03294"
+    kept = ("_sum",)
     rule = "ef21"
     shared = True
 

@@ -28,6 +28,7 @@ from flowerpress.strategies.population import Client, Population
 log = logging.getLogger("flowerpress")
 Arrival = tuple[Client, Message]
 """A message, and the worker at the node it comes from."""
+_MOST = 2**53  # questions a worker may claim to have heard
 
 
 @dataclass
@@ -175,8 +176,16 @@ class Exchange:
         `Acceptance.STALE` stands for every other answer that is not applied.
         """
         where = f"round {server_round}: client {client.id}"
-        if reply.status in ("resync", "snapshot") and reply.version != client.receiver.asked:
+        if (
+            reply.status in ("resync", "snapshot", "stale")
+            and reply.version != client.receiver.asked
+        ):
             self.refuse(server_round, f"client {client.id}: {Acceptance.STALE.value}")
+            return Acceptance.STALE
+        if reply.status == "stale":
+            # Asked by an earlier life of this server: the next question must be new to it.
+            self.question = max(self.question, min(reply.base, _MOST))
+            log.warning("%s has heard question %d already", where, reply.base)
             return Acceptance.STALE
         if reply.status == "resync":
             self.resyncs += 1

@@ -29,6 +29,7 @@ from flowerpress.compressors import Draw
 from flowerpress.strategies.options import require, require_number
 from flowerpress.strategies.population import Client
 from flowerpress.strategies.sketches import Sketched, largest
+from flowerpress.strategies.tree import Tree
 from flowerpress.strategies.update import Update
 
 _UPDATES = ("zero", "subtract")
@@ -78,6 +79,15 @@ class FetchSGD(Sketched):
         self._momentum, self._error, self._sent = (
             self.sketch.empty(x.size, x.dtype, self.hash_of(0)) for _ in range(3)
         )
+
+    def state(self) -> dict[str, Tree]:
+        tables = {"momentum": self._momentum.cells, "error": self._error.cells}
+        return {**super().state(), **tables}
+
+    def restore(self, state: dict[str, Tree]) -> None:
+        self._momentum.cells[:] = state.pop("momentum")
+        self._error.cells[:] = state.pop("error")
+        super().restore(state)
 
     def plan(self, cohort: list[Client], server_round: int) -> None:
         super().plan(cohort, server_round)

@@ -43,6 +43,7 @@ from flowerpress.strategies.options import (
 from flowerpress.strategies.population import Client
 from flowerpress.strategies.relay import RELAYS, Relay
 from flowerpress.strategies.topology import listed, make_topology, ring
+from flowerpress.strategies.tree import Tree
 from flowerpress.strategies.trigger import Trigger
 from flowerpress.strategies.update import Update
 
@@ -149,6 +150,18 @@ class SquarmSGD(OwnModels):
     def begin(self) -> None:
         model = self.model
         self.relay = Relay(model.x, model.buffers, self.init == "own", self.relay_mode)
+
+    def state(self) -> dict[str, Tree]:
+        drawn = self.consensus.state() if self.relay.there else None
+        return {**super().state(), "relay": self.relay.state(), "consensus": drawn}
+
+    def restore(self, state: dict[str, Tree]) -> None:
+        relay, consensus = state.pop("relay"), state.pop("consensus")
+        super().restore(state)
+        self.relay.restore(relay)
+        if consensus is not None:
+            self.consensus = Consensus(self.gamma_option, consensus[0])
+            self.consensus.restore(consensus)
 
     def plan(self, cohort: list[Client], server_round: int) -> None:
         """Draw the graph of who is there, and find out who must begin anew."""

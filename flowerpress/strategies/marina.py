@@ -70,6 +70,7 @@ class Marina(TheoreticalStrategy):
     name = "marina"
     summary_line = "whole gradients now and then, compressed differences in between"
     citation = "Gorbunov et al. 2021, arXiv:2102.07845; Szlendak et al. 2022, arXiv:2110.03300"
+    kept = ("g", "coin", "_void", "_agreed", "_missing")
 
     def __init__(
         self,

@@ -72,6 +72,7 @@ class OneBitAdam(Adaptive):
     name = "onebit-adam"
     summary_line = "Adam in a dense warm-up, then 1-bit momentum over its frozen variance"
     citation = "Tang et al. 2021, arXiv:2102.02888"
+    kept = ("_m", "_v")
     rule = "onebit"
 
     def __init__(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.feedback import contraction
@@ -36,6 +38,21 @@ def check_options(options: Mapping[str, object]) -> None:
             require(known, name, value, "num-examples or uniform")
         elif name in ("compressor", "downlink", "init"):
             require(isinstance(value, str), name, value, "a string")
+
+
+def declared_options(cls: type, root: type) -> dict[str, Any]:
+    """Return the keyword options of a class with their defaults, its own before its bases'.
+
+    `root` is the last base whose options count.
+    """
+    options: dict[str, Any] = {}
+    for each in cls.__mro__:
+        if not issubclass(each, root):
+            break
+        for option in inspect.signature(each.__init__).parameters.values():
+            if option.kind is option.KEYWORD_ONLY:
+                options.setdefault(option.name, option.default)
+    return options
 
 
 def require(held: bool, name: str, value: object, expected: str) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from flwr.app import Message
@@ -27,6 +27,7 @@ from flowerpress.protocol import (
     printable,
     question,
 )
+from flowerpress.strategies.tree import Tree
 
 log = logging.getLogger("flowerpress")
 _SAMPLING_STREAM = 0x5A
@@ -102,6 +103,18 @@ class Population:
     _nodes: dict[int, int] = field(default_factory=dict)  # node id -> client id
     _ask_again: dict[int, tuple[int, int]] = field(default_factory=dict)  # node -> (round, wait)
     _refusals: dict[int, str] = field(default_factory=dict)  # node -> why
+
+    def state(self) -> Tree:
+        """Return what a checkpoint needs of it."""
+        clients = [asdict(client) for client in self.clients.values()]
+        return [clients, self._nodes, self._ask_again, self._refusals]
+
+    def restore(self, state: Tree) -> None:
+        """Take what `state` returned."""
+        clients, self._nodes, self._ask_again, self._refusals = state
+        for fields in clients:
+            client = Client(**{**fields, "receiver": Receiver(**fields["receiver"])})
+            self.clients[client.id] = client
 
     def mass(self, client: Client) -> float:
         """Return what `client` counts for, before it is divided by the total."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from flowerpress.strategies.amsgrad import CompAMS, FedCAMS
@@ -20,6 +19,7 @@ from flowerpress.strategies.fetchsgd import FetchSGD
 from flowerpress.strategies.gossip import SquarmSGD
 from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
 from flowerpress.strategies.onebit_adam import OneBitAdam
+from flowerpress.strategies.options import declared_options
 from flowerpress.strategies.sketched import SketchedSGD
 from flowerpress.strategies.sketched_amsgrad import SketchedAMSGrad
 
@@ -70,13 +70,7 @@ def strategy_class(name: str) -> type[CompressedStrategy]:
 
 def strategy_options(name: str) -> dict[str, Any]:
     """Return the options of strategy `name` with their defaults, most specific first."""
-    options: dict[str, Any] = {}
-    for cls in strategy_class(name).__mro__:
-        if not issubclass(cls, CompressedStrategy):
-            break
-        for option in inspect.signature(cls.__init__).parameters.values():
-            if option.kind is option.KEYWORD_ONLY:
-                options.setdefault(option.name, option.default)
+    options = declared_options(strategy_class(name), CompressedStrategy)
     if name == "fedavg":
         del options["compressor"], options["client_compressors"]
     return options

@@ -21,6 +21,7 @@ from flowerpress.compressors import add_to, make_compressor
 from flowerpress.compressors.topk import TopK
 from flowerpress.protocol import Mix, ModelPart, Owed
 from flowerpress.strategies.topology import Topology
+from flowerpress.strategies.tree import Tree
 
 FloatVector = npt.NDArray[np.floating[Any]]
 RELAYS = ("forward", "mix", "auto")
@@ -47,6 +48,8 @@ class Node:
         Synchronisations since it was last heard of.
     changed : bool
         Whether its neighbours changed, so that it must be sent their whole sum.
+    mark : int
+        Of it when it will have done all that is owed, see `ModelPart`.
     """
 
     public: FloatVector
@@ -56,6 +59,7 @@ class Node:
     owed: deque[tuple[Mix, float]] = field(default_factory=deque)
     away: int = 0
     changed: bool = False
+    mark: int = 0
 
     @property
     def base(self) -> int:
@@ -76,7 +80,7 @@ class Node:
     def part(self) -> ModelPart:
         """Return what it has not done."""
         mixes = [(mix.encode(), gamma) for mix, gamma in self.owed]
-        return Owed(self.base, mixes, self.start, self.own).to_part()
+        return Owed(self.base, mixes, self.start, self.own, self.mark).to_part()
 
 
 class Relay:
@@ -114,6 +118,31 @@ class Relay:
         self.total = np.zeros(x0.size, np.float64)
         self.edge_bytes = 0.0
         self._news: dict[int, tuple[float, bytes]] = {}  # what became public: (scale, packet)
+
+    def state(self) -> Tree:
+        """Return what a checkpoint needs of it."""
+        nodes = {}
+        for i, node in self.nodes.items():
+            owed = [(mix.encode(), gamma) for mix, gamma in node.owed]
+            nodes[i] = {**vars(node), "owed": owed}
+        graph = self.topology
+        return {
+            "x0": self._x0,
+            "buffers": self.buffers,
+            "nodes": nodes,
+            "topology": [graph.name, dict(graph.weights)] if graph else None,
+            "total": self.total,
+            "edge_bytes": self.edge_bytes,
+        }
+
+    def restore(self, state: Tree) -> None:
+        """Take what `state` returned."""
+        self._x0, self.buffers = state["x0"], state["buffers"]
+        self.total, self.edge_bytes = state["total"], state["edge_bytes"]
+        self.topology = Topology(*state["topology"]) if state["topology"] else None
+        for i, fields in state["nodes"].items():
+            owed = deque((Mix.decode(mix), gamma) for mix, gamma in fields["owed"])
+            self.nodes[i] = Node(**{**fields, "owed": owed})
 
     @property
     def there(self) -> tuple[int, ...]:
@@ -161,6 +190,7 @@ class Relay:
         if vectors and self.buffers.size:
             vectors.append(self.buffers)
         node.start = [_IDENTITY.compress(vector).data for vector in vectors]
+        node.mark = Owed(node.count, [], node.start, node.own).first_mark
 
     @property
     def _topology(self) -> Topology:
@@ -199,7 +229,9 @@ class Relay:
             node.away = 0 if i in answered else node.away + 1
         for i, row in graph.weights.items():
             node = self.nodes[i]
-            node.owed.append((self._mix(i, row), gamma))
+            mix = self._mix(i, row)
+            node.owed.append((mix, gamma))
+            node.mark = mix.mark(gamma, node.mark)
             node.count += 1
             node.changed = False
         self._news.clear()

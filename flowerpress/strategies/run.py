@@ -97,17 +97,22 @@ class Run:
         untrained = [entry.name for entry in hello.layout.entries if not entry.trained]
         layout = Layout.of(self._initial, untrained)
         layout.check(hello.layout)
-        require(layout.dim > 0, "the model", list(self._initial), "at least one trained number")
-        strategy = self._strategy
+        self.begin(layout)
+
+    def begin(self, layout: Layout) -> Downlink:
+        """Begin with the initial model, of this layout."""
+        initial, strategy = self._initial or ArrayRecord(), self._strategy
+        require(layout.dim > 0, "the model", list(initial), "at least one trained number")
         self.model = Downlink(
             layout,
-            self._initial,
+            initial,
             strategy.downlink,
             rule=make_rule(strategy.rule, strategy.hyper()),
             dense_first=strategy.dense_first,
             seed=strategy.seed,
         )
         strategy.begin()
+        return self.model
 
     def sample(self, grid: Grid, server_round: int, fraction: float, at_least: int) -> list[Client]:
         """Wait until enough workers are there, and draw the cohort."""
@@ -158,7 +163,7 @@ class Run:
             cohort=len(cohort),
             layout=model.layout.digest,
             hyper=strategy.hyper(),
-            model=ModelPart(model.version, model.version),
+            model=model.nothing(),
             buffers=b"" if stage == 2 or strategy.local_buffers else pack_buffers(model.buffers),
             stage=stage,
             places=places,
@@ -168,7 +173,7 @@ class Run:
     def nothing(self, client: Client) -> ModelPart:
         """Return the part of a model that the worker holds already."""
         del client
-        return ModelPart(self.started.version, self.started.version)
+        return self.started.nothing()
 
     def take(
         self,

@@ -54,6 +54,7 @@ class SketchedAMSGrad(FoundBySketch):
     name = "sketched-amsgrad"
     summary_line = "AMSGrad on the coordinates that sketches find; v on the server"
     citation = "Xian et al. 2022, arXiv:2210.07454"
+    kept = ("v", "v_hat")
     vectors = 2
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from flowerpress.compressors import Traits, make_compressor
 from flowerpress.strategies.base import CompressedStrategy
@@ -31,6 +31,8 @@ class TheoreticalStrategy(CompressedStrategy):
     **options
         As in `CompressedStrategy`.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("_constants",)
 
     def __init__(
         self,

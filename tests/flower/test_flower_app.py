@@ -26,6 +26,7 @@ from flowerpress.simulations.run_config import (
 )
 from flowerpress.simulations.tasks import _TASKS, make_task_fn, task_names
 from flowerpress.strategies import make_strategy, strategy_names, strategy_options
+from tests.algorithms.lives import kill
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
@@ -97,6 +98,9 @@ def test_option_of_another_task_is_refused() -> None:
         ("round-timeout", 0, "round-timeout is 0: expected a number of seconds above 0"),
         ("round-timeout", "long", "round-timeout is 'long': expected a number"),
         ("out", 1, "out is 1: expected a text"),
+        ("checkpoint", 1, "checkpoint is 1: expected a text"),
+        ("checkpoint-every", 0.5, "checkpoint-every is 0.5: expected a whole number"),
+        ("resume", True, "resume is True: expected false, or true where checkpoint is given"),
     ],
 )
 def test_bad_schedule_is_refused(key: str, value: Any, message: str) -> None:
@@ -138,6 +142,26 @@ def test_app_gives_the_trajectory_of_simulate(tmp_path: Path) -> None:
     assert sum(r["payload"] + r["framing"] for r in rows) == (
         expected.ledger.up_bytes + expected.ledger.down_bytes
     )
+
+
+def test_app_goes_on_under_another_run_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started again gets another run from Flower; clients find their memory."""
+    config = {**CONFIG, "num-server-rounds": 5, "seed": 5, "lr": 0.5, "strategy": "ef21"}
+    config |= {"min-available-nodes": 3, "min-train-nodes": 3}
+    disk = {"state-store": "disk", "state-dir": str(tmp_path / "clients")}
+    nodes = dict.fromkeys(range(3), disk)
+    run_app({**config, "out": str(tmp_path / "whole")})
+
+    saved = config | {"checkpoint": str(tmp_path / "saved"), "out": str(tmp_path / "resumed")}
+    kill(monkeypatch, 11, lambda: run_app(saved, nodes=nodes))
+    (folder,) = (tmp_path / "clients").iterdir()
+    assert folder.name.endswith("-saved")
+    with pytest.raises(ValueError, match="holds a run up to round 2: resume it"):
+        run_app(saved, nodes=nodes)
+    run_app({**saved, "resume": True}, nodes=nodes)
+    found = [next((tmp_path / name).iterdir()) for name in ("whole", "resumed")]
+    for name in ("model.safetensors", "ledger.json"):
+        assert len({(path / name).read_bytes() for path in found}) == 1, name
 
 
 def test_client_that_cannot_compute_says_so_to_the_server() -> None:
