@@ -100,7 +100,7 @@ def serve_command(
     from flowerpress.transport.serve import Service, run_id_of, write_result
 
     found = resolve(app)
-    config = server_config(found, parse_config(run_config), min_clients, out)
+    config = server_config(found, parse_config(run_config), min_clients, out, resume=resume)
     server_app = found.load("server")
     limits = Limits(clients=max_clients, message=int(1e6 * max_answer), grace=grace)
     log_to_stderr()
@@ -190,17 +190,15 @@ def resolve(name: str) -> App:
     return find_app(name)
 
 
-def server_config(found: App, given: dict[str, Any], clients: int, out: Path) -> dict[str, Any]:
-    """Return the run config; flowerpress's own app also hears of `clients` and `out`."""
-    config: dict[str, Any] = {**found.run_config, **given}
+def server_config(
+    found: App, given: dict[str, Any], clients: int, out: Path, *, resume: bool = False
+) -> dict[str, Any]:
+    """Return the run config: the app's, with what the command line says where it has the keys."""
+    said = {"out": str(out), "checkpoint": str(out / "checkpoints"), "resume": resume}
+    config = found.run_config | {k: v for k, v in said.items() if k in found.run_config}
     if found.server.startswith("flowerpress.simulations.flower_app"):
-        defaults = {
-            "min-available-nodes": clients,
-            "min-train-nodes": min(2, clients),
-            "out": str(out),
-        }
-        config = {**defaults, **{k: v for k, v in config.items() if v != "" or k not in defaults}}
-    return config
+        config |= {"min-available-nodes": clients, "min-train-nodes": min(2, clients)}
+    return config | given
 
 
 def credentials(

@@ -72,10 +72,19 @@ class LiveStore(StateStore):
 
 
 class DiskStore(StateStore):
-    """One safetensors file, replaced atomically and flushed to the disk before `save` returns."""
+    """One safetensors file, replaced atomically.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sync : bool
+        Whether it is flushed to the disk before `save` returns: if not, it survives a crash of the
+        process, and not one of the machine.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        self._path, self._sync = path, sync
 
     def load(self) -> WorkerState:
         from safetensors import SafetensorError, safe_open
@@ -103,7 +112,7 @@ class DiskStore(StateStore):
             arrays[_PACKET] = np.frombuffer(state.packet, np.uint8)
         data = save(arrays, metadata={"numbers": json.dumps(state.numbers)})
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, data)
+        write_atomically(self._path, data, sync=self._sync)
 
 
 class ContextStore(StateStore):
@@ -147,6 +156,8 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     ``state-dir`` of the node config, else ``$FLOWERPRESS_STATE_DIR``, else
     ``~/.local/state/flowerpress``.
 
+    ``state-sync=false`` does without waiting for the disk, see `DiskStore`.
+
     Memory goes by the run: by its number, or, where it has checkpoints, by the name of their folder
     (``checkpoint`` of the run config), since a run that is resumed gets another number from Flower.
 
@@ -167,7 +178,8 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     if name == "disk":
         folder = context.node_config.get("state-dir") or os.environ.get("FLOWERPRESS_STATE_DIR")
         root = Path(str(folder)) if folder else Path.home() / ".local/state/flowerpress"
-        return DiskStore(root / f"run-{run}" / f"client-{client}.safetensors")
+        sync = bool(context.node_config.get("state-sync", True))
+        return DiskStore(root / f"run-{run}" / f"client-{client}.safetensors", sync=sync)
     raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from flowerpress.clients.stores import write_atomically
+from flowerpress.protocol.files import write_atomically
 
 AUTHORITY = "ca"
 AUTHORITY_DAYS = 3650

@@ -21,6 +21,7 @@ from flowerpress.transport.limits import Limits
 from flowerpress.transport.server import LinkServer
 
 log = logging.getLogger("flowerpress")
+_SERVERS_OWN = ("out", "checkpoint", "resume")  # keys of the run config that are no client's
 _FAREWELL = 5.0  # seconds for goodbyes to get through
 
 
@@ -57,7 +58,7 @@ class Service:
         self.clients, self._config = clients, dict(run_config or {})
         self.hub = Hub(
             self.run_id,
-            self._config,
+            {key: value for key, value in self._config.items() if key not in _SERVERS_OWN},
             clients=clients,
             limits=limits,
             proven=certs is not None,

@@ -117,7 +117,7 @@ def test_a_killed_client_goes_on(run: Processes) -> None:
     assert "WARNING: --insecure" in run.log("serve")
 
 
-APP = '''
+APP = """
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -143,7 +143,7 @@ def train(message, context):
     x = message.content["arrays"]["x"].numpy() + 1
     record = {"arrays": ArrayRecord({"x": Array(x)}), "metrics": MetricRecord({"num-examples": 1})}
     return Message(RecordDict(record), reply_to=message)
-'''
+"""
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -189,8 +189,7 @@ def test_a_client_of_another_task_says_so(run: Processes) -> None:
         (["serve", "digits", "--bind", "h:1", "--min-clients", "0", "--insecure"], "min-clients"),
         (["join", "digits", "--server", "h:1", "--client", "0", "--certs", "."], "ca.pem"),
         (
-            ["join", "digits", "--server", "h:1", "--client", "0", "--insecure"]
-            + ["--node-config", "what?"],
+            ["join", "digits", "--server", "h:1", "--client", "0", "--insecure", "--node-config=?"],
             "key=value",
         ),
     ],
@@ -214,9 +213,12 @@ def test_a_shipped_task_hears_of_the_clients() -> None:
     assert config["min-available-nodes"] == 5
     assert config["strategy"] == "ef21"
     assert config["out"] == "there"
-    assert server_config(resolve("digits"), {"min-available-nodes": 3}, 5, Path())[
-        "min-available-nodes"
-    ] == 3
+    assert (
+        server_config(resolve("digits"), {"min-available-nodes": 3}, 5, Path())[
+            "min-available-nodes"
+        ]
+        == 3
+    )
 
 
 def test_help_suffices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from flowerpress.clients import FunctionTask, client_app as make_client_app
+from flowerpress.clients import FunctionTask
+from flowerpress.clients import client_app as make_client_app
 from flowerpress.simulations.recorder import Recorder
 from flowerpress.strategies import Checkpoints, make_strategy
 
@@ -48,6 +49,4 @@ def main(grid: Grid, context: Context) -> None:
     folder = Path(str(config["checkpoint"]))
     strategy.checkpoints = Checkpoints(folder, 1, bool(config["resume"]), {}, recorder)
     initial = ArrayRecord({"x": Array(np.zeros(DIM))})
-    strategy.start(
-        grid, initial, num_rounds=int(config["rounds"]), timeout=5, evaluate_fn=recorder
-    )
+    strategy.start(grid, initial, num_rounds=int(config["rounds"]), timeout=5, evaluate_fn=recorder)
