@@ -23,7 +23,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flwr.app import (
     Array,
@@ -34,6 +34,8 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+
+from flowerpress.transport.pipes import Readable
 
 _PREFIX = struct.Struct("<I")
 _MAX_HEADER = 16 * 2**20
@@ -122,7 +124,7 @@ def _plain(value: Any, buffers: list[bytes]) -> Any:
 # --- in -------------------------------------------------------------------------------------------
 
 
-def decode(file: IO[bytes], size: int, *, data: bool = True) -> tuple[Head, RecordDict | None]:
+def decode(file: Readable, size: int, *, data: bool = True) -> tuple[Head, RecordDict | None]:
     """Read what `encode` wrote; every length is checked before it is used.
 
     Parameters
@@ -160,7 +162,7 @@ def decode(file: IO[bytes], size: int, *, data: bool = True) -> tuple[Head, Reco
         raise CodecError(f"the records cannot be read: {str(wrong)[:200]}") from None
 
 
-def _header(file: IO[bytes], size: int) -> tuple[dict[str, Any], list[int]]:
+def _header(file: Readable, size: int) -> tuple[dict[str, Any], list[int]]:
     """Read the header, and take out the buffers' lengths, whose sum is what follows."""
     if size < _PREFIX.size:
         raise CodecError(f"a message of {size} bytes")

@@ -6,9 +6,8 @@ Both may stop anywhere and go on from there: that is how a message survives a co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Protocol
 from weakref import finalize
 
 from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
@@ -67,6 +66,52 @@ class Outgoing:
             yield b"".join(pieces)
 
 
+class Readable(Protocol):
+    """What a message is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next `size` bytes; fewer at the end."""
+
+
+class Pieces:
+    """A file in memory that keeps what is written as it is, and copies it once, when it is read.
+
+    Examples
+    --------
+    >>> pieces = Pieces()
+    >>> pieces.write(b"abc"), pieces.write(b"def"), pieces.seek(0)
+    (3, 3, 0)
+    >>> pieces.read(4), pieces.read(4)
+    (b'abcd', b'ef')
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[memoryview] = []
+        self._next = self._within = 0  # the piece to read from, and where in it
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Add to the end."""
+        self._pieces.append(memoryview(data))
+        return len(data)
+
+    def seek(self, position: int) -> int:
+        """Go to the beginning; `position` is 0."""
+        self._next = self._within = position
+        return position
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes; fewer at the end."""
+        found = []
+        while size and self._next < len(self._pieces):
+            piece = self._pieces[self._next][self._within : self._within + size]
+            found.append(piece)
+            size -= len(piece)
+            self._within += len(piece)
+            if self._within == len(self._pieces[self._next]):
+                self._next, self._within = self._next + 1, 0
+        return b"".join(found)
+
+
 class Incoming:
     """A message of which some bytes are there.
 
@@ -80,7 +125,7 @@ class Incoming:
     Examples
     --------
     >>> message = Incoming(7, 5)
-    >>> message.add(b"abc"), message.add(b"de"), message.open().read()
+    >>> message.add(b"abc"), message.add(b"de"), message.open().read(5)
     (False, True, b'abcde')
     """
 
@@ -93,8 +138,10 @@ class Incoming:
     ) -> None:
         self.id, self.size, self.received = id, size, 0
         self.in_memory = size <= in_memory
-        self._file: IO[bytes] = BytesIO() if self.in_memory else TemporaryFile()  # noqa: SIM115  (closed when let go)
-        finalize(self, self._file.close)
+        self._file: IO[bytes] | Pieces = Pieces()
+        if not self.in_memory:
+            self._file = TemporaryFile()  # noqa: SIM115  (closed when let go)
+            finalize(self, self._file.close)
 
     def add(self, data: bytes | memoryview) -> bool:
         """Take the next bytes; returns whether the message is whole now.
@@ -110,7 +157,7 @@ class Incoming:
         self._file.write(data)
         return self.received == self.size
 
-    def open(self) -> IO[bytes]:
-        """Return the file, at its first byte."""
+    def open(self) -> Readable:
+        """Return the message as a file, at its first byte."""
         self._file.seek(0)
         return self._file

@@ -44,7 +44,7 @@ class Asked:
         peer.ask(Question(key, [text], self.settle))
 
     def settle(self, answer: Incoming | str) -> None:
-        self.got.append(answer if isinstance(answer, str) else answer.open().read())
+        self.got.append(answer if isinstance(answer, str) else answer.open().read(answer.size))
 
 
 def begin(number: int, data: bytes, size: int | None = None, offset: int = 0) -> bytes:
