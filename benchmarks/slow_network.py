@@ -30,7 +30,7 @@ WORK = (
     'partition="dirichlet:0.5" model={model} local-steps=4 local-lr=0.1 num-server-rounds={rounds}'
 )
 DENSE = "strategy=fedavg lr=0.1"
-PRESSED = 'strategy="ef21-sgdm" compressor="topk:0.01" downlink="topk:0.01" lr=0.1 momentum=0.3'
+PRESSED = 'strategy="ef21-sgdm" compressor="topk:0.01" downlink="topk:0.01" lr=0.15 momentum=0.3 init=compressed'
 
 
 def run(*words: str) -> None:
@@ -74,6 +74,7 @@ def start(host: int, log: Path, *words: object) -> subprocess.Popen[bytes]:
             ["ip", "netns", "exec", name_of(host), sys.executable, "-c", FLOWERPRESS]
             + [str(word) for word in words],
             stderr=stderr,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # the hosts share these cores
         )
 
 
@@ -118,9 +119,9 @@ def main() -> int:
     )
     parser.add_argument("--rate", default="10mbit")
     parser.add_argument("--model", default="mlp", choices=("mlp", "cnn"))
-    parser.add_argument("--target", type=float, default=0.9)
+    parser.add_argument("--target", type=float, default=0.93)
     parser.add_argument("--dense-rounds", type=int, default=80)
-    parser.add_argument("--rounds", type=int, default=250)
+    parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--pressed", default=PRESSED, help="run config of the pressed run")
     given = parser.parse_args()
     if os.geteuid() or not (shutil.which("ip") and shutil.which("tc")):
