@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from typing import Any
 
 
 class Proxy:
@@ -22,7 +23,7 @@ class Proxy:
     """
 
     def __init__(self, port: int, cut_after: list[int] | None = None, delay: float = 0.0) -> None:
-        self._to, self._cuts, self._delay = port, list(cut_after or []), delay
+        self._to, self._cuts, self.delay = port, list(cut_after or []), delay
         self.up = self.down = self.connections = self.cut = 0
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
@@ -52,6 +53,15 @@ class Proxy:
         for each in sockets:
             _cut(each)
 
+    def cut_some(self, rng: Any) -> None:
+        """Cut some of the connections that are open now."""
+        with self._lock:
+            chosen = [each for each in self._open if rng.random() < 0.3]
+            self._open = [each for each in self._open if each not in chosen]
+            self.cut += len(chosen)
+        for each in chosen:
+            _cut(each)
+
     def _accept(self) -> None:
         while not self._closed:
             try:
@@ -77,8 +87,8 @@ class Proxy:
             while data := one.recv(2**16):
                 if one in self._swallowed:
                     continue
-                if self._delay:
-                    time.sleep(self._delay)
+                if self.delay:
+                    time.sleep(self.delay)
                 with self._lock:
                     setattr(self, way, getattr(self, way) + len(data))
                     cut = 0 < left[0] <= len(data)
