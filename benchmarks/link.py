@@ -31,11 +31,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from tests.transport.proxy import Proxy  # noqa: E402
 
-CLIENT = "import sys; from flowerpress.cli import main; sys.exit(main(sys.argv[1:]))"
-
-
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-c", CLIENT, *map(str, words)]
+FLOWERPRESS = [sys.executable, "-m", "flowerpress"]
 
 
 @contextmanager
@@ -47,7 +43,7 @@ def server(
     words = ["serve", app, "--insecure", "--bind", "127.0.0.1:0", "--min-clients", clients]
     words += ["--out", folder / "out", "--run-config", config]
     with log.open("wb") as stderr:
-        process = subprocess.Popen(command(*words), stderr=stderr)
+        process = subprocess.Popen([*FLOWERPRESS, *map(str, words)], stderr=stderr)
     try:
         end = time.monotonic() + 60
         while not (found := re.search(r"on port (\d+)", log.read_text(encoding="utf-8"))):
@@ -69,7 +65,7 @@ def joined(folder: Path, app: Path, port: int, clients: int, store: str) -> Iter
         words = ["join", app, "--insecure", "--server", f"127.0.0.1:{port}", "--client", i]
         words += ["--state-dir", folder / "state", "--node-config", f'state-store="{store}"']
         with (folder / f"join-{i}.log").open("wb") as stderr:
-            processes.append(subprocess.Popen(command(*words), stderr=stderr))
+            processes.append(subprocess.Popen([*FLOWERPRESS, *map(str, words)], stderr=stderr))
     try:
         yield
         for process in processes:

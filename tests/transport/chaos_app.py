@@ -1,4 +1,4 @@
-"""A strongly convex problem with noise whose clients disagree, for a run in which all goes wrong."""
+"""A strongly convex problem with noise whose clients disagree, for a run where all goes wrong."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""200 rounds in which clients are killed, connections cut, held up and doubled, and the server dies.
+"""200 rounds: clients are killed, connections cut, held up and doubled, and the server dies.
 
-The processes are `flowerpress serve` and `flowerpress join`; what they send passes a repeater, which
-says some things twice, and a proxy, which cuts connections and holds them up.
+The processes are `flowerpress serve` and `flowerpress join`; what they send passes a repeater,
+which says some things twice, and a proxy, which cuts connections and holds them up.
 """
 
 from __future__ import annotations
