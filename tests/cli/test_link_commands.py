@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
+from safetensors.numpy import load_file
 
 from flowerpress.cli import main
+from flowerpress.cli.commands import app
 from flowerpress.cli.link import resolve, server_config
+from flowerpress.simulations import simulate
+from flowerpress.simulations.loopback import free_port
+from flowerpress.simulations.tasks import make_task_fn
+from flowerpress.strategies import make_strategy
+from flowerpress.transport.apps import parse_config
 
 EF21 = 'strategy="ef21" compressor="topk:0.05" lr=0.5'
 
@@ -115,6 +126,48 @@ def test_a_killed_client_goes_on(run: Processes) -> None:
     assert result["clients"]["1"]["logins"] == 2
     assert len(result["rounds"]) == 151
     assert "WARNING: --insecure" in run.log("serve")
+
+
+def test_a_killed_server_goes_on_as_if_nothing_had_been(run: Processes) -> None:
+    """Killed twice: the model and the bytes are those of a run in one process, never stopped."""
+    rounds, port = 120, free_port()
+    words = ("--bind", f"127.0.0.1:{port}", "--insecure", "--resume")
+    config = f"{EF21} num-server-rounds={rounds}"
+    run.serve("digits", 2, *words, "--run-config", config, name="serve0")
+    for i in range(2):
+        run.join("digits", port, i, "--insecure")
+    saved = run.folder / "out" / "checkpoints"
+
+    def newest() -> str:
+        return max((path.name for path in saved.glob("round-*")), default="")
+
+    def later_than(before: str) -> Callable[[], bool]:
+        return lambda: newest() > before
+
+    for life in (1, 2):
+        wait_until(later_than(newest()), run.log(f"serve{life - 1}"))
+        time.sleep(0.3)
+        run.all[f"serve{life - 1}"].kill()
+        run.all[f"serve{life - 1}"].wait()
+        assert f"{rounds:06d}" not in newest()  # it was killed on the way
+        run.serve("digits", 2, *words, "--run-config", config, name=f"serve{life}")
+    assert [run.ended(name) for name in ("serve2", "join0", "join1")] == [0, 0, 0]
+
+    task_fn = make_task_fn("digits")
+    strategy = make_strategy("ef21", compressor="topk:0.05", lr=0.5)
+    calm = simulate(strategy, task_fn, 2, rounds, evaluate_fn=task_fn.evaluate_fn)
+    (model,) = run.folder.glob("out/*/model.safetensors")
+    for name, array in load_file(model).items():
+        assert (array == calm.arrays[name].numpy()).all()
+    told = json.loads((model.parent / "ledger.json").read_text(encoding="utf-8"))
+    assert told == [asdict(row) for row in calm.ledger.rows]
+
+
+def wait_until(ready: Callable[[], bool], log: str) -> None:
+    end = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < end, log
+        time.sleep(0.02)
 
 
 APP = """
@@ -230,3 +283,37 @@ def test_help_suffices(capsys: pytest.CaptureFixture[str]) -> None:
         main([name, "--help"])
         shown = capsys.readouterr().out
         assert all(word in shown for word in words), name
+
+
+DEPLOY = Path(__file__).resolve().parents[2] / "examples" / "deploy"
+
+
+def commands_of_deploy() -> list[list[str]]:
+    """Return every command of flowerpress's in the examples of deployment, as words."""
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    server = [
+        line.strip().removeprefix("- ")
+        for line in re.findall(r"^      - [^.].*$", text, re.MULTILINE)
+    ]
+    found = [server]
+    for listed in re.findall(r"command: (\[join.*\])", text):
+        quoted = listed.replace("[join, npy,", '["join", "npy",').replace("--certs=/certs", "X")
+        quoted = re.sub(r"(?<=, )(--[\w=/.-]+|X)(?=[,\]])", r'"\1"', quoted)
+        found.append([word.replace("X", "--certs=/certs") for word in json.loads(quoted)])
+    for unit in sorted(DEPLOY.glob("*.service")):
+        line = re.search(r"^ExecStart=\S+ (.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE)
+        assert line is not None, unit
+        found.append(shlex.split(line[1]))
+    return found
+
+
+def test_the_examples_of_deployment_are_commands() -> None:
+    """Each parses, and its run config is one; whether containers start is not tried here."""
+    commands = commands_of_deploy()
+    assert len(commands) == 6
+    root = typer.main.get_command(app)
+    assert isinstance(root, click.Group)
+    for name, *words in commands:
+        context = root.commands[name].make_context(name, words)
+        parse_config(context.params.get("run_config") or context.params["node_config"])
+        assert context.params["app"] == "npy"

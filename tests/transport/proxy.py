@@ -31,6 +31,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._closed = False
+        self.said: list[bytes] = []  # by clients, in order
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Proxy:
@@ -90,6 +91,8 @@ class Proxy:
                 if self.delay:
                     time.sleep(self.delay)
                 with self._lock:
+                    if way == "up":
+                        self.said.append(data)
                     setattr(self, way, getattr(self, way) + len(data))
                     cut = 0 < left[0] <= len(data)
                     left[0] = max(0, left[0] - len(data))

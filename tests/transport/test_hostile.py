@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from flowerpress.transport.frames import METHOD, chunk, make, parse
 from flowerpress.transport.join import make_client
 
 from .linked import QUICK, ask_all, connected, echo_app, run_in_thread, start_server
+from .proxy import Proxy
 
 HELLO = make("hello", protocol=1, client=7)
 
@@ -239,6 +243,42 @@ def test_a_second_login_of_a_proven_client_ends_the_first(folders: tuple[Path, P
     assert "logged in again" in reason
     report.result(30)
     assert clients[1].result(30).done
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_replayed_connection_gets_nothing(secure: bool, folders: tuple[Path, Path]) -> None:
+    """All bytes that an honest client has said, said once more."""
+    ours, _ = folders
+    served = threading.Event()
+
+    def main(grid: Any, context: Any) -> None:
+        for _ in range(5):
+            ask_all(grid, (2,), 10)
+        served.wait(20)
+
+    certs = {name: read_certs(ours, name) if secure else None for name in ("server", "client-0")}
+    service, report = start_server(main, 1, certs=certs["server"])
+    with Proxy(service.port) as proxy:
+        honest = make_client(
+            echo_app(), f"localhost:{proxy.port}", certs["client-0"], 0, node_config=LIVE
+        )
+        farewell = run_in_thread(honest.run)
+        end = time.monotonic() + 20
+        while honest.answered < 5:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        said = b"".join(proxy.said)
+        with socket.create_connection(("127.0.0.1", service.port)) as replay:
+            replay.settimeout(1.0)
+            replay.sendall(said)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while replay.recv(2**16):
+                    pass
+        served.set()
+        counters = report.result(30)["clients"]["0"]
+        assert farewell.result(30).done
+    assert (counters["logins"], counters["malformed"]) == (1, 0)
+    assert service.hub.refusals == (0 if secure else 1)  # "client 0 is logged in already"
 
 
 def test_failed_handshakes_leave_a_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
