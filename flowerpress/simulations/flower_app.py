@@ -108,6 +108,9 @@ def main(grid: Grid, context: Context) -> None:
     result = strategy.start(
         grid, initial, num_rounds=plan.rounds, timeout=plan.timeout, evaluate_fn=recorder
     )
+    if note is not None:
+        for record in recorder.history:  # of earlier lives too
+            note(record)
     arrays = result.arrays if len(result.arrays) else initial
     seconds = time.perf_counter() - start
     finished = SimulationResult(arrays, strategy.ledger, recorder.history, seconds)

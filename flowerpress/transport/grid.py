@@ -59,12 +59,12 @@ class GrpcGrid(Grid):
         self._asked: dict[str, Message] = {}
         self._answers: dict[str, Message] = {}
         self.exchanges: list[dict[str, Any]] = []
-        self.rounds: list[dict[str, Any]] = []
+        self.rounds: dict[int, Any] = {}
         ensure_task_identity(hub.run_id)
 
-    def note_round(self, record: dict[str, Any]) -> None:
-        """Hear what a round gave, from a ServerApp that tells."""
-        self.rounds.append(record)
+    def note_round(self, record: Any) -> None:
+        """Hear what round ``record.round`` gave, a dataclass, from a ServerApp that tells."""
+        self.rounds[record.round] = record
 
     # Flower's Grid interface -------------------------------------------------------------------
 

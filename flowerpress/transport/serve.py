@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Service:
             "seconds": time.monotonic() - self._begun,
             "refused": self.hub.refusals,
             "clients": {str(client): asdict(peer.counters) for client, peer in peers},
-            "rounds": [_plain(record) for record in self.grid.rounds],
+            "rounds": [asdict(record) for _, record in sorted(self.grid.rounds.items())],
             "exchanges": self.grid.exchanges,
         }
 
@@ -133,7 +133,3 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> Path:
     part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
     return path
-
-
-def _plain(record: Any) -> Any:
-    return asdict(record) if is_dataclass(record) and not isinstance(record, type) else record

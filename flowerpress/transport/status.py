@@ -53,7 +53,7 @@ def describe_server(service: Service) -> str:
     here = sum(peer.connected for peer in list(hub.peers.values()))
     parts = [f"{here} of {max(service.clients, len(hub.peers))} clients"]
     if grid.rounds:
-        parts.append(f"round {len(grid.rounds) - 1}")
+        parts.append(f"round {max(grid.rounds)}")
     if grid.exchanges:
         parts.append(f"{1e3 * grid.exchanges[-1]['seconds']:.0f} ms an exchange")
     down, up = grid.total_bytes()
@@ -138,7 +138,7 @@ def server_gauges(service: Service) -> dict[str, tuple[str, float]]:
         "clients_connected": ("Clients with a connection", sum(p.connected for p in peers)),
         "clients_known": ("Clients that have logged in", len(peers)),
         "logins": ("Logins of all clients", sum(p.counters.logins for p in peers)),
-        "rounds": ("Rounds that have ended", max(0, len(grid.rounds) - 1)),
+        "rounds": ("Rounds that have ended", max(grid.rounds, default=0)),
         "exchanges": ("Messages sent to a cohort and answered", len(grid.exchanges)),
         "exchange_seconds": ("Duration of the last exchange", last),
         "sent_bytes": ("Bytes of frames sent", down),

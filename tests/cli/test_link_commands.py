@@ -153,6 +153,8 @@ def test_a_killed_server_goes_on_as_if_nothing_had_been(run: Processes) -> None:
         run.serve("digits", 2, *words, "--run-config", config, name=f"serve{life}")
     assert [run.ended(name) for name in ("serve2", "join0", "join1")] == [0, 0, 0]
 
+    assert [record["round"] for record in run.result()["rounds"]] == list(range(rounds + 1))
+
     task_fn = make_task_fn("digits")
     strategy = make_strategy("ef21", compressor="topk:0.05", lr=0.5)
     calm = simulate(strategy, task_fn, 2, rounds, evaluate_fn=task_fn.evaluate_fn)

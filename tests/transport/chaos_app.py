@@ -63,4 +63,5 @@ def main(grid: Grid, context: Context) -> None:
     )
     initial = ArrayRecord({"x": Array(np.full(DIM, 10.0))})
     strategy.start(grid, initial, num_rounds=ROUNDS, timeout=20, evaluate_fn=recorder)
-    grid.rounds[:] = recorder.history
+    for record in recorder.history:  # of earlier lives too
+        grid.note_round(record)
