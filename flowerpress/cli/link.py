@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,6 +45,7 @@ Certs = Annotated[
     Path | None, typer.Option(help="Folder with ca.pem and this side's .pem and .key.")
 ]
 Metrics = Annotated[int | None, typer.Option(help="Port for Prometheus, 0: any.")]
+MetricsHost = Annotated[str, typer.Option(help="Address that Prometheus finds that port at.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,10 +87,11 @@ def serve_command(
         bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
     ] = False,
     metrics_port: Metrics = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     max_clients: Annotated[int, typer.Option(help="Clients that may log in.")] = 256,
-    max_answer: Annotated[float, typer.Option(help="Largest answer, in MB.")] = 4096,
+    max_answer: Annotated[float, typer.Option(min=0.001, help="Largest answer, in MB.")] = 4096,
     grace: Annotated[
-        float, typer.Option(help="Seconds a client may be away before it counts as absent.")
+        float, typer.Option(min=0.1, help="Seconds a client may be away before it is absent.")
     ] = 30,
 ) -> None:
     """Run the server of an app."""
@@ -97,29 +100,36 @@ def serve_command(
     from flowerpress.transport import status
     from flowerpress.transport.apps import parse_config
     from flowerpress.transport.limits import Limits
-    from flowerpress.transport.serve import Service, run_id_of, write_result
+    from flowerpress.transport.serve import Service, keep_run_id, run_id_of, write_result
 
     found = resolve(app)
     config = server_config(found, parse_config(run_config), min_clients, out, resume=resume)
+    if min_clients > max_clients:
+        raise ValueError(f"--min-clients {min_clients} is more than --max-clients {max_clients}")
+    refuse_another_run(config, resume=resume)
     server_app = found.load("server")
+    stop_on_sigterm()
     limits = Limits(clients=max_clients, message=int(1e6 * max_answer), grace=grace)
     log_to_stderr()
+    run_id, services = run_id_of(out, resume=resume), list[Service]()
+    if metrics_port is not None:  # before the server listens: what fails here must end the process
+        gauges = lambda: status.server_gauges(services[0]) if services else {}  # noqa: E731
+        say(f"metrics on port {status.serve_metrics(metrics_host, metrics_port, gauges)}")
     service = Service(
         bind,
         credentials(certs, "server", insecure=insecure),
         min_clients,
         run_config=config,
-        run_id=run_id_of(out, resume=resume),
+        run_id=run_id,
         limits=limits,
     )
+    services.append(service)
     say(f"listening on port {service.port} for {min_clients} clients")
     with ExitStack() as stack:
-        if metrics_port is not None:
-            port = status.serve_metrics(metrics_port, lambda: status.server_gauges(service))
-            say(f"metrics on port {port}")
         stack.enter_context(status.status_line(lambda: status.describe_server(service)))
         result = {"app": app, "run_config": config}
         try:
+            keep_run_id(out, run_id)
             result |= service.run(server_app) | {"status": "done"}
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
@@ -141,6 +151,7 @@ def join_command(
         Path | None, typer.Option(help="Memory between rounds; ~/.local/state/flowerpress.")
     ] = None,
     metrics_port: Metrics = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     patience: Annotated[
         float, typer.Option(help="Seconds to go on trying without a connection.")
     ] = 600,
@@ -150,8 +161,11 @@ def join_command(
     from flowerpress.transport.apps import parse_config
     from flowerpress.transport.join import make_client
 
+    if ":" not in server:
+        raise ValueError(f"--server {server!r} is not HOST:PORT")
     found = resolve(app)
     log_to_stderr()
+    stop_on_sigterm()
     link = make_client(
         found.load("client"),
         server,
@@ -163,8 +177,8 @@ def join_command(
         patience=patience,
     )
     if metrics_port is not None:
-        port = status.serve_metrics(metrics_port, lambda: status.client_gauges(link))
-        say(f"metrics on port {port}")
+        gauges = lambda: status.client_gauges(link)  # noqa: E731
+        say(f"metrics on port {status.serve_metrics(metrics_host, metrics_port, gauges)}")
     with status.status_line(lambda: status.describe_client(link, client)):
         farewell = link.run()
     if not farewell.done:
@@ -199,6 +213,22 @@ def server_config(
     if found.server.startswith("flowerpress.simulations.flower_app"):
         config |= {"min-available-nodes": clients, "min-train-nodes": min(2, clients)}
     return config | given
+
+
+def refuse_another_run(config: dict[str, Any], *, resume: bool) -> None:
+    """Raise `ValueError` where there are checkpoints of a run that is not to be resumed."""
+    folder = Path(str(config.get("checkpoint") or "."))
+    if config.get("checkpoint") and not resume and any(folder.glob("round-*.safetensors")):
+        raise ValueError(f"{folder} holds a run: --resume goes on with it, or give another --out")
+
+
+def stop_on_sigterm() -> None:
+    """Let a service manager's signal end this process as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def credentials(

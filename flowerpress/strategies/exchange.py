@@ -113,6 +113,7 @@ class Exchange:
                 self.refuse(server_round, f"client {client.id} answers twice")
                 continue
             reply = self._decode(server_round, client, message.content, purpose)
+            release(message)
             if reply is not None:
                 last = client.id
                 yield client, reply
@@ -133,6 +134,7 @@ class Exchange:
                 continue
             try:
                 reply = Reply.decode(message.content)
+                release(message)
                 check_packets(reply, layout, dims, bare=bare)
             except (PacketError, ProtocolError):  # counted when it is refused
                 continue
@@ -259,6 +261,13 @@ class Exchange:
     ) -> None:
         framing = content_bytes(content) - payload
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
+
+
+def release(message: Message) -> None:
+    """Let go of a message's content, where it can be had again (see `LargeMessage` of the link)."""
+    let_go = getattr(message, "release", None)
+    if let_go is not None:
+        let_go()
 
 
 def held_in(metrics: dict[str, float], believed: int) -> int:

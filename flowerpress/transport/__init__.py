@@ -5,7 +5,7 @@ module                 what it has
 ====================== ==========================================================================
 serve, join            a ServerApp whose clients come over the link; a client that works for it
 grid                   `GrpcGrid`, Flower's Grid over the link
-hub, peer              all clients of a server; one client, across its connections
+hub, peer, stream      all clients of a server; one client, across its connections; one of these
 server, client         the two ends of a connection, over gRPC
 codec, frames, pipes   a message as bytes; the frames of `link.proto`; messages cut into frames
 certs, limits          who may log in, and what it may take

@@ -26,8 +26,8 @@ from flowerpress.transport.frames import (
     make,
     parse,
 )
-from flowerpress.transport.peer import Stream
 from flowerpress.transport.pipes import Incoming, Outgoing
+from flowerpress.transport.stream import Stream
 
 log = logging.getLogger("flowerpress")
 OPTIONS = [
@@ -37,6 +37,7 @@ OPTIONS = [
 ]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0  # seconds between attempts to connect
 _HEARTBEAT = 5.0  # until the server has said its own
+_SHORTEST, _LONGEST = 0.05, 3600.0  # seconds that it may be
 Handle = Callable[[Any, Incoming], list[bytes]]
 
 
@@ -101,13 +102,16 @@ class LinkClient:
         """Work until the server says goodbye, or cannot be reached for `patience` seconds."""
         worker = threading.Thread(target=self._work, name="link work", daemon=True)
         worker.start()
-        pause, last = _FIRST_PAUSE, time.monotonic()
+        pause, last, said = _FIRST_PAUSE, time.monotonic(), ""
         try:
             while True:
                 logins = self.logins
                 farewell = self._connect()
                 if farewell is not None:
                     return farewell
+                if self.state != said:
+                    said = self.state
+                    log.warning("%s: %s", self._server, said)
                 now = time.monotonic()
                 if self.logins > logins:
                     pause, last = _FIRST_PAUSE, now
@@ -196,6 +200,8 @@ class LinkClient:
 
     def _enter(self, stream: Stream, welcome: Any) -> None:
         """Log in; what was sent to another start of the server is of no use to this one."""
+        if not _SHORTEST <= welcome.heartbeat <= _LONGEST:
+            raise FrameError(f"a heartbeat of {welcome.heartbeat} seconds")
         with self._lock:
             if welcome.epoch != self._epoch:
                 self._epoch, self._partial, self._busy, self._answer = welcome.epoch, None, 0, None
@@ -228,12 +234,18 @@ class LinkClient:
         if partial is not None and partial.add(data):
             with self._lock:
                 self._partial, self._busy = None, partial.id
+                self._forget_older()
                 self._questions.put((self._epoch, partial))
+
+    def _forget_older(self) -> None:
+        """Drop the questions that nobody waits for any more, and that were not begun."""
+        while not self._questions.empty():
+            self._questions.get()
 
     def _cancel(self, number: int) -> None:
         with self._lock:
             if self._answer is not None and self._answer.id == number:
-                self._answer.cancelled = True
+                self._answer.cancel()
             if self._partial is not None and self._partial.id == number:
                 self._partial = None
             if self._busy == number:

@@ -6,7 +6,7 @@ strings, one after the other:
 ======  =====================================================================================
 offset  content (little-endian)
 ======  =====================================================================================
-0       u32: length H of the header, at most 16 MiB
+0       u32: length H of the header: at most 1 MiB, or 2 % of the message and 16 MiB
 4       header: one JSON object in UTF-8
 4+H     the buffers, whose lengths the header lists
 ======  =====================================================================================
@@ -35,10 +35,11 @@ from flwr.app import (
     RecordDict,
 )
 
+from flowerpress.protocol import printable
 from flowerpress.transport.pipes import Readable
 
 _PREFIX = struct.Struct("<I")
-_MAX_HEADER = 16 * 2**20
+_HEADER, _MAX_HEADER = 2**20, 2**24  # bytes of any header, and of a large message's
 _MAX_BUFFERS = 2**16
 _MAX_NAME = 2**12
 
@@ -146,7 +147,7 @@ def decode(file: Readable, size: int, *, data: bool = True) -> tuple[Head, Recor
         error = header.get("error")
         if error is not None:
             code, reason = error
-            return Head("", "", 0.0, Error(_whole(code), _text(reason))), None
+            return Head("", "", 0.0, Error(_whole(code), printable(_text(reason)))), None
         head = Head(_text(header["type"]), _text(header["group"]), float(header["ttl"]), None)
         buffers = iter([file.read(length) if data else b"" for length in sizes])
         records = {
@@ -156,7 +157,14 @@ def decode(file: Readable, size: int, *, data: bool = True) -> tuple[Head, Recor
         if next(buffers, None) is not None:
             raise CodecError("buffers that belong to no record")
         return head, RecordDict(records)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as wrong:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as wrong:
         if isinstance(wrong, CodecError):
             raise
         raise CodecError(f"the records cannot be read: {str(wrong)[:200]}") from None
@@ -167,7 +175,7 @@ def _header(file: Readable, size: int) -> tuple[dict[str, Any], list[int]]:
     if size < _PREFIX.size:
         raise CodecError(f"a message of {size} bytes")
     (length,) = _PREFIX.unpack(file.read(_PREFIX.size))
-    if length > min(_MAX_HEADER, size - _PREFIX.size):
+    if length > min(_MAX_HEADER, max(_HEADER, size // 50), size - _PREFIX.size):
         raise CodecError(f"a header of {length} bytes in a message of {size}")
     try:
         header = json.loads(file.read(length))

@@ -26,23 +26,33 @@ SERVER = 1  # the server's node id
 
 
 class LargeMessage(Message):
-    """An answer whose content stays on disk: it is read anew whenever it is asked for.
+    """An answer whose content stays on disk until it is asked for.
 
     So the server's memory holds the answers that it is working on, and not all that have come.
+    Strategies that are done with a content may say so by `release`.
     """
 
     def __init__(self, asked: Message, incoming: Incoming) -> None:
         super().__init__(RecordDict(), reply_to=asked)
-        self.__dict__["_incoming"] = incoming
+        self.__dict__ |= {"_incoming": incoming, "_loaded": False}
 
-    # Nothing sets it.
-    @property  # type: ignore[misc]
+    def release(self) -> None:
+        """Let go of the content, with what was changed in it; it is read anew if asked for."""
+        self.__dict__ |= {"_loaded": False, "_content": RecordDict()}
+
+    @property
     def content(self) -> RecordDict:
         """The content of this message."""
-        incoming: Incoming = self.__dict__["_incoming"]
-        content = decode(incoming.open(), incoming.size)[1]
-        assert content is not None  # noqa: S101  (an error is never large)
-        return content
+        if not self.__dict__["_loaded"]:
+            incoming: Incoming = self.__dict__["_incoming"]
+            content = decode(incoming.open(), incoming.size)[1]
+            self.__dict__ |= {"_loaded": True, "_content": content}
+        found: RecordDict = self.__dict__["_content"]
+        return found
+
+    @content.setter
+    def content(self, value: RecordDict) -> None:
+        self.__dict__ |= {"_loaded": True, "_content": value}
 
 
 class GrpcGrid(Grid):
@@ -118,7 +128,11 @@ class GrpcGrid(Grid):
             asked = self._asked.get(key)
         if asked is None:
             return
-        message = _answer(asked, answer)
+        try:
+            message = _answer(asked, answer)
+        except Exception as error:  # whatever a client sends, its question must be settled
+            log.exception("an answer could not be read")
+            message = Message(Error(_MALFORMED, f"unreadable: {error}"), reply_to=asked)
         with self._hub.changed:
             if self._asked.pop(key, None) is not None:
                 self._answers[key] = message

@@ -11,8 +11,9 @@ from typing import Any
 
 from flowerpress.protocol import printable
 from flowerpress.transport.frames import PROTOCOL, json_object, json_text, make
-from flowerpress.transport.limits import Limits
-from flowerpress.transport.peer import Peer, Stream
+from flowerpress.transport.limits import Bucket, Limits
+from flowerpress.transport.peer import Peer
+from flowerpress.transport.stream import Stream
 
 log = logging.getLogger("flowerpress")
 
@@ -56,7 +57,8 @@ class Hub:
         self.epoch = secrets.token_hex(8)
         self.peers: dict[int, Peer] = {}
         self.changed = threading.Condition()
-        self.refusals = 0
+        self.refusals = self._untold = 0
+        self._lines = Bucket(rate=1.0, size=50)
         self._closed = threading.Event()
         self._about = {"run_config": json_text(run_config or {}), "clients": clients}
         self._watch = threading.Thread(target=self._watch_peers, name="link watch", daemon=True)
@@ -142,7 +144,7 @@ class Hub:
 
     def _watch_peers(self) -> None:
         """End connections on which nothing comes, and questions to clients who stay away."""
-        pause = min(self.limits.heartbeat, self.limits.grace) / 4
+        pause = max(0.05, min(self.limits.heartbeat, self.limits.grace) / 4)
         while not self._closed.wait(pause):
             for peer in list(self.peers.values()):
                 if peer.connected:
@@ -150,12 +152,24 @@ class Hub:
                         log.warning("client %d gives no sign of life", peer.client)
                         peer.hang_up()
                 elif self._given_up(peer):
-                    peer.give_up(f"client {peer.client} is away")
+                    peer.give_up(f"client {peer.client} is away", absent=True)
 
-    def close(self, *, done: bool, reason: str = "") -> None:
-        """Say goodbye to all."""
+    def refuse(self, who: str, why: str) -> None:
+        """Count what was refused, and log it; not each of very many."""
+        with self.changed:
+            self.refusals += 1
+            told = self._lines.take()
+            self._untold = 0 if told else self._untold + 1
+            untold = self._untold
+        if told:
+            log.warning("%s: refused: %s", who, printable(why))
+        elif untold == 1:
+            log.warning("more is refused than is logged here")
+
+    def close(self, *, done: bool, reason: str = "", retry: bool = False) -> None:
+        """Say goodbye to all; with `retry`, they are told to come back."""
         self._closed.set()
         self._watch.join()
         for peer in list(self.peers.values()):
             peer.give_up(reason or "the run has ended")
-            peer.goodbye(make("goodbye", done=done, reason=reason))
+            peer.goodbye(make("goodbye", done=done, reason=reason, retry=retry))

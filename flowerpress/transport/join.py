@@ -47,6 +47,7 @@ class Node:
     ) -> None:
         self._app, self._config, self._expected = app, dict(node_config), dict(expected or {})
         self._context: Context | None = None
+        self._known: tuple[int, int, str] | None = None
 
     def answer(self, welcome: Any, question: Incoming) -> list[bytes]:
         """Return the answer to a question, as the link sends it."""
@@ -60,13 +61,14 @@ class Node:
             return encode(_error(Message(RecordDict(), node, "query"), error))
         try:
             return encode(self._app(message, self._enter(welcome)))
-        except Exception as error:  # as Flower does: the server sees an error reply
+        except (Exception, SystemExit) as error:  # as Flower does: the server sees an error reply
             log.exception("the ClientApp failed")
             return encode(_error(message, error))
 
     def _enter(self, welcome: Any) -> Context:
         """Return the context of the run that a server has; a new one for another run."""
-        if self._context is None or self._context.run_id != welcome.run_id:
+        known = (welcome.run_id, welcome.clients, welcome.run_config)
+        if self._context is None or self._known != known:
             defaults = {"num-partitions": int(welcome.clients)} if welcome.clients else {}
             run_config = json_object(welcome.run_config, "run_config")
             for key, value in self._expected.items():
@@ -81,10 +83,11 @@ class Node:
                 RecordDict(),
                 run_config,
             )
+            self._known = known
         return self._context
 
 
-def _error(message: Message, error: Exception) -> Message:
+def _error(message: Message, error: BaseException) -> Message:
     return Message(Error(_RAISED, f"{type(error).__name__}: {error}"[:1000]), reply_to=message)
 
 

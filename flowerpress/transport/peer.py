@@ -9,73 +9,20 @@ dropped.
 from __future__ import annotations
 
 import logging
-import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Event, RLock
+from threading import RLock
 from typing import Any
 
-from flowerpress.transport.frames import BEAT, FrameError, kind_of, make
+from flowerpress.transport.frames import FrameError, kind_of, make
 from flowerpress.transport.limits import Bucket, Limits
 from flowerpress.transport.pipes import Incoming, Outgoing
+from flowerpress.transport.stream import Counters, Stream
 
 log = logging.getLogger("flowerpress")
-
-
-@dataclass
-class Counters:
-    """What went over a client's connections, in frames' bytes, and what was dropped."""
-
-    logins: int = 0
-    sent: int = 0
-    received: int = 0
-    late: int = 0
-    malformed: int = 0
-
-
-class Stream:
-    """One connection: what is to be written to it, and how to end it.
-
-    Parameters
-    ----------
-    heartbeat : float
-        Seconds after which a sign of life is sent where nothing else is.
-    hang_up : callable
-        Ends the connection without a word.
-    """
-
-    def __init__(self, heartbeat: float, hang_up: Callable[[], object]) -> None:
-        self.heartbeat, self.hang_up = heartbeat, hang_up
-        self.counters = Counters()
-        self._out: queue.SimpleQueue[Iterator[bytes] | bytes | None] = queue.SimpleQueue()
-        self.last_heard = time.monotonic()
-        self.admitted, self.ended = Event(), Event()
-
-    def write(self, what: Iterator[bytes] | bytes) -> None:
-        """Send a frame, or several, after all that is to be sent already."""
-        self._out.put(what)
-
-    def end(self, goodbye: bytes = b"") -> None:
-        """Send no more than what is to be sent already, and a goodbye; then close."""
-        if goodbye:
-            self._out.put(goodbye)
-        self._out.put(None)
-        self.admitted.set()
-
-    def frames(self) -> Iterator[bytes]:
-        """Yield what is to be written, until the end."""
-        while True:
-            try:
-                item = self._out.get(timeout=self.heartbeat)
-            except queue.Empty:
-                item = BEAT
-            if item is None:
-                return
-            for frame in (item,) if isinstance(item, bytes) else item:
-                self.counters.sent += len(frame)
-                yield frame
+_SHORT = 2**10  # bytes of a piece of an answer that counts as any other frame
 
 
 @dataclass
@@ -149,19 +96,17 @@ class Peer:
         with self._lock:
             self._waiting = deque(q for q in self._waiting if q.key not in keys)
             if self._open is not None and self._open.key in keys:
-                self._open.outgoing.cancelled = True
-                if self._stream is not None:
-                    self._stream.write(make("cancel", id=self._open.outgoing.id))
-                self._close()
+                self._drop()
+                self._next()
 
-    def give_up(self, reason: str) -> None:
-        """Settle all questions without an answer."""
+    def give_up(self, reason: str, *, absent: bool = False) -> None:
+        """Settle all questions without an answer; if `absent`, only where nobody is connected."""
         with self._lock:
+            if absent and self._stream is not None:
+                return
             dropped = [*([self._open] if self._open else []), *self._waiting]
             self._waiting.clear()
-            if self._open is not None:
-                self._open.outgoing.cancelled = True
-            self._open = self._answer = None
+            self._drop()
         for question in dropped:
             question.settle(reason)
 
@@ -175,12 +120,16 @@ class Peer:
         if self._stream is not None:
             self._stream.write(self._open.outgoing.frames())
 
-    def _close(self) -> None:
-        """Go on to the next question."""
+    def _drop(self) -> None:
+        """Wait for no answer to the open question, and say so."""
+        if self._open is None:
+            return
+        self._open.outgoing.cancel()
+        if self._stream is not None:
+            self._stream.write(make("cancel", id=self._open.outgoing.id))
         if self._answer is not None:  # the rest of it may be under way
             self._unwanted = self._answer.size - self._answer.received
         self._open = self._answer = None
-        self._next()
 
     # connections ----------------------------------------------------------------------------------
 
@@ -190,6 +139,7 @@ class Peer:
             if self._stream is not None:
                 log.warning("client %d logs in again: its older connection is ended", self.client)
                 self._stream.end(make("goodbye", reason="this client has logged in again"))
+                self._stream.hang_up_soon()
             self._stream, self.gone_since, self._unwanted = stream, None, 0
             self.counters.logins += 1
             stream.counters = self.counters
@@ -241,6 +191,8 @@ class Peer:
                 return
             stream.last_heard = time.monotonic()
             if (kind := kind_of(frame)) == "chunk":
+                if len(frame) < _SHORT and not self._completes(len(frame)):
+                    self._unsolicited()  # many short pieces cost more than their bytes
                 done = self._chunk(frame)
             elif kind == "begin":
                 done = self._begin(frame)
@@ -253,7 +205,9 @@ class Peer:
             question, answer = done
             question.settle(answer)
 
-    def _begin(self, frame: Any) -> tuple[Question, Incoming] | None:
+    def _begin(self, frame: Any) -> tuple[Question, Incoming | str] | None:
+        if self._answer is not None and frame.id != self._answer.id:
+            raise FrameError("an answer within an answer")
         self._unwanted = 0
         if self._open is None or frame.id != self._open.outgoing.id:
             self._unsolicited()
@@ -273,16 +227,27 @@ class Peer:
             raise FrameError(f"an answer that goes on from byte {frame.offset}")
         return self._chunk(frame.data)
 
-    def _chunk(self, data: bytes | memoryview) -> tuple[Question, Incoming] | None:
-        if self._answer is None or self._open is None:
+    def _completes(self, count: int) -> bool:
+        """Whether so many bytes are the last of the open question's answer."""
+        return self._answer is not None and self._answer.received + count == self._answer.size
+
+    def _chunk(self, data: bytes | memoryview) -> tuple[Question, Incoming | str] | None:
+        question = self._open
+        if self._answer is None or question is None:
             if len(data) > self._unwanted:
                 raise FrameError(f"{len(data)} bytes that belong to no answer")
             self._unwanted -= len(data)
             return None
-        if not self._answer.add(data):
-            return None
-        done = self._open, self._answer
-        self._open = self._answer = None
+        done: tuple[Question, Incoming | str]
+        try:
+            if not self._answer.add(data):
+                return None
+            done = question, self._answer
+            self._open = self._answer = None
+        except OSError as error:
+            log.warning("client %d's answer cannot be kept: %s", self.client, error)
+            done = question, f"the server cannot keep client {self.client}'s answer"
+            self._drop()
         self._next()
         return done
 

@@ -5,6 +5,7 @@ Both may stop anywhere and go on from there: that is how a message survives a co
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from tempfile import TemporaryFile
 from typing import IO, Protocol
@@ -14,6 +15,9 @@ from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
 
 IN_MEMORY = 8 * 2**20  # bytes of an incoming message; what is longer goes to a temporary file
 _FIRST = 2**16  # bytes that travel with the announcement of a message
+_LEAST = 2**13  # bytes in a frame on the slowest network
+_QUICK, _SLOW = 0.05, 0.2  # seconds that a frame takes where the next may be longer, or must not
+_SMALL = 2**14  # bytes of pieces that are joined as they come
 
 
 class Outgoing:
@@ -38,19 +42,28 @@ class Outgoing:
         self.id, self.size, self.cancelled = id, sum(map(len, buffers)), False
         self._buffers = buffers
 
+    def cancel(self) -> None:
+        """Send no more of it, and let go of it."""
+        self.cancelled, self._buffers = True, ()
+
+    def _is_over(self) -> bool:
+        return self.cancelled
+
     def frames(self, offset: int = 0) -> Iterator[bytes]:
         """Yield the frames of the message from byte `offset` on; no more once it is cancelled."""
+        if self._is_over():
+            return
         cuts = self._cuts(offset)
-        first = next(cuts, b"")
+        first = bytes(next(cuts, b""))
         yield make("begin", id=self.id, size=self.size, offset=offset, data=first)
         for data in cuts:
-            if self.cancelled:
+            if self._is_over():
                 return
             yield chunk(data)
 
     def _cuts(self, offset: int) -> Iterator[bytes | memoryview]:
         """Yield what each frame carries: a little at first, then as much as fits."""
-        limit, pieces, filled = _FIRST, list[memoryview](), 0
+        limit, pieces, filled, last = _FIRST, list[memoryview](), 0, time.monotonic()
         for buffer in self._buffers:
             start, offset = min(offset, len(buffer)), max(0, offset - len(buffer))
             left = memoryview(buffer)[start:]
@@ -60,10 +73,22 @@ class Outgoing:
                 pieces.append(piece)
                 filled += len(piece)
                 if filled == limit:
-                    yield pieces[0] if limit == CHUNK and len(pieces) == 1 else b"".join(pieces)
-                    limit, pieces, filled = CHUNK, [], 0
+                    yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    now = time.monotonic()
+                    limit, pieces, filled, last = _next_cut(limit, now - last), [], 0, now
         if pieces:
             yield b"".join(pieces)
+
+
+def _next_cut(size: int, seconds: float) -> int:
+    """Return how much goes into the next frame, from how long the last one took to be sent.
+
+    A side that hears no whole frame for long takes the other for dead: frames must be short in
+    time, and as long as they may be in bytes.
+    """
+    if seconds < _QUICK:
+        return min(2 * size, CHUNK)
+    return max(size // 2, _LEAST) if seconds > _SLOW else size
 
 
 class Readable(Protocol):
@@ -86,12 +111,18 @@ class Pieces:
     """
 
     def __init__(self) -> None:
-        self._pieces: list[memoryview] = []
+        self._pieces: list[memoryview | bytearray] = []
         self._next = self._within = 0  # the piece to read from, and where in it
 
     def write(self, data: bytes | memoryview) -> int:
         """Add to the end."""
-        self._pieces.append(memoryview(data))
+        last = self._pieces[-1] if self._pieces else None
+        if len(data) >= _SMALL:
+            self._pieces.append(memoryview(data))
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
         return len(data)
 
     def seek(self, position: int) -> int:
@@ -150,11 +181,14 @@ class Incoming:
         ------
         FrameError
             They are more than was announced.
+        OSError
+            The disk is full; the message is then of no more use.
         """
-        self.received += len(data)
-        if self.received > self.size:
-            raise FrameError(f"{self.received} bytes of a message of {self.size}")
+        received = self.received + len(data)
+        if received > self.size:
+            raise FrameError(f"{received} bytes of a message of {self.size}")
         self._file.write(data)
+        self.received = received
         return self.received == self.size
 
     def open(self) -> Readable:

@@ -22,6 +22,7 @@ from flowerpress.transport.server import LinkServer
 
 log = logging.getLogger("flowerpress")
 _SERVERS_OWN = ("out", "checkpoint", "resume")  # keys of the run config that are no client's
+_STOPPED = "the server was stopped"
 _FAREWELL = 5.0  # seconds for goodbyes to get through
 
 
@@ -73,7 +74,7 @@ class Service:
 
         What the ServerApp raises is raised here, after the goodbye.
         """
-        failure = "the server was stopped"
+        failure = _STOPPED
         with ExitStack() as stack:
             stack.callback(self._server.close, _FAREWELL)
             try:
@@ -85,7 +86,9 @@ class Service:
                 failure = f"{type(error).__name__}: {error}"
                 raise
             finally:
-                self.hub.close(done=not failure, reason=failure[:300])
+                # Who stops a server by hand, or a service manager, may start it again.
+                retry = failure == _STOPPED
+                self.hub.close(done=not failure, reason=failure[:300], retry=retry)
         return self.report()
 
     def _wait(self) -> None:
@@ -110,16 +113,19 @@ class Service:
 
 
 def run_id_of(folder: Path, *, resume: bool) -> int:
-    """Return the number of the run in a folder: a new one, or when resuming the one there is."""
+    """Return the number of the run in a folder when resuming, or else a new one."""
     path = folder / "run.json"
     if resume and path.exists():
         try:
             return int(json.loads(path.read_text(encoding="utf-8"))["run_id"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} cannot be read ({error}): remove it to begin anew") from None
-    run_id = secrets.randbits(62)
-    _write_json(path, {"run_id": run_id})
-    return run_id
+    return secrets.randbits(62)
+
+
+def keep_run_id(folder: Path, run_id: int) -> None:
+    """Let `run_id_of` find the run's number when it is resumed."""
+    _write_json(folder / "run.json", {"run_id": run_id})
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import grpc
@@ -13,10 +15,12 @@ import grpc
 from flowerpress.protocol import printable
 from flowerpress.transport.frames import MAX_FRAME, METHOD, FrameError, kind_of, make, parse
 from flowerpress.transport.hub import Hub, Refused
-from flowerpress.transport.peer import Peer, Stream
+from flowerpress.transport.peer import Peer
+from flowerpress.transport.stream import Stream
 
 log = logging.getLogger("flowerpress")
 _CLIENT_NAME = "client-"
+_STREAMS = 4  # connections that a client may have while older ones are being ended
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME),
     ("grpc.max_send_message_length", MAX_FRAME),
@@ -61,6 +65,7 @@ class LinkServer:
 
     def __init__(self, hub: Hub, bind: str, certs: tuple[bytes, bytes, bytes] | None) -> None:
         self._hub, self._secure = hub, certs is not None
+        self._lock, self._streams = threading.Lock(), Counter[int]()
         most = hub.limits.clients + 8  # those whose login is being refused need a thread too
         self._server = grpc.server(
             ThreadPoolExecutor(most, thread_name_prefix="link"),
@@ -96,19 +101,40 @@ class LinkServer:
         stream = Stream(self._hub.limits.heartbeat, context.cancel)
         try:
             identity = _identity(context, secure=self._secure)
+            held = self._hold(identity)
         except Refused as refused:
-            log.warning("%s: refused: %s", context.peer(), refused)
-            yield make("goodbye", reason=str(refused))
+            self._hub.refuse(str(context.peer()), str(refused))
+            yield make("goodbye", reason=str(refused), retry=refused.retry)
             return
         context.add_callback(stream.end)
         reader = threading.Thread(
             target=self._read, args=(requests, stream, identity), name="link read", daemon=True
         )
         reader.start()
-        if not stream.admitted.wait(self._hub.limits.hello):
-            log.warning("%s: refused: no hello came", identity.address)
-            stream.end(make("goodbye", reason="no hello came", retry=True))
-        yield from stream.frames()
+        with held:
+            if not stream.admitted.wait(self._hub.limits.hello):
+                self._hub.refuse(identity.address, "no hello came")
+                stream.end(make("goodbye", reason="no hello came", retry=True))
+            yield from stream.frames()
+
+    def _hold(self, identity: Identity) -> AbstractContextManager[None]:
+        """Take one of the connections that a proven client may have; raises `Refused`."""
+        client = identity.client
+        if client is None:
+            return nullcontext()
+        with self._lock:
+            if self._streams[client] >= _STREAMS:
+                raise Refused(f"client {client} has {_STREAMS} connections", retry=True)
+            self._streams[client] += 1
+        return self._held(client)
+
+    @contextmanager
+    def _held(self, client: int) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._streams[client] -= 1
 
     def _read(self, requests: Iterator[bytes], stream: Stream, identity: Identity) -> None:
         """Take what a client sends, until its connection ends or it says what it may not."""
@@ -119,15 +145,14 @@ class LinkServer:
             who = f"client {peer.client}"
             self._serve(requests, stream, peer)
         except (FrameError, Refused) as wrong:
-            self._hub.refusals += 1
-            log.warning("%s: refused: %s", who, printable(str(wrong)))
+            self._hub.refuse(who, str(wrong))
             retry = isinstance(wrong, Refused) and wrong.retry
             stream.end(make("goodbye", reason=str(wrong)[:300], retry=retry))
         except (grpc.RpcError, StopIteration):
             pass  # the connection broke, or was closed
-        except Exception:
-            # gRPC raises a bare Exception where a stream is cut while it is read.
-            log.debug("%s: the connection ended", who, exc_info=True)
+        except Exception as error:
+            if type(error) is not Exception:  # which gRPC raises where a stream is cut
+                log.exception("%s: the connection ended", who)
         finally:
             stream.end()
             if peer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +26,8 @@ def status_line(describe: Callable[[], str]) -> Iterator[None]:
         while not stop.wait(_LIVE if live else _LOG):
             text = describe()
             if live:
-                out.write(f"\r\x1b[2K{text[:120]}")
+                columns = shutil.get_terminal_size().columns - 1
+                out.write(f"\r\x1b[2K{text[:columns]}")
             elif text != last:
                 out.write(text + "\n")
             last = text
@@ -94,11 +96,13 @@ def _size(count: int) -> str:
 # --- Prometheus -----------------------------------------------------------------------------------
 
 
-def serve_metrics(port: int, collect: Callable[[], dict[str, tuple[str, float]]]) -> int:
-    """Serve gauges at ``http://HOST:port/metrics``; returns the port.
+def serve_metrics(host: str, port: int, collect: Callable[[], dict[str, tuple[str, float]]]) -> int:
+    """Serve gauges at ``http://host:port/metrics``, to anybody; returns the port.
 
     Parameters
     ----------
+    host : str
+        The address to listen on.
     port : int
         0: any that is free.
     collect : callable
@@ -124,7 +128,7 @@ def serve_metrics(port: int, collect: Callable[[], dict[str, tuple[str, float]]]
 
     registry = CollectorRegistry()
     registry.register(Gauges())
-    server, _ = start_http_server(port, registry=registry)
+    server, _ = start_http_server(port, addr=host, registry=registry)
     return int(server.server_port)
 
 

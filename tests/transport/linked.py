@@ -16,7 +16,7 @@ from flowerpress.transport import Limits, Service
 from flowerpress.transport.client import Farewell, LinkClient
 from flowerpress.transport.join import make_client
 
-QUICK = Limits(heartbeat=0.2, grace=2.0, hello=2.0)
+QUICK = Limits(heartbeat=1.0, grace=3.0, hello=2.0)
 LIVE = {"state-store": "live"}
 
 

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowerpress.protocol import ensure_task_identity
+from flowerpress.protocol import ensure_task_identity, printable
 from flowerpress.transport.codec import CodecError, decode, encode
 
 ensure_task_identity(1)
@@ -59,7 +59,7 @@ def test_errors_come_back() -> None:
     head, content = decode(io.BytesIO(data), len(data))
     assert content is None
     assert head.error is not None
-    assert (head.error.code, head.error.reason) == (2, "no\ndata")
+    assert (head.error.code, head.error.reason) == (2, printable("no\ndata"))
 
 
 def test_arrays_are_not_copied_on_the_way_out() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
@@ -116,6 +116,25 @@ def test_a_large_message_goes_on_where_it_was_cut() -> None:
     assert received[0].content["a"]["x"].data == content["a"]["x"].data
 
 
+def test_a_slow_network_is_not_taken_for_a_dead_one() -> None:
+    """A frame of the longest kind would take 1.6 s here, and 0.6 s of silence end a connection."""
+    content = large(3 * 2**20)
+    received: list[Message] = []
+    service, report = start_server(
+        lambda grid, context: received.extend(
+            grid.send_and_receive([Message(content, 2, "train")], timeout=60)
+        ),
+        1,
+        limits=Limits(heartbeat=0.2, grace=10),
+    )
+    with Proxy(service.port, delay=0.05) as proxy:  # for 64 kB
+        client, farewell = start_client(proxy.port, echo_app(), 0)
+        report.result(90)
+        assert farewell.result(30).done
+    assert received[0].content["a"]["x"].data == content["a"]["x"].data
+    assert client.logins < 10  # some, while the frames are getting shorter
+
+
 def sleepy(seconds: dict[int, list[float]]) -> ClientApp:
     """Return a ClientApp that sleeps so long before its first, second, ... answer."""
     app = ClientApp()
@@ -151,6 +170,66 @@ def test_an_app_that_raises_is_an_error() -> None:
         assert ask_all(grid, (17,), 10)[17].has_error()  # a node that never was
 
 
+def test_an_answer_that_cannot_be_read_is_an_error() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        deep: Any = 1.0
+        for _ in range(600):
+            deep = [deep]
+        record = MetricRecord()
+        dict.__setitem__(record.__dict__["_data"], "deep", deep)
+        return Message(RecordDict({"m": record}), reply_to=message)
+
+    with connected(app, 1) as (_, grid, _):
+        reply = ask_all(grid, (2,), 10)[2]
+        assert reply.has_error()
+
+
+def test_an_app_that_exits_is_an_error() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        raise SystemExit(3)
+
+    with connected(app, 1) as (_, grid, _):
+        assert "SystemExit" in str(ask_all(grid, (2,), 10)[2].error.reason)
+
+
+def test_a_full_disk_costs_an_answer_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = large(12 * 2**20)
+
+    class Full:
+        def write(self, data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    with connected(echo_app(), 1) as (_, grid, _):
+        with monkeypatch.context() as patched:
+            patched.setattr("flowerpress.transport.pipes.TemporaryFile", Full)
+            (reply,) = grid.send_and_receive([Message(content, 2, "train")], timeout=20)
+            assert "cannot keep client 0's answer" in str(reply.error.reason)
+        (reply,) = grid.send_and_receive([Message(content, 2, "train")], timeout=20)
+        assert not reply.has_error()
+
+
+def test_a_large_answer_may_be_changed_as_any_other() -> None:
+    """As Flower's differential privacy does; `release` undoes it, and frees the memory."""
+    content = large(9 * 2**20)
+    with connected(echo_app(), 1) as (_, grid, _):
+        (reply,) = grid.send_and_receive([Message(content, 2, "train")], timeout=20)
+    reply.content["a"] = ArrayRecord({"x": Array(np.zeros(3))})
+    assert (reply.content["a"]["x"].numpy() == 0).all()
+    reply.content = RecordDict()
+    assert reply.content == RecordDict()
+    reply.release()
+    assert reply.content["a"]["x"].data == content["a"]["x"].data
+
+
 def test_who_stays_away_is_given_up() -> None:
     limits = Limits(heartbeat=0.2, grace=0.5)
     with connected(sleepy({0: [0.0, 3.0]}), 1, limits=limits) as (service, grid, clients):
@@ -184,7 +263,7 @@ def test_silence_ends_a_connection() -> None:
         client, farewell = start_client(proxy.port, echo_app(), 0)
         report.result(30)
         assert farewell.result(30).done
-        assert client.logins == 2
+        assert client.logins >= 2
     assert not got[0][2].has_error()
 
 
