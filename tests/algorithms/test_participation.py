@@ -160,7 +160,13 @@ def test_the_table_has_every_name():
     assert sorted(TABLE) == strategy_names()
 
 
-@pytest.mark.parametrize("name", TABLE)
+# One of each family; the others in scripts/nightly.
+SOON = {"ef14", "ef21-sgdm", "marina", "cdadam", "sketched-amsgrad", "squarm-sgd"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SOON else pytest.mark.slow) for name in TABLE]
+)
 def test_storm(name, tmp_path, caplog):
     row, problem, storm = TABLE[name], Exact(n=N), Storm()
     weights = "uniform" if name in UNIFORM else "num-examples"

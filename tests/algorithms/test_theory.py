@@ -89,7 +89,14 @@ def test_ef21_sgdm_with_the_identity_is_sgd_with_dampened_momentum():
         np.testing.assert_allclose(models[r], x.detach().numpy(), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "fraction"), [("ef21", 1.0), ("ef21", 0.5), ("ef21-sgdm", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "fraction"),
+    [
+        pytest.param("ef21", 1.0, marks=pytest.mark.slow),  # the next is harder
+        ("ef21", 0.5),
+        pytest.param("ef21-sgdm", 1.0, marks=pytest.mark.slow),
+    ],
+)
 def test_linear_convergence_on_heterogeneous_quadratics(name, fraction):
     """EF21 needs no bounded gradients and no similarity: the distance falls to rounding."""
     problem = Quadratics(n=6, dim=6)
@@ -123,6 +130,7 @@ def plain_tail(n, rounds, lr, eta, *, double=False, seeds=8):
     return float(np.mean(squares))
 
 
+@pytest.mark.slow
 def test_the_reference_meets_the_counterexamples_figures():
     """A tenth of lr and eta cuts the error tenfold with momentum, about twofold without."""
     # A run of T steps has T lr / 2 independent samples of a squared normal; 8 runs of 8 to 15 give

@@ -192,7 +192,13 @@ def test_one_coin_for_all_and_p_is_how_often_it_shows():
 CONVERGES = ["marina", "pp-marina", "diana", "dasha"]
 
 
-@pytest.mark.parametrize("name", CONVERGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("diana", "marina") else [])
+        for name in CONVERGES
+    ],
+)
 def test_linear_convergence_on_heterogeneous_quadratics_with_theory_steps(name):
     problem = Deterministic(n=6, dim=6)
     L, plus = problem.smoothness

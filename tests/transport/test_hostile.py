@@ -49,6 +49,13 @@ class Raw:
         for frame in frames:
             self._out.put(frame)
 
+    def hear_one(self) -> Any:
+        """Return the next that is heard, None at the end."""
+        try:
+            return parse(next(self.call))
+        except (grpc.RpcError, StopIteration):
+            return None
+
     def heard(self) -> list[Any]:
         """Return all that is heard until the end of the connection."""
         found = []
@@ -150,36 +157,69 @@ def resident() -> int:
     return int(fields[1]) * 4096
 
 
+def hostile_frame(rng: np.random.Generator, number: int) -> bytes:
+    """Return a frame that is wrong, or an answer to question `number` that is."""
+    kind = rng.integers(7)
+    if kind == 0:
+        return rng.bytes(int(rng.integers(1, 2000)))
+    if kind == 1:
+        good = bytearray(make("begin", id=number, size=50, data=b"x" * 50))
+        good[int(rng.integers(len(good)))] ^= 1 << int(rng.integers(8))
+        return bytes(good)
+    if kind == 2:
+        return chunk(rng.bytes(int(rng.integers(2000))))
+    if kind == 3:
+        return make("begin", id=int(rng.integers(2**40)), size=2**22, data=b"x")
+    if kind == 4:  # a long answer, of which little comes
+        return make("begin", id=number, size=2**22, data=rng.bytes(1000))
+    if kind == 5:  # an answer that is no message
+        return make("begin", id=number, size=100, data=rng.bytes(100))
+    return chunk(b"")
+
+
 def test_ten_thousand_hostile_frames_leave_nothing_behind(server: Any) -> None:
+    """From a client that is asked a question whenever it has answered the last one."""
     service, grid = server
-    rng = np.random.default_rng(0)
+    rng, over = np.random.default_rng(0), threading.Event()
+    raw = Raw(service.port, HELLO)
+    raw.hear_one()
+
+    def ask_on() -> None:
+        while not over.is_set():
+            ask_all(grid, (9,), 0.05)
+
+    asking = threading.Thread(target=ask_on)
+    asking.start()
+    peer = service.hub.peers[7]
+    sent = 0
 
     def attack(count: int) -> None:
-        for i in range(count):
-            kind = i % 4
-            if kind == 0:
-                junk = rng.bytes(int(rng.integers(1, 2000)))
-            elif kind == 1:
-                good = bytearray(make("begin", id=1, size=50, data=b"x" * 50))
-                good[int(rng.integers(len(good)))] ^= 1 << int(rng.integers(8))
-                junk = bytes(good)
-            elif kind == 2:
-                junk = chunk(rng.bytes(1000))
-            else:
-                junk = make("begin", id=int(rng.integers(2**40)), size=2**22, data=b"x")
-            burst = [HELLO] + 10 * [junk]
-            raw = Raw(service.port, *burst)
-            if kind in (0, 2):
-                raw.heard()
-            else:  # some of these are no more than late
-                next(raw.call)
-                time.sleep(0.001)
+        nonlocal raw, sent
+        end = sent + count
+        while sent < end:
             raw.close()
+            raw = Raw(service.port, HELLO)
+            if getattr(raw.hear_one(), "node_id", 0) != 9:  # the last connection still stands
+                time.sleep(0.01)
+                continue
+            before = peer.counters.received
+            while sent < end and peer.connected:
+                raw.send(hostile_frame(rng, peer._asked))
+                sent += 1
+                if sent % 3 == 0:
+                    time.sleep(0.002)  # let it be read, or the next be refused with this one
+            assert peer.counters.received > before
 
-    attack(200)  # caches, pools, threads
-    before = resident()
-    attack(1000)  # ten frames each
-    assert resident() - before < 30e6  # allocators keep some; a leaked stream each would be more
+    try:
+        attack(1000)  # caches, pools, threads
+        before = resident()
+        attack(10_000)
+        assert peer.counters.malformed > 500
+        assert resident() - before < 30e6  # 3 kB a frame; a stream or a thread each would be more
+    finally:
+        over.set()
+        asking.join()
+        raw.close()
     assert served(grid)
 
 
