@@ -164,6 +164,32 @@ def test_a_killed_server_goes_on_as_if_nothing_had_been(run: Processes) -> None:
     assert told == [asdict(row) for row in calm.ledger.rows]
 
 
+def test_a_stopped_server_lets_its_clients_wait(run: Processes, tmp_path: Path) -> None:
+    """SIGTERM, as from a service manager: a result, exit code 130, and clients that come back."""
+    port = free_port()
+    words = ("--bind", f"127.0.0.1:{port}", "--insecure")
+    config = f"{EF21} num-server-rounds=100"
+    run.serve("digits", 1, *words, "--run-config", f"{config} min-train-nodes=1")
+    client = run.join("digits", port, 0, "--insecure")
+    saved = run.folder / "out" / "checkpoints"
+    wait_until(lambda: any(saved.glob("round-0000[1-9]*")), run.log("serve"))
+    run.all["serve"].send_signal(signal.SIGTERM)
+    assert run.ended("serve") == 130
+    assert run.result()["status"] == "failed"
+    assert client.poll() is None
+    number = (run.folder / "out" / "run.json").read_text(encoding="utf-8")
+    # Without --resume nothing of it is touched, and it is not waited for clients to say so.
+    run.start("forgot", "serve", "digits", "--min-clients", 1, "--out", "out", *words)
+    assert run.ended("forgot") == 2
+    assert "--resume goes on with it" in run.log("forgot")
+    assert (run.folder / "out" / "run.json").read_text(encoding="utf-8") == number
+    words = (*words, "--resume", "--run-config", f"{config} min-train-nodes=1")
+    run.serve("digits", 1, *words, name="again")
+    assert run.ended("again") == 0
+    assert client.wait(60) == 0
+    assert len(run.result()["rounds"]) == 101
+
+
 def wait_until(ready: Callable[[], bool], log: str) -> None:
     end = time.monotonic() + 60
     while not ready():
