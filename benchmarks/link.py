@@ -25,9 +25,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-APP = HERE / "link_app"
-sys.path.insert(0, str(HERE.parent))
+APP = Path(__file__).resolve().parent / "link_app"
+sys.path.insert(0, str(APP.parents[1]))
 
 from tests.transport.proxy import Proxy  # noqa: E402
 
@@ -183,12 +182,11 @@ size = int(sys.argv[2])
 data = bytearray(size)
 view = memoryview(data)
 while True:
-    got = 0
-    while got < size:
-        n = link.recv_into(view[got:], size - got)
-        if n == 0:
-            sys.exit()
-        got += n
+    left = view
+    while len(left):
+        n = link.recv_into(left)
+        if n == 0: sys.exit()
+        left = left[n:]
     link.sendall(data)
 """
 
@@ -219,10 +217,9 @@ def over_tcp(clients: int, size: int, rounds: int) -> list[float]:
 
 def _exchange(link: socket.socket, data: bytes) -> None:
     link.sendall(data)
-    view = memoryview(bytearray(len(data)))
-    got = 0
-    while got < len(data):
-        got += link.recv_into(view[got:])
+    left = memoryview(bytearray(len(data)))
+    while left:
+        left = left[link.recv_into(left) :]
 
 
 def bulk(rounds: int) -> int:

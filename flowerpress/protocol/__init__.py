@@ -1,7 +1,8 @@
 """What crosses the network between a strategy and a worker, and how it is counted."""
 
 from flowerpress.protocol.blob import STYPE, ProtocolError
-from flowerpress.protocol.content import HELD, content_bytes, metrics_of
+from flowerpress.protocol.content import HELD, content_bytes, metrics_of, release
+from flowerpress.protocol.grids import OneRunGrid
 from flowerpress.protocol.hello import Hello, question
 from flowerpress.protocol.identity import ensure_task_identity
 from flowerpress.protocol.layout import Layout
@@ -30,6 +31,7 @@ __all__ = [
     "LedgerRow",
     "Mix",
     "ModelPart",
+    "OneRunGrid",
     "Owed",
     "ProtocolError",
     "Replica",
@@ -46,4 +48,5 @@ __all__ = [
     "metrics_of",
     "printable",
     "question",
+    "release",
 ]

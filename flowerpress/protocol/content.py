@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
@@ -61,3 +61,10 @@ def metrics_of(content: RecordDict) -> dict[str, float]:
         for name, value in list(record.items())[:_MAX_METRICS]
         if isinstance(value, int | float) and abs(value) < sys.float_info.max
     }
+
+
+def release(message: Message) -> None:
+    """Let go of a message's content, where it can be had again (see `LargeMessage` of the link)."""
+    let_go = getattr(message, "release", None)
+    if let_go is not None:
+        let_go()

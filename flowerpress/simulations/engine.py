@@ -15,17 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 
-from flowerpress.protocol import ensure_task_identity
+from flowerpress.protocol import OneRunGrid, ensure_task_identity
 from flowerpress.simulations.faults import Faults
-
-if TYPE_CHECKING:
-    from flwr.supercore.run import Run  # Grid's own signature; never needed at run time
 
 NodeConfig = Mapping[str, int | float | str | bool]
 _RAISED = 2  # Flower's error code for a ClientApp that raised
@@ -44,7 +40,7 @@ class _Node:
     busy: Lock = field(default_factory=Lock)
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(OneRunGrid):
     """A Grid whose nodes are contexts in this process.
 
     Parameters
@@ -120,25 +116,6 @@ class InProcessGrid(Grid):
         self.close()
 
     # Flower's Grid interface -------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        """Not used: a simulation's run is known to this process alone."""
-
-    @property
-    def run(self) -> Run:
-        """Not available in process."""
-        raise RuntimeError("an in-process simulation has no Flower run: use run_id")
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message (deprecated by Flower in favour of `Message`)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
         """Return all nodes."""

@@ -22,6 +22,7 @@ from flowerpress.protocol import (
     content_bytes,
     metrics_of,
     printable,
+    release,
 )
 from flowerpress.strategies.population import Client, Population
 
@@ -261,13 +262,6 @@ class Exchange:
     ) -> None:
         framing = content_bytes(content) - payload
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
-
-
-def release(message: Message) -> None:
-    """Let go of a message's content, where it can be had again (see `LargeMessage` of the link)."""
-    let_go = getattr(message, "release", None)
-    if let_go is not None:
-        let_go()
 
 
 def held_in(metrics: dict[str, float], believed: int) -> int:

@@ -6,19 +6,15 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import Error, Message, RecordDict
-from flwr.serverapp import Grid
 
-from flowerpress.protocol import ensure_task_identity
+from flowerpress.protocol import OneRunGrid, ensure_task_identity
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.hub import Hub
 from flowerpress.transport.peer import Question
 from flowerpress.transport.pipes import Incoming
-
-if TYPE_CHECKING:
-    from flwr.supercore.run import Run  # Grid's own signature; never needed at run time
 
 log = logging.getLogger("flowerpress")
 _UNAVAILABLE, _MALFORMED = 3, 2  # Flower's codes: the node is not there; its app has failed
@@ -55,7 +51,7 @@ class LargeMessage(Message):
         self.__dict__ |= {"_loaded": True, "_content": value}
 
 
-class GrpcGrid(Grid):
+class GrpcGrid(OneRunGrid):
     """Sends messages to the clients of a hub, and collects the answers.
 
     Parameters
@@ -77,25 +73,6 @@ class GrpcGrid(Grid):
         self.rounds[record.round] = record
 
     # Flower's Grid interface -------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        """Not used: the hub's run is the only one."""
-
-    @property
-    def run(self) -> Run:
-        """Not available: the run is not one of a SuperLink."""
-        raise RuntimeError("a run over the link is no run of a SuperLink: it has no run info")
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message (deprecated by Flower in favour of `Message`)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
         """Return the nodes that are there, or have not been away for long."""
