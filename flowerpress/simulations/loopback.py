@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,11 +18,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+_PORTS = range(15_000, 32_000)  # none of these is given to outgoing connections, on Linux
 COMPLETED = "finished:completed"
 _CONNECTION = "loopback"
 _START_LIMIT = 120.0  # seconds for a process to be ready; a loaded machine takes half a minute
@@ -259,9 +262,10 @@ class Loopback:
 
 def free_port() -> int:
     """Return a port of the loopback interface that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        return int(listener.getsockname()[1])
+    while True:
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind((HOST, secrets.choice(_PORTS)))
+            return int(listener.getsockname()[1])
 
 
 def as_toml(config: Mapping[str, Value]) -> str:

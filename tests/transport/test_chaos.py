@@ -153,10 +153,10 @@ def test_a_run_in_which_all_goes_wrong_ends_as_one_in_which_nothing_does(tmp_pat
     chaos = Chaos(tmp_path)
     with ExitStack() as stack:
         stack.callback(chaos.end)
+        chaos.start_server()
         proxy = stack.enter_context(Proxy(chaos.port))
         repeater = Repeater(proxy.port, share=0.05)
         stack.callback(repeater.server.stop, 0)
-        chaos.start_server()
         for i in range(CLIENTS):
             chaos.start_client(i, repeater.port)
         play(chaos, proxy, repeater.port)
