@@ -271,8 +271,6 @@ def free_port() -> int:
 def as_toml(config: Mapping[str, Value]) -> str:
     """Return `config` as Flower's command line takes it.
 
-    Examples
-    --------
     >>> as_toml({"lr": 0.5, "compressor": "topk:0.05", "client-compressors": True})
     'lr=0.5 compressor="topk:0.05" client-compressors=true'
     """
