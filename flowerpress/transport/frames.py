@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError, Message
 
 PROTOCOL = 1
 METHOD = "/flowerpress.link.Link/Connect"
-CHUNK = 2**21  # bytes of a message in a frame
+CHUNK = 2**20  # bytes of a message in a frame
 MAX_FRAME = CHUNK + 16
 MAX_CONTROL = 2**18  # bytes of any frame that is not a chunk
 
