@@ -6,8 +6,9 @@ batch                                             the model is called as        
 ``(inputs, target)``                              ``model(inputs)``                  ``target``
 ``(a, b, ..., target)``, ``((a, b), target)``     ``model(a, b, ...)``               ``target``
 ``({"a": a, "b": b}, target)``                    ``model(a=a, b=b)``                ``target``
-``{"a": a, "b": b, "labels": target}``, "label"   ``model(a=a, b=b)``, with the      ``target``
-                                                  labels where ``forward`` has them
+``{"a": a, "b": b, "labels": target}``, or with   ``model(a=a, b=b)``; with the      ``target``
+``"label"``                                       labels where ``forward`` takes
+                                                  them
 one tensor ``x``, or ``(x,)``                     ``model(x)``                       ``x``
 ================================================  =================================  ==============
 
@@ -34,7 +35,7 @@ LABELS = ("labels", "label")
 
 
 def plain_forward(model: torch.nn.Module) -> Forward:
-    """Return the function that calls `model` as the table says."""
+    """Return the function that calls `model` as the table says, of batches that `put` returned."""
     import torch
 
     parameters = inspect.signature(model.forward).parameters
@@ -45,7 +46,7 @@ def plain_forward(model: torch.nn.Module) -> Forward:
             return module(batch), batch
         if isinstance(batch, Mapping):
             label = next(name for name in LABELS if name in batch)
-            kept = takes_all or label in parameters
+            kept = label in parameters or (takes_all and label == "labels")
             named = {name: batch[name] for name in batch if kept or name != label}
             return module(**named), _classes(batch[label])
         *inputs, target = batch if len(batch) > 1 else (batch[0], batch[0])
@@ -53,7 +54,7 @@ def plain_forward(model: torch.nn.Module) -> Forward:
             return module(*inputs), _classes(target)
         if isinstance(inputs[0], Mapping):
             return module(**inputs[0]), _classes(target)
-        inputs = inputs[0] if isinstance(inputs[0], tuple | list) else inputs
+        inputs = inputs[0] if isinstance(inputs[0], list) else inputs
         return module(*inputs), _classes(target)
 
     return forward
@@ -87,8 +88,8 @@ def put(batch: Any, device: torch.device, real: torch.dtype) -> Any:
     """Return a batch on `device`, its tensors cast as the model needs them.
 
     Real tensors get the dtype `real`, complex ones that of the same precision, integers int64;
-    booleans stay. What is no tensor but has a method ``to`` (a packed sequence, a graph) is moved
-    as it is.
+    booleans stay. Tuples become lists. What is no tensor but has a method ``to`` (a packed
+    sequence, a graph) is moved as it is.
     """
     import torch
 

@@ -54,6 +54,7 @@ class TorchModel:
         _check_buffers(self.module.state_dict(), self._places())
         self._resting = _kept_modes(self.module)
         self._awake = [each for each in self.module.modules() if each not in set(self._resting)]
+        self._begin_training()
         self._buffered = [module for module in self.module.modules() if module._buffers]
 
     def to(self, device: torch.device) -> None:
@@ -63,8 +64,10 @@ class TorchModel:
     def train(self) -> None:
         """Put the model in training mode, but for the modules that its user keeps from it."""
         # Looking is many times faster than setting, which goes through Module.__setattr__.
-        if all(each.training for each in self._awake):
-            return
+        if not all(each.training for each in self._awake):
+            self._begin_training()
+
+    def _begin_training(self) -> None:
         self.module.train()
         for module in self._resting:
             module.training = False
