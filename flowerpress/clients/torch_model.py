@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.clients.task import FlatVector
+from flowerpress.protocol.layout import DTYPES
 
 if TYPE_CHECKING:
     import torch
-
-_BUFFERS = ("float16", "float32", "float64", "complex64", "complex128", "bool")
 
 
 class TorchModel:
@@ -186,7 +185,7 @@ def _vector_dtype(parameters: Mapping[str, torch.Tensor]) -> torch.dtype:
 def _check_buffers(state: Mapping[str, Any], places: Mapping[str, Any]) -> None:
     for name in places:
         dtype = str(state[name].dtype).removeprefix("torch.")
-        plain = dtype in _BUFFERS or dtype.lstrip("u").startswith("int")
+        plain = dtype in DTYPES
         if not plain or str(state[name].layout) != "torch.strided":
             kind = dtype if not plain else str(state[name].layout)
             raise TypeError(

@@ -78,12 +78,15 @@ class Layout:
         Raises
         ------
         ValueError
-            A name in `buffers` is no array, or an array that is trained is not of a float dtype.
+            A name in `buffers` is no array; an array that is trained is not of a float dtype, or a
+            buffer of none that can travel.
         """
         untrained = set(buffers)
         if unknown := untrained - set(arrays):
             raise ValueError(f"buffers {sorted(unknown)} are not among the arrays {list(arrays)}")
         for name, array in arrays.items():
+            if name in untrained and array.dtype not in DTYPES:
+                raise ValueError(f"buffer {name!r} of dtype {array.dtype} cannot travel")
             if name not in untrained and array.dtype not in FLOATS:
                 raise ValueError(
                     f"array {name!r} of dtype {array.dtype} cannot be trained: "
@@ -101,7 +104,10 @@ class Layout:
         """Read what `to_json` wrote; raises `ProtocolError` where it is anything else."""
         if not isinstance(rows, list) or len(rows) > MAX_ARRAYS:
             raise ProtocolError(f"layout must list at most {MAX_ARRAYS} arrays")
-        return cls(tuple(map(_entry, rows)))
+        entries = tuple(map(_entry, rows))
+        if len({entry.name for entry in entries}) != len(entries):
+            raise ProtocolError("layout names an array twice")
+        return cls(entries)
 
     def to_json(self) -> list[list[Any]]:
         """Return the layout as JSON: [[name, shape, dtype, trained], ...]."""
@@ -215,6 +221,16 @@ class Layout:
                 raise ValueError(
                     f"{name!r} and {there!r} are one array on a client, but not the same here: tie "
                     f"them here too, or leave {name!r} out"
+                )
+
+    def check_finite(self, arrays: ArrayRecord) -> None:
+        """Raise `ValueError` naming the first trained array that holds NaN or infinity."""
+        for entry in self.entries:
+            if entry.trained and not (finite := np.isfinite(arrays[entry.name].numpy())).all():
+                place = np.argwhere(~finite)[0].tolist()
+                raise ValueError(
+                    f"{entry.name!r} is trained, but not finite at {place}: give it another value, "
+                    "or make a buffer of it"
                 )
 
     @cached_property

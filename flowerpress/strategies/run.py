@@ -111,6 +111,7 @@ class Run:
             raise ValueError("no round was started yet")
         try:
             hello.layout.match(self._initial, hello.kept)
+            hello.layout.check_finite(self._initial)
         except ValueError as error:
             raise ValueError(f"initial_arrays: {error}") from None
         self._kept = {name: hello.kept[name] for name in self._initial if name in hello.kept}

@@ -187,6 +187,9 @@ def test_vectors_and_buffers_go_to_arrays_and_back():
         Layout.of(arrays, ["nothing"])
     with pytest.raises(ValueError, match="'count' of dtype int64 cannot be trained"):
         Layout.of(arrays, ["mean"])
+    words = ArrayRecord({"words": Array(np.array(["a"]))})
+    with pytest.raises(ValueError, match="buffer 'words' of dtype <U1 cannot travel"):
+        Layout.of(words, ["words"])
 
 
 def test_layout_json_is_checked():
@@ -197,7 +200,7 @@ def test_layout_json_is_checked():
     for entry in (["w", [1e999], "O", True], ["w", [1.0], "float32", True], [1, *good[1:]]):
         with pytest.raises(ProtocolError):
             Layout.from_json([entry])
-    for rows in (None, 3, [good] * 10_001):
+    for rows in (None, 3, [good] * 10_001, [good, good]):
         with pytest.raises(ProtocolError):
             Layout.from_json(rows)
 

@@ -333,6 +333,19 @@ def test_kept_names_are_the_rest_of_the_state_dict():
     assert task(model).kept_names()["frozen.bias"] != subject.kept_names()["frozen.bias"]
 
 
+def test_a_parameter_that_is_not_finite_is_named():
+    def task_fn(i, n):
+        model = network()
+        with torch.no_grad():
+            model[2].bias[1] = -torch.inf
+        return task(model)
+
+    with pytest.raises(
+        RuntimeError, match=r"initial_arrays: '2.bias' is trained, but not .* \[1\]"
+    ):
+        simulate(make_strategy("fedavg"), task_fn, 2, 1)
+
+
 def test_a_lazy_module_is_named():
     with pytest.raises(ValueError, match=r"'0.weight' has no shape yet: give the lazy module"):
         task(nn.Sequential(nn.LazyLinear(2)))
