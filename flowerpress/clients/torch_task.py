@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -45,7 +46,8 @@ class TorchTask(Task):
         run starts: seed them alike everywhere. Modules that are in evaluation mode, while others
         are not, stay so.
     loss : callable
-        `loss(output, target) -> scalar tensor`, the mean over the examples of a batch.
+        `loss(output, target) -> scalar tensor`, the mean over the examples of a batch. Of a module
+        with tensors (class weights) a copy is taken, on the device.
     train_data : (X, y), torch.utils.data.Dataset, DataLoader, list of examples, ...
         See `flowerpress.clients.torch_data`. Real values are cast to the model's dtype, integers to
         int64; complex numbers and booleans stay such. Batches are drawn by the task, whatever a
@@ -126,7 +128,8 @@ class TorchTask(Task):
             )
         self._device = checked_device(device)
         self._model = TorchModel(model, self._device)
-        self._loss, self._forward = loss, forward or plain_forward(self._model.module)
+        self._loss = _own_copy(loss, self._device)
+        self._forward = forward or plain_forward(self._model.module)
         self._chunk, self._normalizer = chunk, normalizer
         self._collate, self._plain = collate, forward is None
         self._train, size = self._examples(train_data, "train_data")
@@ -162,6 +165,7 @@ class TorchTask(Task):
         """
         self._device = checked_device(device)
         self._model.to(self._device)
+        self._loss = _own_copy(self._loss, self._device)
         same = self._test is self._train
         self._train = self._train.to(self._device)
         self._test = self._train if same else self._test.to(self._device)
@@ -271,16 +275,19 @@ class TorchTask(Task):
         self, examples: Examples, indices: npt.NDArray[np.int64] | None
     ) -> Iterator[tuple[Any, Callable[[Any], float]]]:
         """Yield what goes in one pass, and the function of its targets that weighs its loss."""
+        import torch
+
         count = len(examples) if indices is None else len(indices)
         passes = -(-count // (self._chunk or count))
         if passes == 1 or self._normalizer is None:
             yield put(examples.take(indices), self._device, self._model.real), _one
             return
-        normalizer = self._normalizer
+        normalizer, cpu = self._normalizer, torch.device("cpu")
         every = np.arange(count) if indices is None else indices
         for part in np.array_split(every, passes):  # sizes differ by one at most
             batch = put(examples.take(part), self._device, self._model.real)
-            yield batch, lambda target: float(normalizer(target))
+            # On the CPU, where a user's class weights are, whatever device a node has chosen.
+            yield batch, lambda target: float(normalizer(put(target, cpu, self._model.real)))
 
     @contextmanager
     def _naming_chunk(self) -> Iterator[None]:
@@ -326,6 +333,15 @@ class _Mean:
         if self._sum is None:
             raise ValueError("the loss divides by zero on this batch: all its targets are ignored")
         return self._sum if self._mass == 1 else self._sum.div_(self._mass)
+
+
+def _own_copy(loss: Any, device: torch.device) -> Any:
+    """Return the loss on `device`; a copy where it holds tensors, such as class weights."""
+    import torch
+
+    if isinstance(loss, torch.nn.Module) and [*loss.parameters(), *loss.buffers()]:
+        return copy.deepcopy(loss).to(device)
+    return loss
 
 
 def _seed(rng: np.random.Generator) -> int:

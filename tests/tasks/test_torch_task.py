@@ -110,6 +110,16 @@ def test_all_the_data_are_torchs_own_in_one_pass_and_in_chunks(loss, normalizer)
         assert subject.evaluate(x)["loss"] == pytest.approx(value.item(), rel=1e-6)
 
 
+def test_a_loss_with_tensors_is_the_tasks_own():
+    """It goes with the task to a device that a node chooses, as the model does."""
+    loss = nn.CrossEntropyLoss(weight=WEIGHTS.clone())
+    subject = TorchTask(network(), loss, (INPUTS, CLASSES))
+    x = start(subject)
+    before = subject.gradient(x, None)[0]
+    loss.weight.zero_()
+    assert subject.to("cpu").gradient(x, None)[0] == before
+
+
 def test_chunks_are_even_and_bound_batches_too():
     class Sized(nn.Module):
         def __init__(self):
