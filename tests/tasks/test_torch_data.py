@@ -221,7 +221,7 @@ def test_a_data_loader_gives_its_dataset_collate_function_and_batch_size():
         {"sampler": utils.RandomSampler(range(20), num_samples=5)},
         {"batch_size": None},
     ],
-    ids=str,
+    ids=["subset", "weights", "batches", "replacement", "fewer", "none"],
 )
 def test_a_loader_that_chooses_examples_is_refused(options):
     loader = utils.DataLoader(rows(REAL, CLASSES.tolist()), **options)

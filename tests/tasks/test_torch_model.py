@@ -98,7 +98,7 @@ def test_a_run_returns_buffers_as_they_were():
         (torch.zeros(2, dtype=torch.float8_e5m2), "float8_e5m2"),
         (torch.eye(2).to_sparse(), "torch.sparse_coo"),
     ],
-    ids=str,
+    ids=["bfloat16", "float8", "sparse"],
 )
 def test_a_buffer_that_cannot_travel_is_named_with_the_remedy(value, kind):
     model = network()
