@@ -142,12 +142,6 @@ def stack(examples: Sequence[Any], name: str) -> Any:
         If something is no number.
     ValueError
         If examples differ in structure, or tensors in shape.
-
-    Examples
-    --------
-    >>> batch = stack([([1, 2], 0), ([3, 4], 1)], "train_data")
-    >>> [part.tolist() for part in batch]
-    [[[1, 2], [3, 4]], [0, 1]]
     """
     import torch
 

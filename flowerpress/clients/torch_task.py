@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -92,14 +93,7 @@ class TorchTask(Task):
     generators of torch, numpy and Python comes from the batch's own seed, so two gradients on one
     batch see one mask (`flowerpress.clients.torch_seeding` says how, and what is out of reach).
     Those generators belong to the process, hence passes that draw run one at a time.
-
-    Examples
-    --------
-    >>> import torch
-    >>> X, y = torch.eye(4), torch.tensor([0, 1, 0, 1])
-    >>> task = TorchTask(torch.nn.Linear(4, 2), torch.nn.CrossEntropyLoss(), (X, y), batch_size=2)
-    >>> list(task.initial_arrays()), task.num_examples
-    (['weight', 'bias'], 4)
+    The page ``docs/torch.md`` has examples, and the way back from a result to a model.
     """
 
     def __init__(
@@ -117,9 +111,9 @@ class TorchTask(Task):
         normalizer: Callable[[Any], Any] | None = None,
     ) -> None:
         require_torch()
-        for name, size in (("batch_size", batch_size), ("chunk", chunk)):
-            if isinstance(size, int) and size < 1:
-                raise ValueError(f"{name} must be at least 1, or None for all, not {size}")
+        if batch_size != "auto":
+            _check_size("batch_size", batch_size)
+        _check_size("chunk", chunk)
         if chunk is not None and normalizer is None:
             raise ValueError(
                 "chunk needs normalizer, what the loss divides by on a batch of targets: "
@@ -333,6 +327,11 @@ class _Mean:
         if self._sum is None:
             raise ValueError("the loss divides by zero on this batch: all its targets are ignored")
         return self._sum if self._mass == 1 else self._sum.div_(self._mass)
+
+
+def _check_size(name: str, size: Any) -> None:
+    if size is not None and not (isinstance(size, Integral) and size >= 1):
+        raise ValueError(f"{name} must be at least 1, or None for all, not {size!r}")
 
 
 def _own_copy(loss: Any, device: torch.device) -> Any:

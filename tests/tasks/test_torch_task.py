@@ -387,6 +387,8 @@ def test_moving_to_the_cpu_keeps_the_task():
     ("options", "error", "message"),
     [
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"batch_size": "all"}, ValueError, "None for all, not 'all'"),
+        ({"batch_size": 0.5}, ValueError, "None for all, not 0.5"),
         ({"chunk": 0}, ValueError, "chunk must be at least 1"),
         ({"chunk": 8}, ValueError, "chunk needs normalizer, .*normalizer=len for a mean"),
         ({"data": (INPUTS, CLASSES[:3])}, ValueError, r"train_data: .*\(40, 5\) and \(3,\)"),
