@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -330,7 +329,7 @@ class _Mean:
 
 
 def _check_size(name: str, size: Any) -> None:
-    if size is not None and not (isinstance(size, Integral) and size >= 1):
+    if size is not None and not (isinstance(size, int | np.integer) and size >= 1):
         raise ValueError(f"{name} must be at least 1, or None for all, not {size!r}")
 
 
