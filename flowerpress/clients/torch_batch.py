@@ -38,7 +38,10 @@ def plain_forward(model: torch.nn.Module) -> Forward:
     """Return the function that calls `model` as the table says, of batches that `put` returned."""
     import torch
 
-    parameters = inspect.signature(model.forward).parameters
+    try:
+        parameters = dict(inspect.signature(model.forward).parameters)
+    except ValueError:  # a scripted module has none
+        parameters = {}
     takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
     def forward(module: Any, batch: Any) -> tuple[Any, Any]:

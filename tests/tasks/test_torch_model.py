@@ -351,6 +351,18 @@ def test_a_lazy_module_is_named():
         task(nn.Sequential(nn.LazyLinear(2)))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # Module.to of a scripted one
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.jit.script], ids=["parallel", "scripted"])
+def test_wrapped_models_are_trained_as_what_they_wrap(wrap):
+    plain = task(network(nn.BatchNorm1d(6)))
+    subject = task(wrap(network(nn.BatchNorm1d(6))))
+    check_contract(subject)
+    x = start(plain)
+    np.testing.assert_array_equal(subject.gradient(x, None)[1], plain.gradient(x, None)[1])
+    assert len(subject.buffer_names()) == 3
+
+
 # --- evaluation on the server ---
 
 
