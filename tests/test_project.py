@@ -18,7 +18,7 @@ import flowerpress
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SCRIPTS = ["demo", "deploy", "lint", "nightly", "test"]
+SCRIPTS = ["demo", "deploy", "lint", "matrix", "nightly", "test"]
 
 
 def _pins() -> dict[str, str]:

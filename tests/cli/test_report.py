@@ -19,6 +19,8 @@ from flowerpress.simulations.progress import LiveProgress
 from flowerpress.simulations.report import save, table
 from flowerpress.simulations.simulate import RoundRecord
 
+pytest.importorskip("matplotlib")
+
 ROUNDS = 3
 
 
