@@ -36,6 +36,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 KINDS = ("flwr1.36", "newest", "nightly", "lowest")  # for each Python
 MORE = ("py3.11-pinned", "py3.11-numpy1.26", "py3.11-click8.1", "here")
 SHOWN = ("flwr", "numpy", "numba", "click", "typer", "grpcio", "protobuf", "cryptography")
+RELEASE = re.compile(r"([a-z]+)(\d[\d.]*)")  # flwr1.36
 # Flower needs it, and the newest would lift grpcio and protobuf off their floors.
 BESIDE = ("grpcio-health-checking>=1.70",)
 WITHOUT = ("flowerpress", "torch", "flwr")  # of what the extras name: itself, and flwr[simulation]
@@ -57,6 +58,8 @@ class Row:
     """A way to install flowerpress, and what came of it."""
 
     name: str
+    interpreter: str = ""  # that its environment is made of
+    kinds: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     digest: str = ""
     tests: str = ""
@@ -89,7 +92,8 @@ class Row:
             )
             log.write(done.stdout)
         if done.returncode:
-            raise ValueError(f"{' '.join(words[:4])} failed: see {self.folder / 'log.txt'}")
+            last = " ".join(done.stdout.strip().splitlines()[-1:]) or "no output"
+            raise ValueError(f"{' '.join(words[:4])}: {last}: see {self.folder / 'log.txt'}")
         return done.stdout
 
 
@@ -99,12 +103,23 @@ def find_python(version: str) -> str:
     for each in [f"python{version}", *sorted(pyenv.glob(f"{version}.*/bin/python"))]:
         path = shutil.which(each)
         # pyenv's commands on PATH are there whether or not the version may be used.
-        if (
-            path
-            and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode
-        ):
+        tried = path and subprocess.run([path, "-c", ""], capture_output=True, check=False)
+        if path and tried and tried.returncode == 0:
             return path
     return ""
+
+
+def parse(name: str, found: dict[str, str]) -> Row:
+    """Return the row of a name; `ValueError` for what is none."""
+    if name == "here":
+        return Row(name)
+    python, *kinds = name.removeprefix("py").split("-")
+    if python not in found:
+        raise ValueError(f"{name}: no Python {python} here, but {', '.join(found)}")
+    for kind in kinds:
+        if kind not in ("newest", "lowest", "nightly", "pinned") and not RELEASE.fullmatch(kind):
+            raise ValueError(f"{name}: {kind!r} is no part of a row, see scripts/matrix.py")
+    return Row(name, found[python], kinds)
 
 
 def requirements(*extras: str) -> list[str]:
@@ -118,24 +133,21 @@ def requirements(*extras: str) -> list[str]:
     ]
 
 
-def install(row: Row, interpreter: str, kinds: list[str], *extras: str) -> None:
+def install(row: Row, *extras: str) -> None:
     """Install flowerpress, as a wheel, with the versions that the row's name says."""
     lines, limits, how = requirements(*extras), [], ["--no-build"]
-    for kind in kinds:
-        package = re.fullmatch(r"([a-z]+)([\d.]+)", kind)
+    for kind in row.kinds:
         if kind == "nightly":
             lines = [re.sub(r"^flwr\b.*", "flwr-nightly", line) for line in lines]
         elif kind == "lowest":
             how += ["--resolution", "lowest-direct"]
         elif kind == "pinned":
             how += ["--constraint", str(ROOT / "constraints.txt")]
-        elif package:
-            limits.append(f"{package[1]}=={package[2]}.*")
-        elif kind != "newest":
-            raise ValueError(f"{row.name}: {kind!r} is no part of a row, see scripts/matrix.py")
+        elif release := RELEASE.fullmatch(kind):
+            limits.append(f"{release[1]}=={release[2]}.*")
     wanted, exact = row.folder / "requirements.in", row.folder / "requirements.txt"
     wanted.write_text("\n".join([*lines, *limits]) + "\n", encoding="utf-8")
-    options = ["-q", "--python", interpreter, *how, "-o", str(exact), "--upgrade"]
+    options = ["-q", "--python", row.interpreter, *how, "-o", str(exact), "--upgrade"]
     row.call(UV, "pip", "compile", wanted, *options)
     if re.search(r"^(torch|nvidia\S*)==", exact.read_text(encoding="utf-8"), re.MULTILINE):
         raise ValueError(f"{row.name} would install torch: see {exact}")
@@ -144,23 +156,20 @@ def install(row: Row, interpreter: str, kinds: list[str], *extras: str) -> None:
     row.call(UV, "pip", "install", *into, "--no-deps", "--reinstall-package", "flowerpress", ROOT)
 
 
-def run(row: Row, found: dict[str, str], tests: list[str]) -> None:
+def run(row: Row, tests: list[str]) -> None:
     """Install a row, compare its bytes, and test it; raises `ValueError` where something fails."""
     shutil.rmtree(row.folder, ignore_errors=True)
     row.folder.mkdir(parents=True)
     if row.name != "here":
-        python, *kinds = row.name.removeprefix("py").split("-")
-        if python not in found:
-            raise ValueError(f"{row.name}: no Python {python} here, but {', '.join(found)}")
-        row.call(UV, "venv", "-q", "--python", found[python], row.folder / "venv")
-        install(row, found[python], kinds)
+        row.call(UV, "venv", "-q", "--python", row.interpreter, row.folder / "venv")
+        install(row)
     # Not the working tree's flowerpress, but the installed one: away from the root, by path.
     row.call(row.python, "-P", ROOT / "tests" / "without_extras.py", cwd=row.folder)
     lines = row.call(row.python, "-P", ROOT / "tests" / "same_bytes.py", cwd=row.folder)
     (row.folder / "bytes.txt").write_text(lines, encoding="utf-8")
     row.digest = lines.split()[-1]
     if row.name != "here":
-        install(row, found[python], kinds, "demo", "test", "metrics")
+        install(row, "demo", "test", "metrics")
     row.versions = versions(row)
     said = row.call(row.python, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", *tests)
     row.tests = said.strip().splitlines()[-1].strip("= ").rsplit(" in ", 1)[0]
@@ -197,19 +206,23 @@ def main() -> int:
     parser.add_argument("--tests", nargs="+", default=TESTS, help="what pytest gets")
     options = parser.parse_args()
     found = {version: path for version in PYTHONS if (path := find_python(version))}
-    every = [f"py{version}-{kind}" for version in found for kind in KINDS] + list(MORE)
+    every = [f"py{version}-{kind}" for version in found for kind in KINDS]
+    every += [name for name in MORE if name == "here" or name[2:].split("-")[0] in found]
     if options.list:
         print("\n".join(every))
         return 0
-    rows = [Row(name) for name in options.rows or every]
+    try:
+        rows = [parse(name, found) for name in options.rows or every]
+    except ValueError as error:
+        parser.exit(2, f"matrix: {error}\n")
     for row in rows:
         try:
-            run(row, found, options.tests)
+            run(row, options.tests)
         except ValueError as error:
             row.failed = str(error).replace(f"{ROOT}/", "")
         print(f"{row.name}: {row.digest} {row.failed or row.tests}", flush=True)
-    text = f"{dt.date.today()}\n\n{table(rows)}"
-    (WORK / "table.md").write_text(text, encoding="utf-8")
+        text = f"{dt.date.today()}\n\n{table(rows)}"
+        (WORK / "table.md").write_text(text, encoding="utf-8")
     print(f"\n{text}")
     same = len({row.digest for row in rows if row.digest}) <= 1
     if not same:
