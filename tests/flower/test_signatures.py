@@ -19,7 +19,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from flowerpress.clients import FunctionTask, client_app
+from flowerpress.simulations import flower_app
 from flowerpress.simulations.engine import InProcessGrid
+from flowerpress.simulations.recorder import Recorder
 from flowerpress.strategies import (
     CompressedStrategy,
     strategy_class,
@@ -125,7 +127,7 @@ def test_keywords_of_fedavg(name: str) -> None:
     strategy_class(name)(**theirs)
 
 
-def test_hooks_of_the_client_app(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_of_the_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower calls what we register with a message and a context, and nothing else."""
     hooks: list[Any] = []
 
@@ -142,6 +144,9 @@ def test_hooks_of_the_client_app(monkeypatch: pytest.MonkeyPatch) -> None:
         inspect.signature(hook).bind(Message, Context)
     for name in ("train", "evaluate", "query"):
         inspect.signature(getattr(ClientApp, name)).bind(ClientApp)  # as we call it
+    inspect.signature(flower_app.answer).bind(Message, Context)
+    inspect.signature(flower_app.main).bind(Grid, Context)
+    inspect.signature(Recorder.__call__).bind(Recorder, 1, ArrayRecord)  # as an evaluate_fn
 
 
 def test_a_large_message_is_a_message() -> None:
