@@ -31,6 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".matrix"
+KERNELS = WORK / "kernels"  # compiled ones, for all rows of a Python and a numba
 UV = Path(sys.executable).with_name("uv")  # Flower brings it
 PYTHONS = ("3.11", "3.12", "3.13")
 KINDS = ("flwr1.36", "newest", "nightly", "lowest")  # for each Python
@@ -44,7 +45,7 @@ WITHOUT = ("flowerpress", "torch", "flwr")  # of what the extras name: itself, a
 # of numpy and numba, what is on disk and on the wire. All other tests took 20 minutes more a row.
 TESTS = (
     *("tests/flower", "tests/golden", "tests/protocol/test_messages.py"),
-    *("tests/cli/test_click.py", "tests/cli/test_options.py", "tests/cli/test_cli.py"),
+    *("tests/cli/test_click.py", "tests/cli/test_options.py", "tests/cli/test_report.py"),
     *("tests/transport/test_link.py", "tests/transport/test_codec.py"),
     *("tests/transport/test_frames.py", "tests/transport/test_certs.py"),
     *("tests/algorithms/test_early_stop.py", "tests/algorithms/test_tree.py"),
@@ -60,6 +61,7 @@ class Row:
     name: str
     interpreter: str = ""  # that its environment is made of
     kinds: list[str] = field(default_factory=list)
+    kernels: str = ""  # of which Python and numba, once these are known
     versions: dict[str, str] = field(default_factory=dict)
     digest: str = ""
     tests: str = ""
@@ -78,7 +80,7 @@ class Row:
 
     def call(self, *command: str | Path, cwd: Path = ROOT) -> str:
         """Run a command, its output in the log; `ValueError` that says where if it fails."""
-        own = {"NUMBA_CACHE_DIR": str(self.folder / "numba"), "UV_PYTHON_DOWNLOADS": "never"}
+        own = {"NUMBA_CACHE_DIR": str(KERNELS / self.kernels), "UV_PYTHON_DOWNLOADS": "never"}
         own |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "CI": "1"}
         env = {**os.environ, **own}
         if self.name != "here":
@@ -165,12 +167,14 @@ def run(row: Row, tests: list[str]) -> None:
         install(row)
     # Not the working tree's flowerpress, but the installed one: away from the root, by path.
     row.call(row.python, "-P", ROOT / "tests" / "without_extras.py", cwd=row.folder)
-    lines = row.call(row.python, "-P", ROOT / "tests" / "same_bytes.py", cwd=row.folder)
+    row.versions = versions(row)
+    row.kernels = "python{python}-numba{numba}".format_map(row.versions)
+    lines = row.call(row.python, "-m", "tests.same_bytes")
     (row.folder / "bytes.txt").write_text(lines, encoding="utf-8")
     row.digest = lines.split()[-1]
     if row.name != "here":
         install(row, "demo", "test", "metrics")
-    row.versions = versions(row)
+        row.versions = versions(row)
     said = row.call(row.python, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", *tests)
     row.tests = said.strip().splitlines()[-1].strip("= ").rsplit(" in ", 1)[0]
 
@@ -215,6 +219,7 @@ def main() -> int:
         rows = [parse(name, found) for name in options.rows or every]
     except ValueError as error:
         parser.exit(2, f"matrix: {error}\n")
+    shutil.rmtree(KERNELS, ignore_errors=True)  # of another state of the sources
     for row in rows:
         try:
             run(row, options.tests)
