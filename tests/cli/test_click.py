@@ -80,3 +80,14 @@ def test_a_group_alone_shows_its_help(
     shown = capsys.readouterr()
     assert "Commands" in shown.out
     assert not shown.err.strip()
+
+
+def test_an_interruption_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(kind: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flowerpress.simulations.catalogue.entries", interrupted)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err.strip() == "flowerpress: interrupted"
