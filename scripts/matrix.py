@@ -140,7 +140,7 @@ def install(row: Row, *extras: str) -> None:
     lines, limits, how = requirements(*extras), [], ["--no-build"]
     for kind in row.kinds:
         if kind == "nightly":
-            lines = [re.sub(r"^flwr\b.*", "flwr-nightly", line) for line in lines]
+            lines = [re.sub(r"^flwr(?![\w-]).*", "flwr-nightly", line) for line in lines]
         elif kind == "lowest":
             how += ["--resolution", "lowest-direct"]
         elif kind == "pinned":
