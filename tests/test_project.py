@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import flowerpress
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SCRIPTS = ["demo", "deploy", "lint", "nightly", "test"]
+SCRIPTS = ["demo", "deploy", "lint", "matrix", "nightly", "test"]
 
 
 def _pins() -> dict[str, str]:
@@ -52,6 +53,50 @@ def test_scripts_run_and_parse(name: str) -> None:
     script = ROOT / "scripts" / name
     assert script.stat().st_mode & 0o111, "not executable"
     subprocess.run(["bash", "-n", script], check=True)
+
+
+def _matrix(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "matrix.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_matrix_has_the_floors_and_the_newest_of_each_python() -> None:
+    rows = _matrix("--list").stdout.split()
+    assert "here" in rows
+    pythons = {row.split("-")[0] for row in rows} - {"here"}
+    floor = Requirement(next(d for d in PROJECT["project"]["dependencies"] if "flwr" in d))
+    oldest = min(spec.version for spec in floor.specifier)
+    for python in pythons:
+        for kind in ("lowest", "newest", "nightly", f"flwr{oldest}"):
+            assert f"{python}-{kind}" in rows
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [("py3.10-newest", "no Python 3.10 here"), ("py3.11-nwest", "'nwest' is no part of a row")],
+)
+def test_the_matrix_says_which_row_there_is_not(row: str, why: str) -> None:
+    done = _matrix(row)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (ROOT / ".matrix" / row).exists()
+
+
+def test_no_row_of_the_matrix_asks_for_torch() -> None:
+    """Nor for anything else that an index has in several GB."""
+    spec = importlib.util.spec_from_file_location("matrix", ROOT / "scripts" / "matrix.py")
+    assert spec
+    assert spec.loader
+    matrix = importlib.util.module_from_spec(spec)
+    sys.modules["matrix"] = matrix  # where its dataclass looks for its annotations
+    spec.loader.exec_module(matrix)
+    lines = matrix.requirements("demo", "test", "metrics")
+    names = {canonicalize_name(Requirement(line).name) for line in lines}
+    assert names & {"torch", "ray", "flowerpress"} == set()
+    wanted = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    assert wanted | {"scikit-learn", "pytest", "prometheus-client"} <= names
+    assert len([line for line in lines if Requirement(line).name == "flwr"]) == 1
 
 
 def test_setup_says_what_to_do_without_a_python(tmp_path: Path) -> None:

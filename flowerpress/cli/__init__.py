@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from flowerpress.cli import link
+from flowerpress.cli import errors, link
 from flowerpress.cli.commands import app
 from flowerpress.cli.errors import complain, is_users, valid_choices
 
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.Abort:
         complain("interrupted")
         return INTERRUPTED
-    except click.exceptions.NoArgsIsHelpError as error:
+    except errors.no_arguments() as error:
         sys.stderr.write(error.format_message() + "\n")
     except click.ClickException as error:
         complain(error.format_message() + valid_choices(error))

@@ -26,9 +26,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    suggest_commands=False,
     rich_markup_mode="markdown",
 )
+app.suggest_commands = False  # typer would repeat click's suggestion; before 0.20 it has no keyword
 
 RUN_HELP = """
 Train a shipped TASK (`flowerpress list tasks`) in this process, and count every byte sent.

@@ -34,6 +34,7 @@ from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
+from flowerpress.compressors.norms import square_sum
 from flowerpress.compressors.repeat import repeated
 from flowerpress.protocol import Mix, Owed, ReplicaError, Reply
 from flowerpress.protocol.buffers import (
@@ -148,7 +149,7 @@ class GossipWorker(Worker):
         vectors["t"], vectors["x"] = t, x + x.dtype.type(gamma) * pull
         numbers["held"] += 1
         numbers["mark"] = mix.mark(gamma, int(numbers["mark"]))
-        numbers["disagreement"] = float(pull @ pull)
+        numbers["disagreement"] = square_sum(pull)
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
         """Take the local steps: line 3; none where the model itself is asked for."""
@@ -175,8 +176,7 @@ class GossipWorker(Worker):
         if job.layout.buffer_dim:
             packed = pack_buffers(job.task.buffers(), job.layout)
             kept["buffers"] = np.frombuffer(packed, np.uint8)
-        step = y - x
-        return Outgoing(float(np.mean(losses)), y, kept, numbers={"moved": float(step @ step)})
+        return Outgoing(float(np.mean(losses)), y, kept, numbers={"moved": square_sum(y - x)})
 
     def send(self, out: Outgoing, job: Job, sender: Sender) -> Reply:
         """Send what the trigger lets through: line 4; or the model, where it was asked for."""
@@ -187,7 +187,7 @@ class GossipWorker(Worker):
             return _reply(job, sender, whole, b"" if kept is None else kept_buffers(kept))
         state.vectors.update(out.kept)
         unsent = out.vector - known(sender)
-        size = float(unsent @ unsent)
+        size = square_sum(unsent)
         numbers = state.numbers
         missed = max(order.round - int(numbers["told"]) - 1, 0)
         numbers |= {"loss": out.loss, "unsent": size, "tried": order.round, **out.numbers}

@@ -13,6 +13,7 @@ from flowerpress.compressors.chain import Expanded
 from flowerpress.compressors.countsketch import Table
 from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.induced import Sum
+from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Sparse
 from flowerpress.compressors.powersgd import Product, Tensors
@@ -56,6 +57,20 @@ def norm(packet: Packet | Buffer) -> float:
     decoded = codec(packet.header.codec).decode(packet)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return _norm(decoded, packet.dim, packet.dtype)
+
+
+def square_sum(x: Vector) -> float:
+    """Return |x|^2 of float32 or float64 numbers, summed in float64 and in one fixed order.
+
+    ``x @ x`` differs in its last bits from one BLAS to the next. What is sent, or decides what is
+    sent, must not: the same run would send other bytes elsewhere.
+
+    Examples
+    --------
+    >>> square_sum(np.array([3.0, -4.0], dtype=np.float32))
+    25.0
+    """
+    return float(kernels().block_sums(x, np.array([0, x.size]), True)[0])
 
 
 @singledispatch

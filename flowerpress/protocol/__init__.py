@@ -2,7 +2,7 @@
 
 from flowerpress.protocol.blob import STYPE, ProtocolError
 from flowerpress.protocol.content import HELD, content_bytes, metrics_of, release
-from flowerpress.protocol.grids import OneRunGrid
+from flowerpress.protocol.grids import OneRunGrid, name_message, name_reply
 from flowerpress.protocol.hello import Hello, question
 from flowerpress.protocol.identity import ensure_task_identity
 from flowerpress.protocol.layout import Layout
@@ -46,6 +46,8 @@ __all__ = [
     "make_rule",
     "mark_of",
     "metrics_of",
+    "name_message",
+    "name_reply",
     "printable",
     "question",
     "release",

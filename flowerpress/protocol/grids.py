@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from flwr.app import Message, RecordDict
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OneRunGrid(Grid):
-    """The part of Flower's Grid that says which run it carries: there is only one."""
+    """The part of Flower's Grid that is the same however messages travel."""
 
     def set_run(self, run: Run) -> None:
         """Not used: the run is the grid's own."""
@@ -32,3 +35,47 @@ class OneRunGrid(Grid):
     ) -> Message:
         """Make a message (deprecated by Flower in favour of `Message`)."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    # Flower before 1.43 has message_ids in the first place: by place and by name, it is taken here.
+    def pull_messages(  # type: ignore[override]
+        self,
+        reply_to_message_ids: Iterable[str] | None = None,
+        *,
+        message_ids: Iterable[str] | None = None,
+    ) -> list[Message]:
+        """Return the replies that are there, each of them once; one that was lost never is.
+
+        Parameters
+        ----------
+        reply_to_message_ids : iterable of str, optional
+            What `push_messages` returned: only replies to these, and none for an empty one. None:
+            all that are there; a reply's ``metadata.reply_to_message_id`` says what it answers.
+        message_ids : iterable of str, optional
+            What that parameter is called before Flower 1.43.
+
+        Raises
+        ------
+        TypeError
+            Both are given.
+        """
+        if message_ids is not None and reply_to_message_ids is not None:
+            raise TypeError("give reply_to_message_ids, or message_ids (its older name), not both")
+        ids = message_ids if reply_to_message_ids is None else reply_to_message_ids
+        return self._pull(None if ids is None else list(ids))
+
+    @abstractmethod
+    def _pull(self, ids: list[str] | None) -> list[Message]:
+        """Return the replies to the messages of these ids that are there; None: all."""
+
+
+def name_message(message: Message) -> str:
+    """Give a message an id, as Flower's own grids do when they send it; returns the id."""
+    name = secrets.token_hex(8)
+    message.metadata.__dict__["_message_id"] = name  # there is no public way
+    return name
+
+
+def name_reply(reply: Message, name: str) -> Message:
+    """Let a reply name the message it answers, also where that was sent again since."""
+    reply.metadata.__dict__["_reply_to_message_id"] = name
+    return reply

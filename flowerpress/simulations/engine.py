@@ -11,7 +11,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Lock
@@ -20,7 +20,7 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from flowerpress.protocol import OneRunGrid, ensure_task_identity
+from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
 from flowerpress.simulations.faults import Faults
 
 NodeConfig = Mapping[str, int | float | str | bool]
@@ -123,11 +123,11 @@ class InProcessGrid(OneRunGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Start computing the replies to `messages`; returns their ids."""
-        ids = []
-        for message in _own_contents(messages):
-            key = secrets.token_hex(8)
-            self._futures[key] = self._start(message)
-            ids.append(key)
+        ids: list[str] = []
+        seen: set[int] = set()
+        for message in messages:
+            ids.append(name_message(message))
+            self._futures[ids[-1]] = self._start(_own_content(message, seen))
         return ids
 
     def _start(self, message: Message) -> Future[Message | None]:
@@ -142,14 +142,13 @@ class InProcessGrid(OneRunGrid):
         future.set_result(self._deliver(message))
         return future
 
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that are there; one that was lost never is."""
+    def _pull(self, ids: list[str] | None) -> list[Message]:
         replies = []
-        for key in list(message_ids):
+        for key in list(self._futures) if ids is None else ids:
             if key in self._futures and self._futures[key].done():
                 reply = self._futures.pop(key).result()
                 if reply is not None:
-                    replies.append(reply)
+                    replies.append(name_reply(reply, key))
         return replies
 
     def send_and_receive(
@@ -206,21 +205,20 @@ def _one_torch_thread() -> None:
         torch.set_num_threads(1)
 
 
-def _own_contents(messages: Iterable[Message]) -> Iterator[Message]:
-    """Give each message records of its own where several share one content, as FedAvg's do.
+def _own_content(message: Message, seen: set[int]) -> Message:
+    """Give a message records of its own where its content was `seen`: FedAvg's share one.
 
     The arrays stay the same objects: their data are bytes, which cannot be changed.
     """
-    seen = set()
-    for message in messages:
-        if id(message.content) in seen:
-            content = RecordDict()
-            for key, record in message.content.items():
-                fields: Any = type(record)()
-                fields.update(record)
-                content[key] = fields
-            metadata = message.metadata
-            yield Message(content, metadata.dst_node_id, metadata.message_type)
-        else:
-            seen.add(id(message.content))
-            yield message
+    if id(message.content) not in seen:
+        seen.add(id(message.content))
+        return message
+    content = RecordDict()
+    for key, record in message.content.items():
+        fields: Any = type(record)()
+        fields.update(record)
+        content[key] = fields
+    metadata = message.metadata
+    own = Message(content, metadata.dst_node_id, metadata.message_type)
+    own.metadata.__dict__.update(metadata.__dict__)  # its id, its time to live, its group
+    return own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
@@ -84,6 +84,8 @@ class Recorder:
             nodes,
         )
         self._last = now
+        if self.history and self.history[-1].round == server_round:  # evaluated at an early end too
+            record = replace(record, seconds=self.history.pop().seconds + record.seconds)
         self.history.append(record)
         if self._on_round is not None:
             self._on_round(record)

@@ -18,7 +18,7 @@ from rich.table import Table
 from flowerpress.simulations import gossip_plot
 from flowerpress.simulations.experiment import Outcome
 
-REPORTED_PACKAGES = ("flowerpress", "flwr", "numpy", "numba", "torch")
+REPORTED_PACKAGES = ("flowerpress", "flwr", "flwr-nightly", "numpy", "numba", "torch")
 
 
 def format_bytes(count: int) -> str:

@@ -17,6 +17,7 @@ from flowerpress.simulations.engine import InProcessGrid, NodeConfig
 from flowerpress.simulations.faults import Faults
 from flowerpress.simulations.recorder import EvaluateFn, Recorder, RoundRecord
 from flowerpress.strategies import Checkpoints, CompressedStrategy
+from flowerpress.strategies.rounds import ShouldStop
 
 TaskFn = Callable[[int, int], Task]
 
@@ -50,6 +51,7 @@ def simulate(
     checkpoint: str | Path | Checkpoints | None = None,
     resume: bool = False,
     checkpoint_every: int = 1,
+    should_stop: ShouldStop | None = None,
 ) -> SimulationResult:
     """Run `strategy` on `num_clients` clients in this process.
 
@@ -91,6 +93,9 @@ def simulate(
         Go on from what is in that folder; where nothing is, begin.
     checkpoint_every : int
         Rounds between checkpoints, see `Checkpoints`.
+    should_stop : callable, optional
+        ``should_stop(server_round, result)`` ends the run after a round by returning True, as in
+        Flower 1.43: `result` is Flower's, of the rounds so far, and must not be changed.
 
     Returns
     -------
@@ -152,9 +157,11 @@ def simulate(
             num_rounds=num_rounds,
             timeout=timeout,
             evaluate_fn=recorder,
+            should_stop=should_stop,
         )
-    arrays = result.arrays if len(result.arrays) else initial
-    return SimulationResult(arrays, strategy.ledger, recorder.history, time.perf_counter() - start)
+    return SimulationResult(
+        result.arrays, strategy.ledger, recorder.history, time.perf_counter() - start
+    )
 
 
 def _initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:

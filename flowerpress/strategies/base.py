@@ -33,7 +33,7 @@ from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Client, Population
 from flowerpress.strategies.resumable import Resumable
-from flowerpress.strategies.rounds import EvaluateFn, Rounds
+from flowerpress.strategies.rounds import EvaluateFn, Rounds, ShouldStop
 from flowerpress.strategies.run import Run
 from flowerpress.strategies.update import Update
 
@@ -169,6 +169,9 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         del stage
         return [self.model.layout.dim]
 
+    def conclude(self, server_round: int, grid: Grid) -> ArrayRecord | None:
+        """End a run that `should_stop` stops after this round; returns the model if it changed."""
+
     def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
         """Yield the workers' own models collected in this round, by id, where they have some."""
         return iter(())
@@ -215,11 +218,12 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> Result:
-        """Run all rounds, as Flower's `Strategy.start`; with `checkpoints`, those that are left."""
+        """Run all rounds, as `Strategy.start` of Flower 1.43; with `checkpoints`, those left."""
         self.timeout, self.num_rounds = float(timeout), num_rounds
         configs = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
-        given = (num_rounds, float(timeout), *configs, evaluate_fn)
+        given = (num_rounds, float(timeout), *configs, evaluate_fn, should_stop)
         return Rounds(self, grid, initial_arrays, *given).run()
 
     def configure_train(

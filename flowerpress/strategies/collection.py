@@ -30,6 +30,7 @@ class OwnModels(CompressedStrategy):
 
     def reset(self) -> None:
         super().reset()
+        self.collected = 0  # the round in which it was done last
         self.drop()
 
     def drop(self) -> None:
@@ -50,6 +51,7 @@ class OwnModels(CompressedStrategy):
         float
             The mean squared distance of the workers' models from their mean.
         """
+        self.collected = server_round
         end, holders = time.monotonic() + self.timeout, self.holders()
         waiting = set(holders)  # from whom nothing was heard
         for _ in range(_ATTEMPTS):

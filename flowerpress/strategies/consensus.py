@@ -17,6 +17,7 @@ import numpy as np
 
 from flowerpress.compressors import Draw, add_to
 from flowerpress.compressors.feedback import contraction
+from flowerpress.compressors.norms import square_sum
 from flowerpress.protocol import Layout
 from flowerpress.strategies.options import require, require_number
 from flowerpress.strategies.tree import Tree
@@ -61,7 +62,7 @@ def safe_gamma(spec: str, layout: Layout, seed: int = 0) -> float:
     compressor, scale = contraction(spec, layout.shapes)
     lost = x.copy()
     add_to(compressor.compress(x, Draw(seed)), lost, -scale)
-    kept = 1 - float(lost @ lost) / float(x @ x)
+    kept = 1 - square_sum(lost) / square_sum(x)
     return kept / (4 - 3 * kept) if kept > 0 else 1e-3
 
 

@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp import Grid
 
 from flowerpress.protocol import Hello, Hyper, ModelPart, Reply
 from flowerpress.strategies.base import FloatVector
@@ -232,12 +233,21 @@ class SquarmSGD(OwnModels):
             metrics["edge-bytes"] = self.relay.edge_bytes
         every = self.collect_every
         if server_round == self.num_rounds or (every and server_round % every == 0):
-            error = self.gather(server_round)
-            self.relay.buffers = self.model.packed_buffers()
-            arrays = self.model.arrays()
-            if metrics is not None:
-                metrics["consensus-error"] = error
+            arrays = self._gather(server_round)
         return arrays, metrics
+
+    def conclude(self, server_round: int, grid: Grid) -> ArrayRecord | None:
+        """Collect the nodes' models, unless that was done in this round."""
+        self.grid = grid
+        return None if self.collected == server_round else self._gather(server_round)
+
+    def _gather(self, server_round: int) -> ArrayRecord:
+        """Collect the nodes' models; returns their mean."""
+        error = self.gather(server_round)
+        self.relay.buffers = self.model.packed_buffers()
+        if self.train_metrics is not None:  # the record that `aggregate_train` returns
+            self.train_metrics["consensus-error"] = error
+        return self.model.arrays()
 
     def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
         """Take the answers, and watch whether the nodes come apart."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowerpress.strategies.base import CompressedStrategy
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+ShouldStop = Callable[[int, Result], bool]
 _METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
 # The rounds' log goes where that of Flower's own strategies does.
 flower = logging.getLogger("flwr")
@@ -38,9 +39,16 @@ class Rounds:
     train_config: ConfigRecord
     evaluate_config: ConfigRecord
     evaluate_fn: EvaluateFn | None
-    result: Result = field(default_factory=Result)
+    should_stop: ShouldStop | None = None
+    result: Result = field(init=False)
     saved_round: int = -1  # of the last checkpoint
     saved_rows: int = 0  # of the ledger, in it
+    stopped: bool = False  # before the last round
+
+    def __post_init__(self) -> None:
+        if not (self.should_stop is None or callable(self.should_stop)):
+            raise TypeError(f"should_stop is {self.should_stop!r}: expected a function, or None")
+        self.result = Result(self.initial)
 
     def run(self) -> Result:
         """Run the rounds that are left, and return Flower's result of all."""
@@ -49,18 +57,34 @@ class Rounds:
         if not self._resume():
             self._evaluate(0)
             self._save(0)
-        for server_round in range(self.saved_round + 1 or 1, self.num_rounds + 1):
-            flower.info("")
-            flower.info("[ROUND %d/%d]", server_round, self.num_rounds)
-            self._train(server_round)
-            self._federated(server_round)
-            self._evaluate(server_round)
-            self._save(server_round)
+        server_round = max(self.saved_round, 0)
+        while server_round < self.num_rounds and not self.stopped:
+            server_round += 1
+            self._round(server_round)
         flower.info("")
         flower.info("Run finished in %.2f s", time.perf_counter() - start)
         for line in ("", *str(self.result).splitlines()):
             flower.info("\t%s", line)
         return self.result
+
+    def _round(self, server_round: int) -> None:
+        flower.info("")
+        flower.info("[ROUND %d/%d]", server_round, self.num_rounds)
+        self._train(server_round)
+        self._federated(server_round)
+        self._evaluate(server_round)
+        if self.should_stop is not None and self.should_stop(server_round, self.result):
+            self._stop(server_round)
+        self._save(server_round)
+
+    def _stop(self, server_round: int) -> None:
+        """End the run with this round, as a last round would have."""
+        flower.info("Stopping early after round %d", server_round)
+        self.stopped = True
+        arrays = self.strategy.conclude(server_round, self.grid)
+        if arrays is not None:
+            self.result.arrays = arrays
+            self._evaluate(server_round)
 
     def _announce(self) -> None:
         size = sum(len(array.data) for array in self.initial.values()) / 2**20
@@ -71,14 +95,11 @@ class Rounds:
         flower.info("\t├── ConfigRecord (evaluate): %s", dict(self.evaluate_config) or "empty")
         self.strategy.summary()
 
-    @property
-    def _arrays(self) -> ArrayRecord:
-        """The model as it is now."""
-        return self.result.arrays if len(self.result.arrays) else self.initial
-
     def _train(self, server_round: int) -> None:
         strategy = self.strategy
-        orders = strategy.configure_train(server_round, self._arrays, self.train_config, self.grid)
+        orders = strategy.configure_train(
+            server_round, self.result.arrays, self.train_config, self.grid
+        )
         replies = self.grid.send_and_receive(orders, timeout=self.timeout)
         arrays, metrics = strategy.aggregate_train(server_round, replies)
         if arrays is not None:
@@ -90,7 +111,7 @@ class Rounds:
     def _federated(self, server_round: int) -> None:
         strategy = self.strategy
         orders = strategy.configure_evaluate(
-            server_round, self._arrays, self.evaluate_config, self.grid
+            server_round, self.result.arrays, self.evaluate_config, self.grid
         )
         replies = self.grid.send_and_receive(orders, timeout=self.timeout)
         metrics = strategy.aggregate_evaluate(server_round, replies)
@@ -101,7 +122,7 @@ class Rounds:
     def _evaluate(self, server_round: int) -> None:
         if self.evaluate_fn is None:
             return
-        metrics = self.evaluate_fn(server_round, self._arrays)
+        metrics = self.evaluate_fn(server_round, self.result.arrays)
         flower.info("Global evaluation: %s", metrics)
         if metrics is not None:
             self.result.evaluate_metrics_serverapp[server_round] = metrics
@@ -109,7 +130,8 @@ class Rounds:
     def _save(self, server_round: int) -> None:
         """Save a checkpoint where one is due."""
         checkpoints, strategy = self.strategy.checkpoints, self.strategy
-        if checkpoints is None or not checkpoints.due(server_round, self.num_rounds):
+        last = server_round if self.stopped else self.num_rounds
+        if checkpoints is None or not checkpoints.due(server_round, last):
             return
         beside, after = checkpoints.beside, self.saved_round
         rows = [list(asdict(row).values()) for row in strategy.ledger.rows[self.saved_rows :]]
@@ -119,7 +141,8 @@ class Rounds:
             line[name] = {r: dict(metrics[r]) for r in metrics if r > after}
         state: dict[str, Tree] = {
             "round": server_round,
-            "stepped": bool(len(self.result.arrays)),
+            "stopped": self.stopped,
+            "stepped": self.result.arrays is not self.initial,
             "facts": dict(checkpoints.facts),
             "beside": beside.state() if beside else None,
             **saved.state_of(strategy),
@@ -148,5 +171,7 @@ class Rounds:
         if found["stepped"]:
             self.result.arrays = strategy.model.arrays()
         self.saved_round, self.saved_rows = found["round"], len(strategy.ledger.rows)
-        log.info("going on after round %d of %d", self.saved_round, self.num_rounds)
+        self.stopped = self.should_stop is not None and bool(found.get("stopped"))
+        what = "stopped early: without should_stop it goes on" if self.stopped else "going on"
+        log.info("%s after round %d of %d", what, self.saved_round, self.num_rounds)
         return True

@@ -283,7 +283,7 @@ def _details(error: grpc.RpcError) -> str:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in ("flowerpress", "flwr"):
+    for package in ("flowerpress", "flwr", "flwr-nightly"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

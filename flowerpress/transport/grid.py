@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 
-from flowerpress.protocol import OneRunGrid, ensure_task_identity
+from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.hub import Hub
 from flowerpress.transport.peer import Question
@@ -83,7 +82,7 @@ class GrpcGrid(OneRunGrid):
         online = {peer.node: peer for peer in self._hub.online()}
         keys = []
         for message in messages:
-            key = secrets.token_hex(8)
+            key = name_message(message)
             keys.append(key)
             self._asked[key] = message
             node = message.metadata.dst_node_id
@@ -115,10 +114,11 @@ class GrpcGrid(OneRunGrid):
                 self._answers[key] = message
                 self._hub.changed.notify_all()
 
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the answers that are there."""
+    def _pull(self, ids: list[str] | None) -> list[Message]:
         with self._hub.changed:
-            return [self._answers.pop(key) for key in list(message_ids) if key in self._answers]
+            keys = list(self._answers) if ids is None else ids
+            there = [(self._answers.pop(key), key) for key in keys if key in self._answers]
+        return [name_reply(answer, key) for answer, key in there]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

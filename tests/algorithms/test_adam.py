@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 
 from flowerpress.clients import FunctionTask
 from flowerpress.compressors import Draw, Packet, decompress, make_compressor
@@ -246,6 +245,7 @@ def test_cdadam_learns_a_constant_gradient(spec, errors):
 @pytest.mark.parametrize("eps", [0.0, 1e-8, 1e-2])
 def test_one_worker_of_efficient_adam_is_torch_adam(eps):
     """With its bias correction only: without, as in the paper, the first steps are shorter."""
+    torch = pytest.importorskip("torch")
     problem = Quadratics(n=1, noise=0.3)
     options = {"lr": 0.05, "eps": eps, **both("identity")}
     strategy = make_strategy("efficient-adam", bias_correction=True, **options)

@@ -13,6 +13,8 @@ import pytest
 
 from flowerpress.cli import main
 
+pytest.importorskip("sklearn")  # the task digits
+
 ROUNDS = 40
 RUN = ["run", "digits", "--strategy", "ef21", "--compressor", "topk:0.05", "--lr", "0.5"]
 RUN += ["--clients", "3", "--rounds", str(ROUNDS), "--threads", "1"]

@@ -14,6 +14,8 @@ from flowerpress.compressors import compressor_names
 from flowerpress.simulations.tasks import task_names
 from flowerpress.strategies import strategy_names
 
+pytest.importorskip("sklearn")  # the task digits
+
 QUICK = ["run", "digits", "--clients", "3", "--rounds", "2", "--threads", "1"]
 
 

@@ -29,6 +29,8 @@ from flowerpress.simulations.tasks import make_task_fn
 from flowerpress.strategies import make_strategy
 from flowerpress.transport.apps import parse_config
 
+pytest.importorskip("sklearn")  # the task digits
+
 EF21 = 'strategy="ef21" compressor="topk:0.05" lr=0.5'
 
 

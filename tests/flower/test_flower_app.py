@@ -28,6 +28,8 @@ from flowerpress.simulations.tasks import _TASKS, make_task_fn, task_names
 from flowerpress.strategies import make_strategy, strategy_names, strategy_options
 from tests.algorithms.lives import kill
 
+pytest.importorskip("sklearn")  # the task digits
+
 ROOT = Path(__file__).resolve().parents[2]
 APP = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
 CONFIG: dict[str, Any] = APP["config"]
