@@ -108,6 +108,7 @@ class TorchTask(Task):
             else as_examples(test_data, "test_data", self._real).to(self._device)
         )
         self.num_examples = len(self._train)
+        self.num_test_examples = 0 if self._test is None else len(self._test)
         self._batch_size = batch_size
 
     def to(self, device: str) -> TorchTask:

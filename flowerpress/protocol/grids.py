@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 class OneRunGrid(Grid):
     """The part of Flower's Grid that says which run it carries: there is only one."""
 
+    def name_of(self, node: int) -> str:
+        """Return what to call a node: grids of our own number theirs as the clients, from 2 on."""
+        return f"client {node - 2}"
+
     def set_run(self, run: Run) -> None:
         """Not used: the run is the grid's own."""
 

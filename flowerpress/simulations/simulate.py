@@ -10,25 +10,74 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
 
 from flowerpress.clients import Task, client_app
 from flowerpress.protocol import Ledger
 from flowerpress.simulations.engine import InProcessGrid, NodeConfig
 from flowerpress.simulations.faults import Faults
 from flowerpress.simulations.recorder import EvaluateFn, Recorder, RoundRecord
+from flowerpress.simulations.summary import summary
+from flowerpress.simulations.verdict import Verdict, judge
 from flowerpress.strategies import Checkpoints, CompressedStrategy
+from flowerpress.strategies.attendance import Attendance
 
 TaskFn = Callable[[int, int], Task]
 
 
-@dataclass
+@dataclass(repr=False)
 class SimulationResult:
-    """A finished run: final model, bytes, history, and wall-clock seconds."""
+    """A run: its model, bytes and history. `print` shows a short table of it.
+
+    Attributes
+    ----------
+    arrays : ArrayRecord
+        The final model; of a run that was stopped, the model after the last round in `history`.
+    ledger : Ledger
+        Every message's bytes.
+    history : list of RoundRecord
+        What each round gave, the initial model's first.
+    seconds : float
+        Wall-clock time.
+    strategy : str
+    clients, rounds : int
+        Number of clients, and of the rounds that were asked for.
+    attendance : Attendance
+        Who took part.
+    stopped : BaseException or None
+        What ended the run before its time.
+    """
 
     arrays: ArrayRecord
     ledger: Ledger
     history: list[RoundRecord] = field(default_factory=list)
     seconds: float = 0.0
+    strategy: str = ""
+    clients: int = 0
+    rounds: int = 0
+    attendance: Attendance = field(default_factory=Attendance)
+    stopped: BaseException | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it was worth anything, and who was left out."""
+        return judge(self.history, self.attendance, self.stopped)
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+
+def result_of(error: BaseException | None) -> SimulationResult | None:
+    """Return the result so far of the run that an exception ended, if it ended one.
+
+    Another exception may have come while it was being ended, a second Ctrl-C say.
+    """
+    while error is not None:
+        result = getattr(error, "result", None)
+        if isinstance(result, SimulationResult):
+            return result
+        error = error.__context__
+    return None
 
 
 def simulate(
@@ -65,8 +114,8 @@ def simulate(
         ``task_fn.initial_arrays()`` if it has that, else client 0's ``initial_arrays()``.
     num_clients, num_rounds, seed : int
     evaluate_fn : callable, optional
-        ``evaluate_fn(server_round, arrays)`` returns a MetricRecord or None, as in Flower: called
-        for round 0 (the initial model), then after each round.
+        ``evaluate_fn(server_round, arrays)`` returns a MetricRecord or None, as in Flower, or any
+        dictionary of numbers: called for round 0 (the initial model), then after each round.
     threads : int, optional
         Clients computed at the same time; the result does not depend on it.
     state_dir : path, optional
@@ -104,6 +153,12 @@ def simulate(
     RuntimeError
         All clients of a round failed, or cannot take part: says what the first of them said.
 
+    Notes
+    -----
+    Whatever ends a run before its time, Ctrl-C too, is raised with an attribute ``result``: the
+    `SimulationResult` up to the last round that had ended. In a notebook that is
+    ``sys.last_value.result``.
+
     Examples
     --------
     >>> import numpy as np
@@ -130,7 +185,6 @@ def simulate(
     common: dict[str, str] = {}
     if state_dir is not None:
         common = {"state-store": "disk", "state-dir": str(state_dir)}
-    start = time.perf_counter()
     with (
         InProcessGrid(
             lambda: client_app(task_fn),
@@ -146,20 +200,79 @@ def simulate(
     ):
         recorder.grid = grid
         initial = _initial_arrays(task_fn, num_clients)
-        result = strategy.start(
+
+        return run_recorded(
+            strategy,
             grid,
             initial,
+            recorder,
             num_rounds=num_rounds,
             timeout=timeout,
-            evaluate_fn=recorder,
+            clients=num_clients,
         )
-    arrays = result.arrays if len(result.arrays) else initial
-    return SimulationResult(arrays, strategy.ledger, recorder.history, time.perf_counter() - start)
+
+
+def run_recorded(
+    strategy: CompressedStrategy,
+    grid: Grid,
+    initial: ArrayRecord,
+    recorder: Recorder,
+    *,
+    num_rounds: int,
+    timeout: float,
+    clients: int = 0,
+) -> SimulationResult:
+    """Run a strategy on a grid, and return what its recorder has.
+
+    What ends the run before its time is raised with the result so far, as by `simulate`.
+
+    Parameters
+    ----------
+    strategy : CompressedStrategy
+    grid : Grid
+    initial : ArrayRecord
+        The model to start from.
+    recorder : Recorder
+        Evaluates it.
+    num_rounds : int
+    timeout : float
+        Seconds to wait for a round's replies.
+    clients : int
+        How many there are; 0: as many as were met.
+    """
+    start = time.perf_counter()
+
+    def so_far(arrays: ArrayRecord, stopped: BaseException | None = None) -> SimulationResult:
+        return SimulationResult(
+            arrays if len(arrays) else initial,
+            strategy.ledger,
+            recorder.history,
+            time.perf_counter() - start,
+            strategy.name,
+            clients or len(strategy.population.clients),
+            num_rounds,
+            strategy.run.attendance,
+            stopped,
+        )
+
+    try:
+        result = strategy.start(
+            grid, initial, num_rounds=num_rounds, timeout=timeout, evaluate_fn=recorder
+        )
+    except BaseException as error:
+        error.result = so_far(recorder.model(), error)  # type: ignore[attr-defined]
+        raise
+    return so_far(result.arrays)
 
 
 def _initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
     make = getattr(task_fn, "initial_arrays", None)
-    arrays = make() if make is not None else task_fn(0, num_clients).initial_arrays()
+    if make is None:
+        task = task_fn(0, num_clients)
+        make = getattr(task, "initial_arrays", None)
+        if make is None:
+            raise ValueError(f"task_fn(0, {num_clients}) gave a {type(task).__name__}, not a Task")
+    arrays = make()
     if not isinstance(arrays, ArrayRecord):
         raise TypeError(f"initial_arrays() gave a {type(arrays).__name__}, not an ArrayRecord")
     return arrays

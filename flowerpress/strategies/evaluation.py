@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flowerpress.protocol import ModelPart
-from flowerpress.strategies.averages import MetricsFn, average_metrics
+from flowerpress.strategies.metrics import MetricsMean, Report
 from flowerpress.strategies.population import Client
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ class FederatedEvaluation(FedAvg):
     """The part of a strategy that has workers evaluate the model, and averages their metrics."""
 
     run: Run
-    _evaluate_fn: MetricsFn | None
+    evaluate_mean: MetricsMean
+    evaluate_metrics: MetricRecord | None  # of the round
 
     def part_to_evaluate(self, client: Client) -> ModelPart:
         """Return what a worker lacks to evaluate the model: deltas to its replica, or the model."""
@@ -32,13 +33,13 @@ class FederatedEvaluation(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the workers sampled for evaluation the model, or what their replica of it lacks."""
-        del arrays, config
+        del arrays
         if self.fraction_evaluate == 0.0:
             return []
         run = self.run
         fraction, at_least = self.fraction_evaluate, self.min_evaluate_nodes
         run.judges = run.sample(grid, server_round, fraction, at_least)
-        return run.orders(server_round, run.judges, "evaluate")
+        return run.orders(server_round, run.judges, "evaluate", config=config)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -47,5 +48,6 @@ class FederatedEvaluation(FedAvg):
         run = self.run
         replicas = run.model is not None and run.model.compressed
         found = run.exchange.evaluations(server_round, run.judges, replies, replicas)
-        reports = [(run.population.mass(client), metrics) for client, metrics in found]
-        return average_metrics(reports, self.weighted_by_key, self._evaluate_fn) if found else None
+        reports = [Report(c.id, run.population.mass(c), metrics) for c, metrics in found]
+        self.evaluate_metrics = self.evaluate_mean(reports) if found else None
+        return self.evaluate_metrics

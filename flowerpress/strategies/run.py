@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
+from flowerpress.strategies.attendance import Attendance
 from flowerpress.strategies.averages import pack_buffers, unpack_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.errors import RoundError
@@ -54,6 +55,8 @@ class Run:
         Buffers that came in the round's last exchange, by client.
     heard : set of int
         Whose answers to the last question could be read.
+    attendance : Attendance
+        Who took part.
     start_over : bool
         Whether all workers must forget what they share with the server.
     """
@@ -63,6 +66,7 @@ class Run:
         self.population = Population(strategy.weights, strategy.hello_timeout)
         self.exchange = Exchange(self.population)
         self.guard = Guard(self.population, strategy.max_scale, scaled=strategy.scaled)
+        self.attendance = Attendance()
         self.model: Downlink | None = None
         self.cohort: list[Client] = []
         self.judges: list[Client] = []
@@ -138,6 +142,7 @@ class Run:
         stage: int = 1,
         places: bytes = b"",
         part_for: Callable[[Client], ModelPart] | None = None,
+        config: ConfigRecord | None = None,
     ) -> list[Message]:
         """Make the cohort's instructions.
 
@@ -151,6 +156,8 @@ class Run:
             See `Instruction`.
         part_for : callable, optional
             What each worker is sent of the model; by default as the strategy says.
+        config : ConfigRecord, optional
+            Goes to the workers' tasks as it is; nothing is sent where it is empty.
         """
         strategy, model = self._strategy, self.started
         if part_for is None:
@@ -168,7 +175,10 @@ class Run:
             stage=stage,
             places=places,
         )
-        return self.exchange.orders(order, cohort, purpose, part_for)
+        if purpose == "train" and stage == 1:
+            self.attendance.ask(client.id for client in cohort)
+        beside = {strategy.configrecord_key: config} if config else {}
+        return self.exchange.orders(order, cohort, purpose, part_for, beside)
 
     def nothing(self, client: Client) -> ModelPart:
         """Return the part of a model that the worker holds already."""
@@ -218,7 +228,17 @@ class Run:
             if self._take(server_round, client, reply, receive, dims, stage):
                 taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
+        if stage != COLLECTION:
+            self._note(cohort, {client.id for client, _ in taken}, final=stage != 1)
         return taken
+
+    def _note(self, cohort: Sequence[Client], taken: set[int], *, final: bool) -> None:
+        """Remember whose answers went in, and what became of the others'."""
+        for client in cohort:
+            if client.id not in taken:
+                self.attendance.miss(client.id, self.exchange.troubles.get(client.id, ""))
+            elif final:
+                self.attendance.take(client.id)
 
     def _bare(self, stage: int) -> bool:
         """Whether answers come without buffers."""
@@ -259,7 +279,7 @@ class Run:
             receive(Update(client, mass, reply.scale, reply.packets, reply.held))
         except PacketError as error:
             self.exchange.oversized += isinstance(error, OversizedError)
-            self.exchange.refuse(server_round, f"client {client.id}: {error}")
+            self.exchange.refuse(server_round, f"client {client.id}: {error}", client)
             return False
         self.guard.accept(client, sizes)
         client.failing, client.held = "", reply.held

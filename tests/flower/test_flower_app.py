@@ -159,7 +159,10 @@ def test_app_goes_on_under_another_run_id(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match="holds a run up to round 2: resume it"):
         run_app(saved, nodes=nodes)
     run_app({**saved, "resume": True}, nodes=nodes)
-    found = [next((tmp_path / name).iterdir()) for name in ("whole", "resumed")]
+    # The life that was killed has kept what it had until then.
+    killed, resumed = sorted((tmp_path / "resumed").iterdir())
+    assert json.loads((killed / "results.json").read_text("utf-8"))["runs"][0]["rounds"] == 2
+    found = [next((tmp_path / "whole").iterdir()), resumed]
     for name in ("model.safetensors", "ledger.json"):
         assert len({(path / name).read_bytes() for path in found}) == 1, name
 

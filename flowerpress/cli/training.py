@@ -1,0 +1,165 @@
+"""What `flowerpress run` does: runs its experiments, and keeps what they gave, whatever ends it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flowerpress.cli.errors import INTERRUPTED, complain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flowerpress.simulations.experiment import Experiment, Outcome, PreparedRun
+    from flowerpress.simulations.simulate import SimulationResult
+
+USELESS = 1
+
+
+class Training:
+    """Experiments that are checked, and the folder that gets their results.
+
+    Parameters
+    ----------
+    console : Console
+        Where progress and results are shown.
+    experiments : sequence of Experiment
+        The run, and its dense baseline if there is one.
+    out : Path
+        Gets a new folder.
+    checkpoint : Path or None
+        Gets a folder of checkpoints for each.
+    resume : bool
+        Whether to go on from these.
+
+    Raises
+    ------
+    ValueError, OSError, ImportError
+        Something is wrong with an experiment, its data, or the folder: nothing has begun.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        experiments: Sequence[Experiment],
+        out: Path,
+        checkpoint: Path | None,
+        *,
+        resume: bool,
+    ) -> None:
+        from flowerpress.simulations.results import make_folder
+
+        if resume and checkpoint is None:
+            raise ValueError("--resume needs --checkpoint")
+        self._console = console
+        self._runs = [experiment.prepare() for experiment in experiments]
+        self._checkpoints: list[Any] = [
+            run.checkpoints(checkpoint / name, resume=resume) if checkpoint else None
+            for run, name in zip(self._runs, ("run", "baseline"), strict=False)
+        ]
+        self._folder = make_folder(out, self._runs[0].experiment)
+
+    def run(self) -> list[Outcome]:
+        """Run the experiments, one after the other, and keep and show their results.
+
+        A signal, an error or a full disk ends it with what there is until then.
+        """
+        from flowerpress.simulations.progress import LiveProgress
+        from flowerpress.simulations.simulate import result_of
+
+        results: list[SimulationResult] = []
+        try:
+            with _stopped_by_signals():
+                for run, checkpoints in zip(self._runs, self._checkpoints, strict=True):
+                    if run.network:
+                        self._console.print(run.network, markup=False, highlight=False)
+                    with LiveProgress(self._console, run.experiment) as progress:
+                        results.append(run.simulate(progress, checkpoints))
+        except BaseException as error:
+            partial = result_of(error)
+            results += [partial] if partial is not None and partial.history else []
+            self._end_early(results, error)
+            raise
+        return self._keep(results)
+
+    def _end_early(self, results: list[SimulationResult], error: BaseException) -> None:
+        """Keep the results so far, and say where; raises `typer.Exit` where it was a signal."""
+        from flowerpress.simulations.results import discard
+
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if not results:
+            discard(self._folder)
+            if not interrupted:
+                return
+            complain("interrupted before the first round: there are no results")
+        else:
+            with suppress(BrokenPipeError):  # who read the output may be what has ended
+                self._keep(results)
+            done, asked = results[-1].history[-1].round, self._runs[0].experiment.rounds
+            if not interrupted:
+                return
+            where = f"round {done} of {asked}" + (" of the baseline" if len(results) > 1 else "")
+            complain(f"interrupted after {where}: results so far in {self._folder}")
+        raise typer.Exit(INTERRUPTED) from None
+
+    def _keep(self, results: Sequence[SimulationResult]) -> list[Outcome]:
+        """Write the results, and show the closing table."""
+        from flowerpress.simulations.experiment import Outcome
+        from flowerpress.simulations.report import show, table
+        from flowerpress.simulations.results import BASELINE, MODEL, write
+
+        runs: Sequence[PreparedRun] = self._runs
+        outcomes = [
+            Outcome.of(run.experiment, result) for run, result in zip(runs, results, strict=False)
+        ]
+        comparable = len(outcomes) == 2 and results[1].stopped is None
+        rows, dense = (outcomes[:1], outcomes[1]) if comparable else (outcomes, None)
+        models = dict(zip((MODEL, BASELINE), (result.arrays for result in results), strict=False))
+        try:
+            hints = write(self._folder, rows, dense, models)
+        finally:  # what cannot be written can still be read here
+            show(self._console, table(rows, dense))
+        for line in (f"results in {self._folder}", *hints):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return outcomes
+
+
+def closing_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return what must be said of runs at the very end; which run is said where there are two."""
+    return [
+        f"{outcome.experiment.title}: {line}" if len(outcomes) > 1 else line
+        for outcome in outcomes
+        for line in outcome.verdict.lines
+    ]
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM, and a terminal that is closed, end the block as Ctrl-C does; once."""
+    names = ("SIGTERM", "SIGHUP")  # the latter is not everywhere
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    # What is ignored, as nohup has it, stays so.
+    before = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
+
+    def stop(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        if not any(signal.getsignal(number) is signal.SIG_IGN for number in before):
+            for number, handler in before.items():
+                signal.signal(number, handler)
