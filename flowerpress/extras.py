@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def import_failure(error: ImportError, what: str, package: str, module: str = "") -> ImportError:
+def import_failure(error: ImportError, what: str, package: str, *modules: str) -> ImportError:
     """Return the error to raise where `what` needs a package that cannot be imported.
 
     A package that is there, and fails for want of another or for a broken library, is not the same
@@ -17,8 +17,8 @@ def import_failure(error: ImportError, what: str, package: str, module: str = ""
         What needs it.
     package : str
         Its name for pip.
-    module : str, optional
-        Its name for ``import``, where that is another.
+    *modules : str
+        Its names for ``import``, where these are others.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def import_failure(error: ImportError, what: str, package: str, module: str = ""
     "this partition needs flwr-datasets, which fails to import here: ImportError: libfoo.so.1: no \
 such file (module 'pyarrow.lib')"
     """
-    missing = isinstance(error, ModuleNotFoundError) and error.name in {package, module}
+    missing = isinstance(error, ModuleNotFoundError) and error.name in {package, *modules}
     if missing:
         return ImportError(f"{what} needs {package}: pip install {package}", name=error.name)
     where = f" (module {error.name!r})" if error.name else ""

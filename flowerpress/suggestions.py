@@ -27,28 +27,31 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f": did you mean {folded[close[0]]!r}?" if close else ""
 
 
-def unknown(what: str, names: Iterable[str]) -> str:
+def unknown(what: str, name: str, names: Iterable[str], valid: str = "choose one of") -> str:
     """Return an error about a name, with what was probably meant and all that could be.
 
     Parameters
     ----------
     what : str
-        What is wrong, ending with the name in quotes.
+        What is wrong.
+    name : str
+        What was written.
     names : iterable of str
         All that could have been written.
+    valid : str
+        What stands before these.
 
     Examples
     --------
-    >>> unknown("unknown task 'minst'", ["digits", "mnist"])
+    >>> unknown("unknown task 'minst'", "minst", ["digits", "mnist"])
     "unknown task 'minst': did you mean 'mnist'? Choose one of digits, mnist"
-    >>> unknown("unknown task 'zip'", ["digits", "mnist"])
+    >>> unknown("unknown task 'zip'", "zip", ["digits", "mnist"])
     "unknown task 'zip': choose one of digits, mnist"
     """
     names = list(names)
-    name = what.rstrip("'").rpartition("'")[2]
     guess = did_you_mean(name, names)
-    choose = "choose one of " + ", ".join(names)
-    return f"{what}{guess} C{choose[1:]}" if guess else f"{what}: {choose}"
+    listed = f"{valid} {', '.join(names) or 'none'}"
+    return f"{what}{guess} {listed[0].upper()}{listed[1:]}" if guess else f"{what}: {listed}"
 
 
 def _fold(name: str) -> str:

@@ -31,6 +31,17 @@ def is_file(source: str) -> bool:
     return source.endswith(".py") or "/" in source or "\\" in source
 
 
+def is_module(name: str) -> bool:
+    """Whether there is a module of this name, installed or in the current folder."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    _look_in(Path.cwd())
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # a package on the way is missing, or is none
+        return False
+
+
 def load_module(source: str) -> ModuleType:
     """Import a Python file by its path, or a module by its name; once.
 
@@ -46,13 +57,16 @@ def load_module(source: str) -> ModuleType:
     ValueError
         There is no such file or module, or it raises: says what and where, in one line.
     """
-    folder = str(Path(source).resolve().parent if is_file(source) else Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _look_in(Path(source).resolve().parent if is_file(source) else Path.cwd())
     try:
         return _load_file(Path(source)) if is_file(source) else _load_named(source)
     except (Exception, SystemExit) as error:
         raise ValueError(_told(source, error)) from error
+
+
+def _look_in(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -77,16 +91,9 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _load_named(name: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")) or not _is_there(name):
+    if not is_module(name):
         raise ValueError(f"there is no module {name!r}")
     return importlib.import_module(name)
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # a package on the way is missing
-        return False
 
 
 def _told(source: str, error: BaseException) -> str:
@@ -108,7 +115,7 @@ def place_of(error: BaseException) -> str:
     """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if frame.filename.startswith("<frozen"):
+        if frame.filename.startswith("<"):  # made by Python itself, of a dataclass say
             continue
         resolved = path.resolve()
         if not any(folder in resolved.parents for folder in (_PACKAGE, *_LIBRARIES)):

@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     suggest_commands=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -187,7 +188,7 @@ def list_command(
     from flowerpress.simulations.catalogue import KINDS, entries
 
     if kind not in (*KINDS, "all"):
-        raise ValueError(unknown(f"unknown kind {kind!r}", (*KINDS, "all")))
+        raise ValueError(unknown(f"unknown kind {kind!r}", kind, (*KINDS, "all")))
     console = Console(highlight=False, soft_wrap=True)
     for each in KINDS if kind == "all" else [kind]:
         console.print(each, style="bold")
@@ -222,6 +223,8 @@ def bench_command(
     from flowerpress.simulations import bench_report
 
     console = Console(highlight=False, width=bench_report.WIDTH)
+    if json is not None and not json.parent.is_dir():
+        raise ValueError(f"--json {json}: there is no folder {json.parent}")
     if gate:
         if bench_report.gate(console):
             raise typer.Exit(FAILED)

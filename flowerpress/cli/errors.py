@@ -32,6 +32,8 @@ def tell(error: Exception) -> str:
     from flowerpress.user_code import place_of
 
     said = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        said = f"{error.filename}: {error.strerror}"
     place = place_of(error)
     if not place or said.startswith(place):
         return said
@@ -42,7 +44,8 @@ def valid_choices(error: click.ClickException) -> str:
     """Return what could have been written instead, where the error is about a name."""
     context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption) and context is not None:
-        named = [name for parameter in context.command.params for name in parameter.opts]
+        params = context.command.get_params(context)
+        named = [name for parameter in params for name in parameter.opts]
         names = sorted(name for name in named if name.startswith("--"))
         return _choices(error, error.option_name, names, "options")
     if context is not None and isinstance(context.command, click.Group):

@@ -83,7 +83,7 @@ class Training:
                         results.append(run.simulate(progress, checkpoints))
         except BaseException as error:
             partial = result_of(error)
-            results += [partial] if partial is not None and partial.history else []
+            results += [partial] if partial is not None and partial.done else []
             self._end_early(results, error)
             raise
         return self._keep(results)
@@ -97,11 +97,11 @@ class Training:
             discard(self._folder)
             if not interrupted:
                 return
-            complain("interrupted before the first round: there are no results")
+            complain("interrupted before a round had ended: there are no results")
         else:
             with suppress(BrokenPipeError):  # who read the output may be what has ended
                 self._keep(results)
-            done, asked = results[-1].history[-1].round, self._runs[0].experiment.rounds
+            done, asked = results[-1].done, self._runs[0].experiment.rounds
             if not interrupted:
                 return
             where = f"round {done} of {asked}" + (" of the baseline" if len(results) > 1 else "")

@@ -26,6 +26,7 @@ from flowerpress.protocol import (
     Reply,
     config_of,
 )
+from flowerpress.user_code import place_of
 
 log = logging.getLogger("flowerpress")
 TaskFn = Callable[[int, int], Task]
@@ -99,7 +100,8 @@ class _Client:
             version = order.version
             task, layout = self._task(context)
             _check_layout(order, layout)
-            self._configure(task, order, message, "train_config")
+            if order.stage == 1:
+                self._configure(task, order, message, "train_config")
             store = open_store(context, client, self._states)
             state = store.load()
             own = str(context.node_config.get("compressor", ""))
@@ -166,11 +168,13 @@ class _Client:
             return self._tasks[key]
 
     def _failed(self, client: int, version: int, error: Exception) -> Reply:
+        place = place_of(error)
+        where = f"{place}: " if place else ""
+        reason = f"{where}{type(error).__name__}: {error}".replace("\n", " ")[:300]
         if isinstance(error, ValueError | PacketError | ProtocolError):
-            log.warning("client %d: %s", client, error)
+            log.warning("client %d: %s%s", client, where, error)
         else:
-            log.exception("client %d failed", client)
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+            log.exception("client %d failed: %s", client, reason)
         return Reply(client, version, status="failed", reason=reason)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
+from flowerpress.protocol import as_metric
+
 FlatVector: TypeAlias = npt.NDArray[np.floating[Any]]
 """A 1-D float32 or float64 numpy array."""
 
@@ -188,7 +190,9 @@ class FunctionTask(Task):
     def evaluate(self, x: FlatVector) -> Mapping[str, Any]:
         """Call the given function; without one, return the loss where a batch is all the data."""
         if self._evaluate is not None:
-            return self._evaluate(x.copy())
+            found = dict(self._evaluate(x.copy()))
+            numbers = {name: as_metric(value) for name, value in found.items()}
+            return {k: found[k] if number is None else number for k, number in numbers.items()}
         if self._draw is None:
             return {"loss": self.gradient(x, None)[0]}
         return {}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.extras import import_failure
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,7 +25,7 @@ def require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise ImportError("a TorchTask needs PyTorch: pip install 'flowerpress[torch]'") from error
+        raise import_failure(error, "a TorchTask", "torch") from error
 
 
 def checked_device(device: str) -> torch.device:

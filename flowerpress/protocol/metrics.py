@@ -43,7 +43,7 @@ class MetricReader:
 
         Raises
         ------
-        TypeError
+        ValueError
             It is something else: says what.
 
         Examples
@@ -55,7 +55,7 @@ class MetricReader:
         if values is None:
             return {}
         if not isinstance(values, Mapping):
-            raise TypeError(
+            raise ValueError(
                 f"{self._source} returned a {type(values).__name__}: expected metrics by name "
                 "(a dictionary or a MetricRecord) or None"
             )

@@ -95,6 +95,10 @@ class Experiment:
             raise ValueError(f"threads is {self.threads}, but must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}, but must not be negative")
+        if "seed" in {*self.strategy_options, *self.task_options}:
+            raise ValueError("seed is an option of the run, not of its strategy or its task")
+        if self.compressor is not None and "compressor" in self.strategy_options:
+            raise ValueError("option 'compressor' is given twice")
 
     def dense(self, lr: float | None = None) -> Experiment:
         """Return the dense run with this run's data, batches, rounds and clients.
@@ -197,10 +201,17 @@ class PreparedRun:
         ------
         CheckpointError
             The folder holds another run, or one that is not to be resumed.
+        OSError
+            There can be no such folder.
         """
         experiment = self.experiment
         facts = {"task": experiment.task, "task_options": dict(experiment.task_options)}
         checkpoints = Checkpoints(folder, resume=resume, facts=facts)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"checkpoints cannot be kept in {folder}: {reason}") from error
         if found := checkpoints.open():
             saved.check(found, self.strategy, {**facts, "clients": experiment.clients})
         return checkpoints

@@ -88,9 +88,10 @@ def main(grid: Grid, context: Context) -> None:
     """
     # Clients import this module for every message in a deployment: what only a server needs is
     # imported here.
+    from flowerpress.simulations.own_task import find_task
     from flowerpress.simulations.recorder import Recorder
     from flowerpress.simulations.results import make_folder
-    from flowerpress.simulations.simulate import result_of, run_recorded
+    from flowerpress.simulations.simulate import initial_arrays, result_of, run_recorded
     from flowerpress.strategies import Checkpoints, make_strategy
 
     _log_with_flower()
@@ -98,17 +99,17 @@ def main(grid: Grid, context: Context) -> None:
     plan = schedule(config)
     name, options = strategy_choice(config)
     strategy = make_strategy(name, **options)
-    task_fn = _task_fn(task_choice(config))
-    evaluate = task_fn.evaluate_fn
+    choice = task_choice(config)
+    task_fn, evaluate = find_task(choice.name, choice.seed, dict(choice.options))
     # A grid may want to know: the link's shows it, and keeps it.
     note = getattr(grid, "note_round", None)
     recorder = Recorder(strategy, evaluate, note, node_evaluate_fn=evaluate)
     if plan.checkpoint:
-        facts = {"task": list(map(str, task_choice(config)))}
+        facts = {"task": list(map(str, choice))}
         strategy.checkpoints = Checkpoints(
             Path(plan.checkpoint), plan.every, plan.resume, facts, recorder
         )
-    initial = task_fn.initial_arrays()
+    initial = initial_arrays(task_fn, strategy.min_available_nodes)
     folder = make_folder(Path(plan.out), _experiment(config)) if plan.out else None
     try:
         finished = run_recorded(
@@ -184,7 +185,7 @@ def _keep_partial(folder: Path | None, run_config: Config, result: SimulationRes
 
     if folder is None:
         return
-    if result is None or not result.history:
+    if result is None or not result.done:
         discard(folder)
         return
     try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowerpress.simulations.tasks import make_task_fn, task_names
 from flowerpress.suggestions import unknown
-from flowerpress.user_code import is_file, load_module, split_name
+from flowerpress.user_code import is_file, is_module, load_module, split_name
 
 if TYPE_CHECKING:
+    from flwr.app import ArrayRecord
+
     from flowerpress.clients import Task
     from flowerpress.simulations.recorder import EvaluateFn
 
@@ -34,6 +37,17 @@ class TaskSource(NamedTuple):
     evaluate_fn: EvaluateFn | None
 
 
+@dataclass(frozen=True)
+class OwnTaskFn:
+    """A user's task function, and the initial model that its module makes."""
+
+    make: Callable[[int, int], Task]
+    initial_arrays: Callable[[], ArrayRecord]
+
+    def __call__(self, partition_id: int, num_partitions: int) -> Task:
+        return self.make(partition_id, num_partitions)
+
+
 def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -> TaskSource:
     """Return the task that a name stands for.
 
@@ -41,8 +55,9 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
     ----------
     name : str
         A shipped task's name, or ``FILE.py``, ``FILE.py:NAME``, ``MODULE`` or ``MODULE:NAME``,
-        where NAME is a task function, by default ``task_fn``. An ``evaluate_fn`` of the function's
-        or else of its module's evaluates the server's model.
+        where NAME is a task function, by default ``task_fn``. The function, or else its module, may
+        have ``evaluate_fn(server_round, arrays)``, which evaluates the server's model, and
+        ``initial_arrays()``, which makes the first one; by default client 0's task does.
     seed : int
         Of a shipped task.
     options : dict, optional
@@ -58,7 +73,8 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
         shipped = make_task_fn(name, seed=seed, **given)
         return TaskSource(shipped, shipped.evaluate_fn)
     if not is_own(name):
-        raise ValueError(f"{unknown(f'unknown task {name!r}', task_names())}; {_WAYS}")
+        what = f"unknown task {name!r}"
+        raise ValueError(f"{unknown(what, name, task_names())}; {_WAYS}")
     if given:
         option = next(iter(given)).replace("_", "-")
         raise ValueError(
@@ -73,8 +89,19 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
             f"{source}: {wanted} {what}; define {wanted}(partition_id, num_partitions), "
             "which returns a client's task"
         )
-    evaluate = getattr(task_fn, "evaluate_fn", None) or getattr(module, "evaluate_fn", None)
-    return TaskSource(task_fn, evaluate)
+    try:
+        signature(task_fn).bind(0, 1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{source}: {wanted} must take (partition_id, num_partitions): {error}"
+        ) from None
+    found = {
+        part: getattr(task_fn, part, None) or getattr(module, part, None)
+        for part in ("initial_arrays", "evaluate_fn")
+    }
+    if found["initial_arrays"] is not None:
+        task_fn = OwnTaskFn(task_fn, found["initial_arrays"])
+    return TaskSource(task_fn, found["evaluate_fn"])
 
 
 def label_of(name: str) -> str:
@@ -92,10 +119,4 @@ def label_of(name: str) -> str:
 def is_own(name: str) -> bool:
     """Whether a name means a file or a module, and not a shipped task."""
     source = split_name(name)[0]
-    if is_file(source) or source != name or "." in source:
-        return True
-    return source.isidentifier() and (_beside(source) or find_spec(source) is not None)
-
-
-def _beside(name: str) -> bool:
-    return Path(f"{name}.py").is_file()
+    return is_file(source) or source != name or "." in source or is_module(source)

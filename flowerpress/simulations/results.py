@@ -26,6 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord
 
 from flowerpress.protocol import as_json
@@ -54,7 +55,9 @@ def make_folder(directory: Path, experiment: Experiment) -> Path:
         _write(folder / RESULTS, _as_text({**head, "runs": [run]}))
     except OSError as error:
         reason = f"{error.strerror or error}"
-        raise OSError(f"results cannot be kept in {directory}: {reason}; give another") from error
+        raise OSError(
+            f"results cannot be kept in {directory}: {reason}; name another folder"
+        ) from error
     return folder
 
 
@@ -136,7 +139,8 @@ def model_bytes(arrays: ArrayRecord) -> bytes:
     """Return a model as the bytes of a safetensors file, which also says the arrays' order."""
     from safetensors.numpy import save as to_bytes
 
-    named = {str(name): array.numpy() for name, array in arrays.items()}
+    # In C order: safetensors takes the bytes as they lie.
+    named = {str(name): np.array(array.numpy(), order="C") for name, array in arrays.items()}
     return to_bytes(named, metadata={_ORDER: json.dumps(list(named))})
 
 

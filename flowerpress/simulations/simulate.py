@@ -59,6 +59,11 @@ class SimulationResult:
     stopped: BaseException | None = None
 
     @property
+    def done(self) -> int:
+        """Rounds that have ended."""
+        return self.history[-1].round if self.history else 0
+
+    @property
     def verdict(self) -> Verdict:
         """Whether it was worth anything, and who was left out."""
         return judge(self.history, self.attendance, self.stopped)
@@ -199,7 +204,7 @@ def simulate(
         _for_as_long(strategy, num_clients, checkpoint),
     ):
         recorder.grid = grid
-        initial = _initial_arrays(task_fn, num_clients)
+        initial = initial_arrays(task_fn, num_clients)
 
         return run_recorded(
             strategy,
@@ -265,7 +270,8 @@ def run_recorded(
     return so_far(result.arrays)
 
 
-def _initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
+def initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
+    """Return the model that a run starts from; raises `ValueError` where a task is none."""
     make = getattr(task_fn, "initial_arrays", None)
     if make is None:
         task = task_fn(0, num_clients)
@@ -274,7 +280,7 @@ def _initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
             raise ValueError(f"task_fn(0, {num_clients}) gave a {type(task).__name__}, not a Task")
     arrays = make()
     if not isinstance(arrays, ArrayRecord):
-        raise TypeError(f"initial_arrays() gave a {type(arrays).__name__}, not an ArrayRecord")
+        raise ValueError(f"initial_arrays() gave a {type(arrays).__name__}, not an ArrayRecord")
     return arrays
 
 

@@ -22,8 +22,8 @@ def summary(result: SimulationResult) -> str:
 
     All of it is ASCII, whatever names metrics have.
     """
-    done = result.history[-1].round if result.history else 0
-    rounds = f"{done} rounds" if done == result.rounds else f"{done} of {result.rounds} rounds"
+    done, asked = result.done, result.rounds
+    rounds = f"{done} rounds" if done == asked else f"{done} of {asked} rounds"
     head = f"{result.strategy}, {result.clients} clients, {rounds}, {result.seconds:.1f} s"
     sizes = [array.numpy() for array in result.arrays.values()]
     count, held = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)

@@ -29,7 +29,12 @@ from flowerpress.strategies.averages import average_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange
-from flowerpress.strategies.metrics import MetricsFn, MetricsMean, Report
+from flowerpress.strategies.metrics import (
+    MetricsFn,
+    MetricsMean,
+    Report,
+    check_metric_options,
+)
 from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Client, Population
 from flowerpress.strategies.resumable import Resumable
@@ -118,6 +123,11 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         metric_weights: str = "reported",
     ) -> None:
         check_options({k: v for k, v in locals().items() if k != "self"})
+        check_metric_options(
+            metric_weights,
+            keys=(weighted_by_key, arrayrecord_key, configrecord_key),
+            functions=(train_metrics_aggr_fn, evaluate_metrics_aggr_fn),
+        )
         super().__init__(
             min_train_nodes=min_train_nodes,
             min_evaluate_nodes=min_evaluate_nodes if fraction_evaluate else 0,
