@@ -57,9 +57,14 @@ def load_module(source: str) -> ModuleType:
     ValueError
         There is no such file or module, or it raises: says what and where, in one line.
     """
-    _look_in(Path(source).resolve().parent if is_file(source) else Path.cwd())
+    path = Path(source)
+    if is_file(source) and not path.is_file():
+        what = "a folder" if path.is_dir() else "not there"
+        raise ValueError(f"{path} is {what}: give the path of a Python file")
+    if not is_file(source) and not is_module(source):
+        raise ValueError(f"there is no module {source!r}")
     try:
-        return _load_file(Path(source)) if is_file(source) else _load_named(source)
+        return _load_file(path) if is_file(source) else importlib.import_module(source)
     except (Exception, SystemExit) as error:
         raise ValueError(_told(source, error)) from error
 
@@ -70,9 +75,7 @@ def _look_in(folder: Path) -> None:
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "not there"
-        raise ValueError(f"{path} is {what}: give the path of a Python file")
+    _look_in(path.resolve().parent)
     name = f"flowerpress_user_{path.stem}"
     loaded = sys.modules.get(name)
     if loaded is not None and loaded.__file__ == str(path.resolve()):
@@ -90,19 +93,13 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def _load_named(name: str) -> ModuleType:
-    if not is_module(name):
-        raise ValueError(f"there is no module {name!r}")
-    return importlib.import_module(name)
-
-
 def _told(source: str, error: BaseException) -> str:
     """Return the error about loading a user's code in one line, with the place in it."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}: {error.msg}"
     place = place_of(error)
     if not place:
-        return str(error)
+        return f"{source}: {error}"
     if isinstance(error, SystemExit):
         return f"{place}: {source} ends the process when it is imported"
     return f"{place}: {type(error).__name__}: {error}"

@@ -50,6 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         without_reader()
         return READER_GONE
+    except SystemExit as error:  # click's, where it met a broken pipe first
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        without_reader()
+        return READER_GONE
     except click.exceptions.NoArgsIsHelpError as error:
         sys.stderr.write(error.format_message() + "\n")
     except click.ClickException as error:

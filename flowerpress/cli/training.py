@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
@@ -74,19 +74,19 @@ class Training:
         from flowerpress.simulations.simulate import result_of
 
         results: list[SimulationResult] = []
-        try:
-            with _stopped_by_signals():
+        with Signals() as signals:
+            try:
                 for run, checkpoints in zip(self._runs, self._checkpoints, strict=True):
                     if run.network:
                         self._console.print(run.network, markup=False, highlight=False)
-                    with LiveProgress(self._console, run.experiment) as progress:
+                    with LiveProgress(self._console, run.experiment, signals.check) as progress:
                         results.append(run.simulate(progress, checkpoints))
-        except BaseException as error:
-            partial = result_of(error)
-            results += [partial] if partial is not None and partial.done else []
-            self._end_early(results, error)
-            raise
-        return self._keep(results)
+            except BaseException as error:
+                partial = result_of(error)
+                results += [partial] if partial is not None and partial.done else []
+                self._end_early(results, error)
+                raise
+            return self._keep(results)
 
     def _end_early(self, results: list[SimulationResult], error: BaseException) -> None:
         """Keep the results so far, and say where; raises `typer.Exit` where it was a signal."""
@@ -139,27 +139,38 @@ def closing_lines(outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Let SIGTERM, and a terminal that is closed, end the block as Ctrl-C does; once."""
-    names = ("SIGTERM", "SIGHUP")  # the latter is not everywhere
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    before = {number: signal.getsignal(number) for number in numbers}
-    # What is ignored, as nohup has it, stays so.
-    before = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
+class Signals:
+    """Lets Ctrl-C, SIGTERM and a terminal that is closed end a `with` block as Ctrl-C does.
 
-    def stop(*_: object) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    Python raises where it happens to be: in a callback of a compiled library that is nowhere, and
+    the signal is lost. So what was asked for is remembered, and `check` raises it again.
+    """
 
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        if not any(signal.getsignal(number) is signal.SIG_IGN for number in before):
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is not everywhere
+                number = getattr(signal, name, None)
+                # What is ignored stays so: nohup has it like that.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if a signal has come."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _stop(self, number: int, frame: object) -> None:
+        # Only who sits at the keyboard may be impatient: a service manager, or a terminal that
+        # ends, may send several signals while the results are written.
+        again, self._asked = self._asked, True
+        if not again or number == signal.SIGINT:
+            raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from math import ceil
 from types import TracebackType
 from typing import Self
@@ -67,9 +68,17 @@ class LiveProgress:
         log stays readable.
     experiment : Experiment
         What runs.
+    after : callable, optional
+        Called after each round was shown; what it raises ends the run.
     """
 
-    def __init__(self, console: Console, experiment: Experiment) -> None:
+    def __init__(
+        self,
+        console: Console,
+        experiment: Experiment,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        self._after = after
         self._console = console
         self._title = f"{experiment.label}: {experiment.title}"
         self._rounds = experiment.rounds
@@ -119,6 +128,8 @@ class LiveProgress:
             self._bar.update(self._task, completed=record.round, description=status)
         elif record.round % ceil(self._rounds / PLAIN_LINES) == 0 or record.round == self._rounds:
             self._print_line(f"  round {record.round}/{self._rounds}  {status}")
+        if self._after is not None:
+            self._after()
 
     def _print_line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -81,7 +82,8 @@ def write(
     Raises
     ------
     OSError
-        Something could not be written: says what. The rest is there.
+        Something could not be written, the disk is full say: says what, and in which temporary
+        folder everything is instead.
     """
     rows = [*outcomes, *([dense] if dense is not None else [])]
     files = {name: model_bytes(model) for name, model in (models or {}).items()}
@@ -90,7 +92,10 @@ def write(
     pictures, hints = _pictures(rows)  # last: drawing takes seconds, and may fail
     failed += _write_all(folder, pictures)
     if failed:
-        raise OSError(f"results in {folder} lack {', '.join(failed)}")
+        spare = Path(tempfile.mkdtemp(prefix="flowerpress-results-"))
+        lost = _write_all(spare, files | pictures)
+        where = f"everything is in {spare}" if not lost else f"nor could {spare} be written"
+        raise OSError(f"results in {folder} lack {', '.join(failed)}; {where}")
     return hints
 
 
