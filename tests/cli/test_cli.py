@@ -26,6 +26,7 @@ def results(tmp_path: Path) -> dict[str, object]:
     return json.loads(file.read_text("utf-8"))  # type: ignore[no-any-return]
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("strategy", strategy_names())
 def test_every_strategy_runs_by_name_alone(
     strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
