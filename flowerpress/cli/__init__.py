@@ -69,8 +69,12 @@ def _report(error: Exception) -> int:
     from flowerpress.strategies.errors import FailedRunError
     from flowerpress.user_code import place_of
 
-    known = isinstance(error, FailedRunError) or is_users(error) or bool(place_of(error))
-    if os.environ.get("FLOWERPRESS_TRACEBACK") or not known:
+    if os.environ.get("FLOWERPRESS_TRACEBACK"):
+        raise error
+    if isinstance(error, FailedRunError):
+        complain(str(error))
+        return FAILED
+    if not is_users(error) and not place_of(error):
         raise error
     complain(tell(error))
-    return FAILED if isinstance(error, FailedRunError) else WRONG
+    return WRONG
