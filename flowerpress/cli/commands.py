@@ -129,8 +129,9 @@ def run_command(
 ) -> None:
     """Run one experiment, and its dense baseline when asked."""
     from flowerpress.cli.training import Training, closing_lines
-    from flowerpress.simulations.experiment import Experiment, Targets
+    from flowerpress.simulations.experiment import Experiment
     from flowerpress.simulations.options import merge_options
+    from flowerpress.simulations.outcome import Targets
     from flowerpress.simulations.presets import PRESETS, describe, preset
 
     experiment = Experiment(

@@ -16,8 +16,9 @@ from flowerpress.cli.errors import INTERRUPTED, complain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flowerpress.simulations.experiment import Experiment, Outcome, PreparedRun
-    from flowerpress.simulations.simulate import SimulationResult
+    from flowerpress.simulations.experiment import Experiment, PreparedRun
+    from flowerpress.simulations.outcome import Outcome
+    from flowerpress.simulations.recorded import SimulationResult
 
 USELESS = 1
 
@@ -71,7 +72,7 @@ class Training:
         A signal, an error or a full disk ends it with what there is until then.
         """
         from flowerpress.simulations.progress import LiveProgress
-        from flowerpress.simulations.simulate import result_of
+        from flowerpress.simulations.recorded import result_of
 
         results: list[SimulationResult] = []
         with Signals() as signals:
@@ -110,7 +111,7 @@ class Training:
 
     def _keep(self, results: Sequence[SimulationResult]) -> list[Outcome]:
         """Write the results, and show the closing table."""
-        from flowerpress.simulations.experiment import Outcome
+        from flowerpress.simulations.outcome import Outcome
         from flowerpress.simulations.report import show, table
         from flowerpress.simulations.results import BASELINE, MODEL, write
 

@@ -37,7 +37,7 @@ from flowerpress.strategies.errors import FailedRunError
 if TYPE_CHECKING:
     from flowerpress.clients import Task
     from flowerpress.simulations.experiment import Experiment
-    from flowerpress.simulations.simulate import SimulationResult
+    from flowerpress.simulations.recorded import SimulationResult
 
 log = logging.getLogger("flowerpress")
 server_app = ServerApp()
@@ -89,9 +89,10 @@ def main(grid: Grid, context: Context) -> None:
     # Clients import this module for every message in a deployment: what only a server needs is
     # imported here.
     from flowerpress.simulations.own_task import find_task
+    from flowerpress.simulations.recorded import result_of, run_recorded
     from flowerpress.simulations.recorder import Recorder
     from flowerpress.simulations.results import make_folder
-    from flowerpress.simulations.simulate import initial_arrays, result_of, run_recorded
+    from flowerpress.simulations.simulate import initial_arrays
     from flowerpress.strategies import Checkpoints, make_strategy
 
     _log_with_flower()
@@ -167,7 +168,7 @@ def _experiment(run_config: Config, clients: int = 1) -> Experiment:
 
 def _save(folder: Path, run_config: Config, result: SimulationResult) -> None:
     """Write what other runs write too, and the ledger's rows."""
-    from flowerpress.simulations.experiment import Outcome
+    from flowerpress.simulations.outcome import Outcome
     from flowerpress.simulations.results import MODEL, write
 
     experiment = _experiment(run_config, clients=max(result.clients, 1))

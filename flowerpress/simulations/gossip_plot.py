@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from flowerpress.protocol import Metrics
-    from flowerpress.simulations.experiment import Outcome
+    from flowerpress.simulations.outcome import Outcome
     from flowerpress.simulations.recorder import RoundRecord
 
 CONSENSUS, EDGE = "consensus-error", "edge-bytes"

@@ -12,7 +12,7 @@ from flowerpress.extras import import_failure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from flowerpress.simulations.experiment import Outcome
+    from flowerpress.simulations.outcome import Outcome
     from flowerpress.simulations.recorder import RoundRecord
 
 _SOURCES = (("metrics", "held-out"), ("evaluate", "clients'"), ("train", "training"))

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flowerpress.simulations.experiment import Outcome
 from flowerpress.simulations.formats import format_bytes, format_metrics
+from flowerpress.simulations.outcome import Outcome
 
 
 def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:

@@ -32,7 +32,8 @@ from flwr.app import Array, ArrayRecord
 
 from flowerpress.protocol import as_json
 from flowerpress.simulations import gossip_plot, plots
-from flowerpress.simulations.experiment import Experiment, Outcome
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.verdict import RUNNING
 
 REPORTED_PACKAGES = ("flowerpress", "flwr", "numpy", "numba", "torch")

@@ -9,8 +9,8 @@ from flowerpress.protocol import Metrics
 from flowerpress.simulations.formats import format_bytes, format_metric
 
 if TYPE_CHECKING:
+    from flowerpress.simulations.recorded import SimulationResult
     from flowerpress.simulations.recorder import RoundRecord
-    from flowerpress.simulations.simulate import SimulationResult
 
 _SHOWN = 8  # rounds, spread evenly, the first and the last among them
 _COLUMNS = 6  # of metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,6 +62,15 @@ class Attendance:
         """Hear whom a round asks."""
         for client in clients:
             self.clients.setdefault(client, Presence()).asked += 1
+
+    def note(
+        self, asked: set[int], taken: set[int], troubles: Mapping[int, str], *, final: bool
+    ) -> None:
+        """Hear what became of an exchange; only in the `final` one of a round do updates go in."""
+        for client in sorted(asked - taken):
+            self.miss(client, troubles.get(client, ""))
+        for client in sorted(taken) if final else ():
+            self.take(client)
 
     def take(self, client: int) -> None:
         """Hear that an update went in."""

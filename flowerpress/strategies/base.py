@@ -29,12 +29,7 @@ from flowerpress.strategies.averages import average_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange
-from flowerpress.strategies.metrics import (
-    MetricsFn,
-    MetricsMean,
-    Report,
-    check_metric_options,
-)
+from flowerpress.strategies.metrics import MetricsFn, Report
 from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Client, Population
 from flowerpress.strategies.resumable import Resumable
@@ -123,11 +118,6 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         metric_weights: str = "reported",
     ) -> None:
         check_options({k: v for k, v in locals().items() if k != "self"})
-        check_metric_options(
-            metric_weights,
-            keys=(weighted_by_key, arrayrecord_key, configrecord_key),
-            functions=(train_metrics_aggr_fn, evaluate_metrics_aggr_fn),
-        )
         super().__init__(
             min_train_nodes=min_train_nodes,
             min_evaluate_nodes=min_evaluate_nodes if fraction_evaluate else 0,
@@ -136,8 +126,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             arrayrecord_key=arrayrecord_key,
             configrecord_key=configrecord_key,
         )
-        self._train_fn, self._evaluate_fn = train_metrics_aggr_fn, evaluate_metrics_aggr_fn
-        self.metric_weights = metric_weights
+        self.set_metrics(train_metrics_aggr_fn, evaluate_metrics_aggr_fn, metric_weights)
         # Not given to FedAvg's constructor, which warns about 0.
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.compressor = make_compressor(compressor).spec
@@ -214,11 +203,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     def reset(self) -> None:
         """Forget all of an earlier run."""
         self.run = Run(self)
-        self.train_metrics: MetricRecord | None = None
-        self.evaluate_metrics = None
-        key, known = self.weighted_by_key, self.metric_weights == "known"
-        self.train_mean = MetricsMean("training", key, self._train_fn, known=known)
-        self.evaluate_mean = MetricsMean("evaluation", key, self._evaluate_fn, known=known)
+        self.forget_metrics()
 
     def begin_run(self, initial: ArrayRecord) -> None:
         """Forget all of an earlier run, and begin one from the model `initial`."""

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from flowerpress.protocol import ModelPart
-from flowerpress.strategies.metrics import MetricsMean, Report
+from flowerpress.protocol import HELD, Metrics, ModelPart, metrics_of, printable
+from flowerpress.strategies.metrics import (
+    MetricsFn,
+    MetricsMean,
+    Report,
+    check_metric_options,
+)
 from flowerpress.strategies.population import Client
 
 if TYPE_CHECKING:
     from flowerpress.strategies.run import Run
 
+log = logging.getLogger("flowerpress")
+
 
 class FederatedEvaluation(FedAvg):
-    """The part of a strategy that has workers evaluate the model, and averages their metrics."""
+    """The part of a strategy that averages metrics, and has workers evaluate the model."""
 
     run: Run
+    train_mean: MetricsMean
     evaluate_mean: MetricsMean
-    evaluate_metrics: MetricRecord | None  # of the round
+    train_metrics: MetricRecord | None  # of the round
+    evaluate_metrics: MetricRecord | None
+
+    def set_metrics(
+        self, train_fn: MetricsFn | None, evaluate_fn: MetricsFn | None, weights: str
+    ) -> None:
+        """Take the options about metrics; raises `ValueError` naming the first that is wrong."""
+        keys = (self.weighted_by_key, self.arrayrecord_key, self.configrecord_key)
+        check_metric_options(weights, keys, (train_fn, evaluate_fn))
+        self._own_means, self.metric_weights = (train_fn, evaluate_fn), weights
+
+    def forget_metrics(self) -> None:
+        """Forget an earlier run's metrics."""
+        key, known = self.weighted_by_key, self.metric_weights == "known"
+        train, evaluate = self._own_means
+        self.train_metrics = self.evaluate_metrics = None
+        self.train_mean = MetricsMean("training", key, train, known=known)
+        self.evaluate_mean = MetricsMean("evaluation", key, evaluate, known=known)
 
     def part_to_evaluate(self, client: Client) -> ModelPart:
         """Return what a worker lacks to evaluate the model: deltas to its replica, or the model."""
@@ -47,7 +73,44 @@ class FederatedEvaluation(FedAvg):
         """Average the workers' metrics."""
         run = self.run
         replicas = run.model is not None and run.model.compressed
-        found = run.exchange.evaluations(server_round, run.judges, replies, replicas)
+        found = evaluations(run, server_round, run.judges, replies, replicas=replicas)
         reports = [Report(c.id, run.population.mass(c), metrics) for c, metrics in found]
         self.evaluate_metrics = self.evaluate_mean(reports) if found else None
         return self.evaluate_metrics
+
+
+def evaluations(
+    run: Run,
+    server_round: int,
+    cohort: Sequence[Client],
+    messages: Iterable[Message],
+    *,
+    replicas: bool,
+) -> list[tuple[Client, Metrics]]:
+    """Return the cohort's evaluation metrics, in order of the workers' ids.
+
+    With `replicas`, workers evaluate what deltas have led them to: one that fails may lack it.
+    """
+    expected = {client.node: client for client in cohort}
+    found = []
+    for message in messages:
+        client = expected.pop(message.metadata.src_node_id, None)
+        if message.has_error():
+            reason = printable(str(message.error.reason))
+            log.warning("round %d: evaluation: %s", server_round, reason)
+            if client is not None and replicas:
+                client.held = -1
+        elif client is None:
+            run.exchange.refuse(server_round, "an evaluation of a node that was not asked")
+        else:
+            run.exchange.enter(server_round, client.id, "up", message.content, 0, "evaluate")
+            metrics = metrics_of(message.content)
+            client.held = _held_in(metrics, client.held)
+            found.append((client, metrics))
+    return sorted(found, key=lambda pair: pair[0].id)
+
+
+def _held_in(metrics: Metrics, believed: int) -> int:
+    """Take the model version a worker holds out of its evaluation's metrics."""
+    held = metrics.pop(HELD, None)
+    return int(held) if isinstance(held, int | float) and -1 <= held < 2**53 else believed

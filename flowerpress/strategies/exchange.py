@@ -11,17 +11,14 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flowerpress.compressors import Packet, PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import (
-    HELD,
     Instruction,
     Layout,
     Ledger,
     LedgerRow,
-    Metrics,
     ModelPart,
     ProtocolError,
     Reply,
     content_bytes,
-    metrics_of,
     printable,
     release,
 )
@@ -84,7 +81,7 @@ class Exchange:
                 content[key] = record
             # A collection's question brings what training would have brought with its next one.
             kind = "evaluate" if purpose == "evaluate" else "train"
-            self._enter(order.round, client.id, "down", content, own.payload, kind)
+            self.enter(order.round, client.id, "down", content, own.payload, kind)
             messages.append(Message(content, client.node, kind))
         return messages
 
@@ -159,10 +156,10 @@ class Exchange:
         try:
             reply = Reply.decode(content)
         except ProtocolError as error:
-            self._enter(server_round, client.id, "up", content, 0, purpose)
+            self.enter(server_round, client.id, "up", content, 0, purpose)
             self.refuse(server_round, f"client {client.id}: {error}", client)
             return None
-        self._enter(server_round, client.id, "up", content, reply.payload, purpose)
+        self.enter(server_round, client.id, "up", content, reply.payload, purpose)
         if reply.client != client.id:
             self.refuse(
                 server_round, f"client {client.id} answers as client {reply.client}", client
@@ -232,35 +229,6 @@ class Exchange:
                 return Acceptance.STALE
         return verdict
 
-    def evaluations(
-        self,
-        server_round: int,
-        cohort: Sequence[Client],
-        messages: Iterable[Message],
-        replicas: bool,
-    ) -> list[tuple[Client, Metrics]]:
-        """Return the cohort's evaluation metrics, in order of the workers' ids.
-
-        With `replicas`, workers evaluate what deltas have led them to: one that fails may lack it.
-        """
-        expected = {client.node: client for client in cohort}
-        found = []
-        for message in messages:
-            client = expected.pop(message.metadata.src_node_id, None)
-            if message.has_error():
-                reason = printable(str(message.error.reason))
-                log.warning("round %d: evaluation: %s", server_round, reason)
-                if client is not None and replicas:
-                    client.held = -1
-            elif client is None:
-                self.refuse(server_round, "an evaluation of a node that was not asked")
-            else:
-                self._enter(server_round, client.id, "up", message.content, 0, "evaluate")
-                metrics = metrics_of(message.content)
-                client.held = held_in(metrics, client.held)
-                found.append((client, metrics))
-        return sorted(found, key=lambda pair: pair[0].id)
-
     def refuse(self, server_round: int, reason: str, client: Client | None = None) -> None:
         """Count and log an answer that is damaged or wrong, of a client that was asked or not."""
         self.refused += 1
@@ -268,7 +236,7 @@ class Exchange:
             self.troubles[client.id] = f"refused: {reason.removeprefix(f'client {client.id}: ')}"
         log.warning("round %d: refused %s", server_round, reason)
 
-    def _enter(
+    def enter(
         self,
         server_round: int,
         client: int,
@@ -279,12 +247,6 @@ class Exchange:
     ) -> None:
         framing = content_bytes(content) - payload
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
-
-
-def held_in(metrics: Metrics, believed: int) -> int:
-    """Take the model version a worker holds out of its evaluation's metrics."""
-    held = metrics.pop(HELD, None)
-    return int(held) if isinstance(held, int | float) and -1 <= held < 2**53 else believed
 
 
 def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False) -> None:

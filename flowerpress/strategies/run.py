@@ -229,16 +229,9 @@ class Run:
                 taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
         if stage != COLLECTION:
-            self._note(cohort, {client.id for client, _ in taken}, final=stage != 1)
+            asked, went_in = {c.id for c in cohort}, {c.id for c, _ in taken}
+            self.attendance.note(asked, went_in, self.exchange.troubles, final=stage != 1)
         return taken
-
-    def _note(self, cohort: Sequence[Client], taken: set[int], *, final: bool) -> None:
-        """Remember whose answers went in, and what became of the others'."""
-        for client in cohort:
-            if client.id not in taken:
-                self.attendance.miss(client.id, self.exchange.troubles.get(client.id, ""))
-            elif final:
-                self.attendance.take(client.id)
 
     def _bare(self, stage: int) -> bool:
         """Whether answers come without buffers."""

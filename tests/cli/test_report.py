@@ -14,11 +14,12 @@ from rich.console import Console
 
 from flowerpress.protocol.ledger import RoundBytes
 from flowerpress.simulations import gossip_plot
-from flowerpress.simulations.experiment import Experiment, Outcome, Targets
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.outcome import Outcome, Targets
 from flowerpress.simulations.progress import LiveProgress
+from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.report import table
 from flowerpress.simulations.results import save
-from flowerpress.simulations.simulate import RoundRecord
 
 ROUNDS = 3
 
