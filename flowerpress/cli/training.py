@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from flowerpress.simulations.outcome import Outcome
     from flowerpress.simulations.recorded import SimulationResult
 
-USELESS = 1
-
 
 class Training:
     """Experiments that are checked, and the folder that gets their results.
@@ -94,25 +92,22 @@ class Training:
         from flowerpress.simulations.results import discard
 
         interrupted = isinstance(error, KeyboardInterrupt)
-        if not results:
-            discard(self._folder)
-            if not interrupted:
-                return
-            complain("interrupted before a round had ended: there are no results")
-        else:
-            with suppress(BrokenPipeError):  # who read the output may be what has ended
-                self._keep(results)
+        if results:
+            outcomes = self._keep(results)
             done, asked = results[-1].done, self._runs[0].experiment.rounds
-            if not interrupted:
-                return
             where = f"round {done} of {asked}" + (" of the baseline" if len(results) > 1 else "")
-            complain(f"interrupted after {where}: results so far in {self._folder}")
-        raise typer.Exit(INTERRUPTED) from None
+            told = f"interrupted after {where}: results so far in {self._folder}"
+        else:
+            discard(self._folder)
+            outcomes, told = [], "interrupted before a round had ended: there are no results"
+        if interrupted:
+            for line in (*closing_lines(outcomes), told):
+                complain(line)
+            raise typer.Exit(INTERRUPTED) from None
 
     def _keep(self, results: Sequence[SimulationResult]) -> list[Outcome]:
-        """Write the results, and show the closing table."""
+        """Write the results, and show them."""
         from flowerpress.simulations.outcome import Outcome
-        from flowerpress.simulations.report import show, table
         from flowerpress.simulations.results import BASELINE, MODEL, write
 
         runs: Sequence[PreparedRun] = self._runs
@@ -124,11 +119,20 @@ class Training:
         models = dict(zip((MODEL, BASELINE), (result.arrays for result in results), strict=False))
         try:
             hints = write(self._folder, rows, dense, models)
-        finally:  # what cannot be written can still be read here
-            show(self._console, table(rows, dense))
-        for line in (f"results in {self._folder}", *hints):
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        except OSError:
+            self._show(rows, dense, [])  # what cannot be written can still be read
+            raise
+        self._show(rows, dense, [f"results in {self._folder}", *hints])
         return outcomes
+
+    def _show(self, rows: Sequence[Outcome], dense: Outcome | None, lines: Sequence[str]) -> None:
+        """Print the closing table, as far as there is anybody to read it."""
+        from flowerpress.simulations.report import show, table
+
+        with suppress(OSError):  # the terminal may be what has ended
+            show(self._console, table(rows, dense))
+            for line in lines:
+                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def closing_lines(outcomes: Sequence[Outcome]) -> list[str]:

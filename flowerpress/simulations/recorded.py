@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 from flowerpress.protocol import Ledger
@@ -85,6 +87,7 @@ def run_recorded(
     num_rounds: int,
     timeout: float,
     clients: int = 0,
+    configs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None),
 ) -> SimulationResult:
     """Run a strategy on a grid, and return what its recorder has.
 
@@ -103,6 +106,8 @@ def run_recorded(
         Seconds to wait for a round's replies.
     clients : int
         How many there are; 0: as many as were met.
+    configs : pair of mapping
+        Flower's ``train_config`` and ``evaluate_config``.
     """
     start = time.perf_counter()
 
@@ -120,8 +125,15 @@ def run_recorded(
         )
 
     try:
+        train, evaluate = (ConfigRecord(dict(config or {})) for config in configs)
         result = strategy.start(
-            grid, initial, num_rounds=num_rounds, timeout=timeout, evaluate_fn=recorder
+            grid,
+            initial,
+            num_rounds=num_rounds,
+            timeout=timeout,
+            train_config=train,
+            evaluate_config=evaluate,
+            evaluate_fn=recorder,
         )
     except BaseException as error:
         error.result = so_far(recorder.model(), error)  # type: ignore[attr-defined]

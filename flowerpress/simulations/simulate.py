@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord
 
@@ -33,6 +34,8 @@ def simulate(
     faults: Faults | None = None,
     on_round: Callable[[RoundRecord], None] | None = None,
     node_evaluate_fn: EvaluateFn | None = None,
+    train_config: Mapping[str, Any] | None = None,
+    evaluate_config: Mapping[str, Any] | None = None,
     timeout: float = 3600.0,
     verbose: bool = False,
     checkpoint: str | Path | Checkpoints | None = None,
@@ -68,6 +71,8 @@ def simulate(
     node_evaluate_fn : callable, optional
         Like `evaluate_fn`, for strategies whose nodes train models of their own: called with each
         of these in the rounds in which they were collected.
+    train_config, evaluate_config : mapping, optional
+        As Flower's: what tasks with a `configure` hear before each round.
     timeout : float
         Seconds to wait for a round's replies.
     verbose : bool
@@ -148,6 +153,7 @@ def simulate(
             num_rounds=num_rounds,
             timeout=timeout,
             clients=num_clients,
+            configs=(train_config, evaluate_config),
         )
 
 

@@ -5,7 +5,7 @@ import pytest
 from flwr.app import ConfigRecord
 
 from flowerpress.clients import FunctionTask, client_app
-from flowerpress.simulations import InProcessGrid
+from flowerpress.simulations import InProcessGrid, simulate
 from flowerpress.strategies import make_strategy
 from tests.algorithms.lives import OPTIONS, strategy_of
 from tests.algorithms.lives import task_fn as noisy_task_fn
@@ -48,6 +48,17 @@ def test_a_task_hears_the_config_of_each_round(name):
     plain = started(make_strategy(name, **options), [Configured(i) for i in range(2)])
     np.testing.assert_allclose(x, 3 * plain, rtol=1e-12)
     assert dict(train) == given, "the user's record is left alone"
+
+
+def test_simulate_takes_them_too():
+    tasks = [Configured(i) for i in range(2)]
+    strategy = make_strategy("ef21", fraction_evaluate=1.0)
+    configs = {"train_config": {"goal": 2.0}, "evaluate_config": {"batches": 2}}
+    simulate(strategy, lambda i, n: tasks[i], 2, 1, **configs)
+    assert tasks[1].heard == [
+        {"goal": 2.0, "server-round": 1},
+        {"batches": 2, "server-round": 1},
+    ]
 
 
 def test_a_strategy_may_change_the_config_from_round_to_round():
