@@ -9,6 +9,10 @@ Tyurin, Richtarik 2023 (arXiv:2202.01268), Algorithm 1, gradient version.
 
 A lost message is as if the worker had been absent: h_i stays too. The server half is in
 ``strategies/dasha.py``.
+
+h_i is the gradient of an earlier round, and f_i must be one function throughout: where the model
+draws (dropout), its draws are those of round 0 for the whole run. New ones in each round would stay
+in d_i - h_i however close the models are, and compression would blow them up by omega.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ class DashaWorker(Worker):
     sender = DashaSender
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        loss, gradient = job.full_gradient(x)
+        loss, gradient = job.full_gradient(x, drawn_in=0)
         h, g = job.state.vectors.get("h"), sender.memory
         if sender.settled == 0 or h is None or g is None:  # the server holds nothing of this worker
             return Outgoing(loss, gradient, staged={"h": gradient}, dense=True)

@@ -24,7 +24,10 @@ at once, up to ``catch_up``: C(y) + C(y - C(y)) + ... The relay's half is in
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from flowerpress.clients.memory import keep_sender
 from flowerpress.clients.stores import WorkerState
@@ -33,11 +36,16 @@ from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.compressors.repeat import repeated
 from flowerpress.protocol import Mix, Owed, ReplicaError, Reply
+from flowerpress.protocol.buffers import (
+    check_buffers,
+    kept_buffers,
+    pack_buffers,
+    unpack_buffers,
+)
 
 TOLD = ("loss", "disagreement", "moved", "unsent")
 """Numbers that a node tells of its round: mean loss; squared lengths of what pulled it to its
 neighbours, of its local steps, and of what its public copy lacks before it sends."""
-_NO_BUFFERS = np.empty(0)
 
 
 class GossipWorker(Worker):
@@ -102,27 +110,29 @@ class GossipWorker(Worker):
     def _load_buffers(job: Job) -> None:
         buffers = job.state.vectors.get("buffers")
         if buffers is not None:
-            job.task.load_buffers(job.layout.split_buffers(buffers))
+            job.task.load_buffers(unpack_buffers(kept_buffers(buffers), job.layout))
 
     @staticmethod
     def _start(job: Job, sender: Sender, owed: Owed) -> None:
         """Begin at the public copy that the relay holds, or at the task's own model."""
         layout, state = job.layout, job.state
-        longest = max(layout.dim, layout.buffer_dim)
-        vectors = [decompress(packet, max_dim=longest) for packet in owed.start or ()]
-        if vectors:
-            buffers = vectors.pop() if layout.buffer_dim else _NO_BUFFERS
+        start = list(owed.start or ())
+        if start:
+            buffers = start.pop() if layout.buffer_dim else b""
+            check_buffers(buffers, layout)
+            vectors = [decompress(packet, max_dim=layout.dim) for packet in start]
             x = vectors[0]
             t = vectors[1] if len(vectors) > 1 else x.dtype.type(owed.own) * x
             sender.memory = x.copy()
         else:
-            x, buffers = layout.flatten(job.task.initial_arrays())
+            x, own = layout.flatten(job.task.initial_arrays())
+            buffers = pack_buffers(own, layout)
             t, sender.memory = np.zeros_like(x), np.zeros_like(x)
         if any(vector.shape != (layout.dim,) or vector.dtype != layout.dtype for vector in (x, t)):
             raise PacketError(f"a start of {x.size} x {x.dtype}, the model has {layout.dim}")
         state.vectors = {"x": x, "t": t}
-        if buffers.size:
-            state.vectors["buffers"] = buffers
+        if buffers:
+            state.vectors["buffers"] = np.frombuffer(buffers, np.uint8)
         first = job.instruction.round + (job.instruction.stage == 2)  # in which it may send
         state.numbers |= {"held": owed.base, "told": first - 1, "mark": owed.first_mark}
         keep_sender(sender, state)
@@ -159,11 +169,12 @@ class GossipWorker(Worker):
                 f"the model of client {job.client} is no longer finite in round "
                 f"{job.instruction.round}: lower lr, or gamma"
             )
-        kept: dict[str, FloatVector] = {"x": y}
+        kept: dict[str, npt.NDArray[Any]] = {"x": y}
         if v is not None and momentum:
             kept["v"] = v
         if job.layout.buffer_dim:
-            kept["buffers"] = job.layout.join_buffers(job.task.buffers())
+            packed = pack_buffers(job.task.buffers(), job.layout)
+            kept["buffers"] = np.frombuffer(packed, np.uint8)
         step = y - x
         return Outgoing(float(np.mean(losses)), y, kept, numbers={"moved": float(step @ step)})
 
@@ -172,7 +183,8 @@ class GossipWorker(Worker):
         state, order = job.state, job.instruction
         if out.dense:
             whole = make_compressor("identity").compress(out.vector).data
-            return _reply(job, sender, whole, state.vectors.get("buffers"))
+            kept = state.vectors.get("buffers")
+            return _reply(job, sender, whole, b"" if kept is None else kept_buffers(kept))
         state.vectors.update(out.kept)
         unsent = out.vector - known(sender)
         size = float(unsent @ unsent)
@@ -196,7 +208,7 @@ def known(sender: Sender) -> FloatVector:
     return sender.memory
 
 
-def _reply(job: Job, sender: Sender, packet: bytes, buffers: FloatVector | None = None) -> Reply:
+def _reply(job: Job, sender: Sender, packet: bytes, buffers: bytes = b"") -> Reply:
     """Return the reply with a packet, or without one that the node was silent."""
     return reply_with(
         job,
@@ -204,5 +216,5 @@ def _reply(job: Job, sender: Sender, packet: bytes, buffers: FloatVector | None 
         [packet] if packet else [],
         status="update" if packet else "silent",
         told=TOLD,
-        buffers=_NO_BUFFERS if buffers is None else buffers,
+        buffers=buffers,
     )

@@ -10,6 +10,13 @@ Tyurin, Richtarik 2022 (arXiv:2110.03300) and Panferov et al. 2024 (arXiv:2401.0
 x_previous is the model of the round before: MARINA's worker keeps its gradient there, VR-MARINA's
 the model itself, since it takes one batch's gradient at both points. A PP-MARINA worker that was
 not asked in the round before is sent both models. The server half is in ``strategies/marina.py``.
+
+A difference is of one function at two models. Where the model draws (dropout), VR-MARINA and
+PP-MARINA take both gradients with the draws of the round. MARINA has the old one from the round
+before, so all rounds up to the next whole gradient have the draws of the last: new masks in each
+round would stay in the differences however close the models, and the server's sum would wander.
+The gradient at the old model leaves no trace in the buffers: they count one pass a round, at the
+new model, and both gradients start from what the server sent (spectral norm's vectors).
 """
 
 from __future__ import annotations
@@ -28,10 +35,11 @@ class MarinaWorker(Worker):
     sender = OnceSender
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        loss, gradient = job.full_gradient(x)
-        version = job.instruction.model.version
-        kept, numbers = {"gradient": gradient}, {"at": version}
-        if job.hyper["sync"]:
+        order, sync = job.instruction, bool(job.hyper["sync"])
+        drawn_in = order.round if sync else int(job.state.numbers.get("drawn_in", 0))
+        loss, gradient = job.full_gradient(x, drawn_in)
+        kept, numbers = {"gradient": gradient}, {"at": order.model.version, "drawn_in": drawn_in}
+        if sync:
             return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
         require_previous(job, "gradient", "at")
         return Outgoing(loss, gradient - job.state.vectors["gradient"], kept, numbers=numbers)
@@ -48,8 +56,9 @@ class VRMarinaWorker(Worker):
             loss, gradient = self._whole(x, job)
             return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
         require_previous(job, "x", "at")
+        with job.task.keeping_buffers():
+            _, old = job.gradient(job.state.vectors["x"].copy())
         loss, new = job.gradient(x)
-        _, old = job.gradient(job.state.vectors["x"].copy())
         return Outgoing(loss, new - old, kept, numbers=numbers)
 
     @staticmethod
@@ -73,14 +82,16 @@ class PPMarinaWorker(Worker):
         state, version = job.state, job.instruction.model.version
         sent = state.vectors.pop("replica.previous", None)
         kept, numbers = {"x": x.copy()}, {"held": version}
-        loss, gradient = job.full_gradient(x)
         if job.hyper["sync"]:
+            loss, gradient = job.full_gradient(x)
             return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
         if sent is None and state.numbers.get("held") != version - 1:
             state.numbers["held"] = -1
             raise ReplicaError(f"this worker lacks model {version - 1}")
         previous = state.vectors["x"].copy() if sent is None else sent
-        _, old = job.full_gradient(previous)
+        with job.task.keeping_buffers():
+            _, old = job.full_gradient(previous)
+        loss, gradient = job.full_gradient(x)
         return Outgoing(loss, gradient - old, kept, numbers=numbers)
 
 

@@ -7,14 +7,15 @@ C order, one after the other in the order they are listed. This module needs num
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, MetricRecord
 
-from flowerpress.protocol import as_metric
+from flowerpress.protocol import Layout, MetricReader, as_metric
 
 FlatVector: TypeAlias = npt.NDArray[np.floating[Any]]
 """A 1-D float32 or float64 numpy array."""
@@ -24,6 +25,9 @@ Batch: TypeAlias = Any
 
 TaskFn: TypeAlias = Callable[[int, int], "Task"]
 """`task_fn(partition_id, num_partitions)`: the task of one client."""
+
+EvaluateFn: TypeAlias = Callable[[int, ArrayRecord], MetricRecord]
+"""`evaluate_fn(server_round, arrays)`: metrics of the server's model, as Flower asks for them."""
 
 
 class Task(ABC):
@@ -77,6 +81,13 @@ class Task(ABC):
         """
         return None
 
+    def draw_all(self, rng: np.random.Generator) -> Batch:
+        """Return the batch of all the data, with what its gradient draws besides from `rng`.
+
+        By default None: a gradient on all the data that draws nothing.
+        """
+        return None
+
     def buffer_names(self) -> tuple[str, ...]:
         """Name the arrays that are not trained, such as batch-norm statistics; by default none."""
         return ()
@@ -95,6 +106,61 @@ class Task(ABC):
         """
         if values:
             raise ValueError(f"this task has no buffers, but was given {', '.join(values)}")
+
+    @contextmanager
+    def keeping_buffers(self) -> Iterator[None]:
+        """Put the buffers back afterwards, as if what was done meanwhile had not been."""
+        kept = self.buffers()
+        try:
+            yield
+        finally:
+            self.load_buffers(kept)
+
+    def kept_names(self) -> dict[str, int | str]:
+        """Name what the model has and what never travels, for a server whose arrays name it too.
+
+        Returns
+        -------
+        dict
+            For a frozen array the CRC-32 of its values, little-endian, in C order; for one that is
+            the same as another (tied), the name under which that travels. By default empty.
+        """
+        return {}
+
+    def evaluate_fn(self) -> EvaluateFn:
+        """Return a function that evaluates the server's model on this task's data.
+
+        It is what `simulate` and Flower's strategies take as ``evaluate_fn``: make a task with the
+        server's data and give them ``task.evaluate_fn()``.
+
+        Returns
+        -------
+        callable
+            ``evaluate_fn(server_round, arrays)`` returns the metrics of `evaluate`. It raises
+            `ValueError` where `arrays` are not a model of this task, saying what differs. The
+            task's own buffers stay as they are.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> task = FunctionTask(np.ones(2), lambda x, batch: (float(x @ x), 2 * x))
+        >>> task.evaluate_fn()(0, task.initial_arrays())
+        {'loss': 2.0}
+        """
+        layout = Layout.of(self.initial_arrays(), self.buffer_names())
+        reader = MetricReader("the task's evaluate")
+
+        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+            del server_round  # the model is measured alike in every round
+            # A state_dict, which round 0 may begin with, names frozen and tied arrays too.
+            named_more = len(arrays) > len(layout.entries)
+            layout.match(arrays, self.kept_names() if named_more else {})
+            x, buffers = layout.flatten(arrays)
+            with self.keeping_buffers():
+                self.load_buffers(buffers)
+                return MetricRecord(dict(reader.read(self.evaluate(x))))
+
+        return evaluate
 
 
 class FunctionTask(Task):

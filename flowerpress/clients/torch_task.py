@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
 from flowerpress.clients.task import Batch, FlatVector, Task, draw_indices
-from flowerpress.clients.torch_data import Examples, as_examples, checked_device, require_torch
+from flowerpress.clients.torch_batch import Forward, check_batch, logits_of, plain_forward, put
+from flowerpress.clients.torch_data import Collate, Examples, as_examples
+from flowerpress.clients.torch_device import checked_device, require_torch
+from flowerpress.clients.torch_model import TorchModel, to_numpy
+from flowerpress.clients.torch_seeding import SeededPasses, seeded
 
 if TYPE_CHECKING:
     import torch
 
-_CHUNK = 1024  # Examples in one forward pass when a pass over all the data is asked for.
-_GLOBAL_GENERATOR = threading.Lock()
+_BATCH_SIZE = 32
 
 
 class TorchBatch(NamedTuple):
-    """One minibatch: which examples, and the seed of the model's own draws (dropout)."""
+    """One batch: which examples (None: all), and the seed of what the pass draws (dropout)."""
 
-    indices: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64] | None
     seed: int
 
 
@@ -34,42 +36,63 @@ class TorchTask(Task):
 
     The trainable arrays are the parameters with `requires_grad`, under their own names and in
     their own order. Frozen parameters stay on the client and never travel. Buffers (batch-norm
-    statistics) travel beside the vector.
+    statistics) travel beside the vector, each exactly.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model, with float32 or float64 parameters. A copy is taken, so clients of one process
-        may be given the same one. Its values are where the run starts: seed them alike everywhere.
+        The model, with float32 or float64 parameters (float64 throughout: the run is float64). A
+        copy is taken, so clients of one process may be given the same one. Its values are where the
+        run starts: seed them alike everywhere. Modules that are in evaluation mode, while others
+        are not, stay so.
     loss : callable
-        `loss(output, target) -> scalar tensor`, the mean over the examples of a batch.
-    train_data : (X, y) or torch.utils.data.Dataset
-        Arrays or tensors with one example a row, or a map-style dataset of such pairs. Real values
-        are cast to the model's dtype, integers to int64.
+        `loss(output, target) -> scalar tensor`, the mean over the examples of a batch. Of a module
+        with tensors (class weights) a copy is taken, on the device.
+    train_data : (X, y), torch.utils.data.Dataset, DataLoader, list of examples, ...
+        See `flowerpress.clients.torch_data`. Real values are cast to the model's dtype, integers to
+        int64; complex numbers and booleans stay such. Batches are drawn by the task, whatever a
+        DataLoader would do: of that, the dataset, the collate function and the batch size are used.
     test_data : same, optional
         What `evaluate` measures on. Default: the training data.
-    batch_size : int or None, default 32
+    batch_size : int, "auto" or None, default "auto"
         Examples in a batch, drawn without replacement. None, or no fewer than there are examples:
-        all the data.
+        all the data. "auto": the DataLoader's, else 32.
     device : str, default "cpu"
         Where the model and the data live, such as `"cuda"` or `"cuda:1"`. Vectors and gradients
         are on the host all the same.
+    collate : callable, optional
+        `collate(examples) -> batch`, of a list of examples. Default: tensors are stacked.
+    forward : callable, optional
+        `forward(model, batch) -> (output, target)`. Default: the table in
+        `flowerpress.clients.torch_batch`.
+    chunk : int, optional
+        The most examples in one pass through the model, where memory is short: a batch, all the
+        data or what is evaluated is then taken in passes of nearly equal size. Default: one pass.
+    normalizer : callable, needed with `chunk`
+        `normalizer(target) -> float`, what the loss divides by on a batch with these targets: `len`
+        for a mean over examples, `lambda y: weight[y].sum()` for a mean with class weights,
+        `lambda y: (y != -100).sum()` where the loss ignores an index. Losses of passes are averaged
+        by it, so that their mean is the loss of all in one pass.
 
     Raises
     ------
     ImportError
         If torch is not installed.
     ValueError
-        If the device is not there, the data is empty or its lengths differ, `batch_size` is below
-        1, or the model has no trainable parameter.
+        If the device is not there, the data is empty or its lengths differ, `batch_size` or `chunk`
+        is below 1, `chunk` comes without `normalizer`, or the model has no trainable parameter.
     TypeError
-        If a parameter is neither float32 nor float64, or the data is of no known kind.
+        If a parameter is neither float32 nor float64, a buffer cannot travel, or the data is of no
+        known kind.
 
     Notes
     -----
-    A gradient is a function of (x, buffers, batch) and torch's thread count alone. Models that
-    draw (dropout) do so from the batch's own seed, so two gradients on one batch see one mask;
-    torch draws from one generator per process, hence such gradients run one at a time.
+    A gradient is a function of (x, buffers, batch) and torch's thread count alone, on a GPU as far
+    as torch's kernels are. Whatever the model, the dataset or the collate function draw from the
+    generators of torch, numpy and Python comes from the batch's own seed, so two gradients on one
+    batch see one mask (`flowerpress.clients.torch_seeding` says how, and what is out of reach).
+    Those generators belong to the process, hence passes that draw run one at a time.
+    The page ``docs/torch.md`` has examples, and the way back from a result to a model.
     """
 
     def __init__(
@@ -79,37 +102,52 @@ class TorchTask(Task):
         train_data: Any,
         *,
         test_data: Any = None,
-        batch_size: int | None = 32,
+        batch_size: int | Literal["auto"] | None = "auto",
         device: str = "cpu",
+        collate: Collate | None = None,
+        forward: Forward | None = None,
+        chunk: int | None = None,
+        normalizer: Callable[[Any], Any] | None = None,
     ) -> None:
         require_torch()
-        import torch
-
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, or None for all, not {batch_size}")
+        if batch_size != "auto":
+            _check_size("batch_size", batch_size)
+        _check_size("chunk", chunk)
+        if chunk is not None and normalizer is None:
+            raise ValueError(
+                "chunk needs normalizer, what the loss divides by on a batch of targets: "
+                "normalizer=len for a mean over examples, lambda y: weight[y].sum() for class "
+                "weights"
+            )
         self._device = checked_device(device)
-        self._model = copy.deepcopy(model).to(self._device)
-        self._loss = loss
-        self._parameters = {
-            name: value for name, value in self._model.named_parameters() if value.requires_grad
-        }
-        self._real = _vector_dtype(self._parameters)
-        self._size = sum(value.numel() for value in self._parameters.values())
-        self._buffers = {
-            name: value
-            for name, value in self._model.state_dict(keep_vars=True).items()
-            if torch.is_tensor(value) and not isinstance(value, torch.nn.Parameter)
-        }
-        self._draws = any(_draws_randomly(module) for module in self._model.modules())
-        self._train = as_examples(train_data, "train_data", self._real).to(self._device)
-        self._test = (
-            None
-            if test_data is None
-            else as_examples(test_data, "test_data", self._real).to(self._device)
-        )
+        self._model = TorchModel(model, self._device)
+        self._loss = _own_copy(loss, self._device)
+        self._forward = forward or plain_forward(self._model.module)
+        self._chunk, self._normalizer = chunk, normalizer
+        self._collate, self._plain = collate, forward is None
+        self._train, size = self._examples(train_data, "train_data")
+        self._test = self._train
+        if test_data is not None:
+            self._test, _ = self._examples(test_data, "test_data")
         self.num_examples = len(self._train)
-        self.num_test_examples = 0 if self._test is None else len(self._test)
-        self._batch_size = batch_size
+        self.num_test_examples = len(self._test)
+        self._batch_size = (size or _BATCH_SIZE) if batch_size == "auto" else batch_size
+        self._begin_passes()
+
+    def _begin_passes(self) -> None:
+        self._training, self._evaluation = (SeededPasses(self._device) for _ in range(2))
+
+    def _examples(self, data: Any, name: str) -> tuple[Examples, int | None]:
+        """Return examples on the device, the first of them checked, and a loader's batch size."""
+        examples, size = as_examples(data, name, self._model.real, self._collate)
+        with seeded(self._device):
+            try:
+                batch = examples.take(np.zeros(1, np.int64))
+            except (KeyError, IndexError, NotImplementedError) as error:
+                raise TypeError(f"{name}: its first example cannot be read: {error!r}") from error
+        if self._plain:
+            check_batch(put(batch, self._device, self._model.real), name)
+        return examples.to(self._device), size
 
     def to(self, device: str) -> TorchTask:
         """Move the model and the data to `device`; return this task.
@@ -120,151 +158,229 @@ class TorchTask(Task):
             If torch does not know the device or does not find it on this machine.
         """
         self._device = checked_device(device)
-        # Module.to keeps the parameter objects but replaces buffers: look those up anew.
         self._model.to(self._device)
-        state = self._model.state_dict(keep_vars=True)
-        self._buffers = {name: state[name] for name in self._buffers}
+        self._loss = _own_copy(self._loss, self._device)
+        same = self._test is self._train
         self._train = self._train.to(self._device)
-        if self._test is not None:
-            self._test = self._test.to(self._device)
+        self._test = self._train if same else self._test.to(self._device)
+        self._begin_passes()
         return self
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the model's current parameters, then its buffers, as numpy arrays by name."""
-        named = {**self._parameters, **self._buffers}
-        return ArrayRecord({name: Array(_to_numpy(value)) for name, value in named.items()})
+        named = {**self._model.parameters, **self._model.buffers()}
+        return ArrayRecord({name: Array(to_numpy(value)) for name, value in named.items()})
 
     def buffer_names(self) -> tuple[str, ...]:
         """Name the model's persistent buffers."""
-        return tuple(self._buffers)
+        return tuple(self._model.buffers())
 
     def buffers(self) -> dict[str, npt.NDArray[Any]]:
         """Return copies of the buffers, as the last forward passes left them."""
-        return {name: _to_numpy(value) for name, value in self._buffers.items()}
+        return {name: to_numpy(value) for name, value in self._model.buffers().items()}
 
     def load_buffers(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Replace buffers by `values`, cast to their dtypes."""
-        import torch
+        """Replace buffers by `values`."""
+        self._model.load_buffers(values)
 
-        for name, value in values.items():
-            if name not in self._buffers:
-                known = ", ".join(self._buffers) or "none"
-                raise ValueError(f"the model has no buffer {name!r}; its buffers: {known}")
-            buffer = self._buffers[name]
-            if tuple(value.shape) != tuple(buffer.shape):
-                raise ValueError(
-                    f"buffer {name!r} has shape {tuple(buffer.shape)}, not {value.shape}"
-                )
-            with torch.no_grad():
-                buffer.copy_(torch.from_numpy(np.array(value)))
+    @contextmanager
+    def keeping_buffers(self) -> Iterator[None]:
+        """Put all buffers back afterwards, those that never travel too."""
+        undo = self._model.remember()
+        try:
+            yield
+        finally:
+            undo()
 
-    def draw(self, rng: np.random.Generator) -> TorchBatch | None:
-        """Draw a minibatch without replacement; None when a batch is all the data."""
-        indices = draw_indices(rng, self.num_examples, self._batch_size)
-        if not self._draws:
-            return None if indices is None else TorchBatch(indices, 0)
-        everything = np.arange(self.num_examples)
-        return TorchBatch(everything if indices is None else indices, int(rng.integers(2**63)))
+    def kept_names(self) -> dict[str, int | str]:
+        """Name frozen parameters, with their checksums, and the other names of tied ones."""
+        return self._model.kept_names()
+
+    def draw(self, rng: np.random.Generator) -> TorchBatch:
+        """Draw a minibatch without replacement, and a seed of its own."""
+        return TorchBatch(draw_indices(rng, self.num_examples, self._batch_size), _seed(rng))
+
+    def draw_all(self, rng: np.random.Generator) -> TorchBatch:
+        """Return the batch of all the data, with a seed."""
+        return TorchBatch(None, _seed(rng))
 
     def gradient(self, x: FlatVector, batch: Batch) -> tuple[float, FlatVector]:
-        """Return the mean loss on `batch` and its gradient at `x`, in training mode."""
-        import torch
+        """Return the mean loss on `batch` and its gradient at `x`, in training mode.
 
-        self._load(x)
+        Raises
+        ------
+        TypeError, ValueError
+            If the loss is not one number, or data cannot be put together.
+        MemoryError
+            If a pass needs more memory than there is: says to give `chunk`.
+        """
+        self._model.load(x)
         self._model.train()
-        parameters = list(self._parameters.values())
-        indices = np.arange(self.num_examples) if batch is None else batch.indices
-        gradient = torch.zeros(self._size, dtype=self._real, device=self._device)
-        loss = 0.0
-        with self._seeded(0 if batch is None else batch.seed):
-            for inputs, targets, share in self._chunks(self._train, indices):
-                value = self._loss(self._model(inputs), targets) * share
-                parts = torch.autograd.grad(
-                    value, parameters, allow_unused=True, materialize_grads=True
-                )
-                gradient += torch.cat([part.reshape(-1) for part in parts])
-                loss += float(value.detach())
-        return loss, _to_numpy(gradient)
+        indices, seed = (None, 0) if batch is None else batch
+        with self._naming_chunk():
+            loss, gradient = self._training.run(
+                seed, lambda: self._gradient(indices), self._model.remember
+            )
+        found: FlatVector = gradient.cpu().numpy()
+        return loss, found
 
     def evaluate(self, x: FlatVector) -> dict[str, float]:
-        """Return the mean `loss`, and `accuracy` where targets are class numbers."""
+        """Return the mean `loss`, and `accuracy` where targets are class numbers.
+
+        The accuracy is that of the output, the first of several, or the one named ``logits``, where
+        it has a row of scores for each example; targets below zero (ignored ones) do not count.
+        """
+        self._model.load(x)
+        self._model.evaluation()
+        with self._naming_chunk():
+            return self._evaluation.run(0, self._evaluate, self._model.remember)
+
+    def _gradient(self, indices: npt.NDArray[np.int64] | None) -> tuple[float, torch.Tensor]:
         import torch
 
-        self._load(x)
-        self._model.eval()
-        data = self._train if self._test is None else self._test
-        loss, correct = 0.0, 0
-        classes = False
-        with torch.no_grad():
-            for inputs, targets, share in self._chunks(data, np.arange(len(data))):
-                outputs = self._model(inputs)
-                loss += float(self._loss(outputs, targets)) * share
-                classes = targets.dtype == torch.int64 and outputs.ndim == targets.ndim + 1 == 2
-                if classes:
-                    correct += int((outputs.argmax(1) == targets).sum())
-        return {"loss": loss} | ({"accuracy": correct / len(data)} if classes else {})
+        mean = _Mean()
+        parameters = list(self._model.parameters.values())
+        for batch, weigh in self._batches(self._train, indices):
+            output, target = self._forward(self._model.module, batch)
+            loss = _checked(self._loss(output, target))
+            if not loss.requires_grad:
+                raise ValueError("the loss does not depend on the parameters that are trained")
+            weight = weigh(target)
+            if weight == 0:  # all targets ignored: the loss is 0/0
+                continue
+            parts = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+            flat = torch.cat([part.to_dense().reshape(-1) for part in parts])
+            mean.add(weight, float(loss.detach()), flat.to(self._model.real))
+        return mean.loss, mean.gradient
 
-    def _load(self, x: FlatVector) -> None:
-        """Copy the flat vector into the parameters."""
+    def _evaluate(self) -> dict[str, float]:
         import torch
 
-        if x.shape != (self._size,):
-            raise ValueError(f"the model has {self._size} values, but x has shape {x.shape}")
-        flat = torch.from_numpy(x if x.flags.writeable else x.copy()).to(self._device)
-        start = 0
+        mean, hits, counted = _Mean(), 0, 0
         with torch.no_grad():
-            for value in self._parameters.values():
-                value.copy_(flat[start : start + value.numel()].view(value.shape))
-                start += value.numel()
+            for batch, weigh in self._batches(self._test, None):
+                output, target = self._forward(self._model.module, batch)
+                mean.add(weigh(target), float(_checked(self._loss(output, target))))
+                right, rows = _hits(output, target)
+                hits, counted = hits + right, counted + rows
+        return {"loss": mean.loss} | ({"accuracy": hits / counted} if counted else {})
 
-    def _chunks(
-        self, data: Examples, indices: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[Any, torch.Tensor, float]]:
-        """Yield (inputs, targets, share of the whole), bounding what one forward pass holds."""
-        step = max(_CHUNK, self._batch_size or 0)
-        for start in range(0, len(indices), step):
-            part = indices[start : start + step]
-            inputs, targets = data.take(part)
-            yield inputs.to(self._device), targets.to(self._device), len(part) / len(indices)
+    def _batches(
+        self, examples: Examples, indices: npt.NDArray[np.int64] | None
+    ) -> Iterator[tuple[Any, Callable[[Any], float]]]:
+        """Yield what goes in one pass, and the function of its targets that weighs its loss."""
+        import torch
 
-    @contextlib.contextmanager
-    def _seeded(self, seed: int) -> Iterator[None]:
-        if not self._draws:
-            yield
+        count = len(examples) if indices is None else len(indices)
+        passes = -(-count // (self._chunk or count))
+        if passes == 1 or self._normalizer is None:
+            yield put(examples.take(indices), self._device, self._model.real), _one
             return
-        import torch
+        normalizer, cpu = self._normalizer, torch.device("cpu")
+        every = np.arange(count) if indices is None else indices
+        for part in np.array_split(every, passes):  # sizes differ by one at most
+            batch = put(examples.take(part), self._device, self._model.real)
+            # On the CPU, where a user's class weights are, whatever device a node has chosen.
+            yield batch, lambda target: float(normalizer(put(target, cpu, self._model.real)))
 
-        devices = [] if self._device.type == "cpu" else [self._device]
-        with _GLOBAL_GENERATOR, torch.random.fork_rng(devices, device_type=self._device.type):
-            torch.manual_seed(seed)
+    @contextmanager
+    def _naming_chunk(self) -> Iterator[None]:
+        """Say what to do about a pass that is too large for the memory."""
+        try:
             yield
+        except RuntimeError as error:
+            words = ("out of memory", "allocate memory", "not enough memory")
+            if not any(word in str(error) for word in words):
+                raise
+            passes = f"in passes of {self._chunk}" if self._chunk else "all in one pass"
+            raise MemoryError(
+                f"{self._device} has no memory for the examples of a batch {passes}: give the "
+                "TorchTask a chunk, the most examples in a pass, or a smaller one"
+            ) from error
 
 
-def _vector_dtype(parameters: Mapping[str, torch.Tensor]) -> torch.dtype:
-    """Return float64 if all parameters are, else float32."""
+class _Mean:
+    """The weighted mean of the losses of some passes, and of their gradients."""
+
+    def __init__(self) -> None:
+        self._mass, self._loss = 0.0, 0.0
+        self._sum: torch.Tensor | None = None
+
+    def add(self, weight: float, loss: float, gradient: torch.Tensor | None = None) -> None:
+        """Take a pass; `gradient` is not used elsewhere."""
+        if weight == 0:
+            return
+        self._loss += weight * loss
+        self._mass += weight
+        if gradient is not None:
+            gradient = gradient if weight == 1 else gradient.mul_(weight)
+            self._sum = gradient if self._sum is None else self._sum.add_(gradient)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss; NaN, as torch has it, where the weights are zero."""
+        return self._loss / self._mass if self._mass else float("nan")
+
+    @property
+    def gradient(self) -> torch.Tensor:
+        """The gradient of the mean loss."""
+        if self._sum is None:
+            raise ValueError("the loss divides by zero on this batch: all its targets are ignored")
+        return self._sum if self._mass == 1 else self._sum.div_(self._mass)
+
+
+def _check_size(name: str, size: Any) -> None:
+    if size is not None and not (isinstance(size, int | np.integer) and size >= 1):
+        raise ValueError(f"{name} must be at least 1, or None for all, not {size!r}")
+
+
+def _own_copy(loss: Any, device: torch.device) -> Any:
+    """Return the loss on `device`; a copy where it holds tensors, such as class weights."""
     import torch
 
-    if not parameters:
-        raise ValueError("the model has no trainable parameter (one with requires_grad)")
-    for name, value in parameters.items():
-        if value.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"parameter {name!r} is {value.dtype}; use float32 or float64")
-    wide = all(value.dtype == torch.float64 for value in parameters.values())
-    return torch.float64 if wide else torch.float32
+    if isinstance(loss, torch.nn.Module) and [*loss.parameters(), *loss.buffers()]:
+        return copy.deepcopy(loss).to(device)
+    return loss
 
 
-def _draws_randomly(module: torch.nn.Module) -> bool:
-    """Tell whether a module draws random numbers in training: dropout, in its various guises."""
-    from torch.nn.modules.dropout import _DropoutNd
+def _seed(rng: np.random.Generator) -> int:
+    """Return a seed by `rng` that leaves its stream where it is.
 
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    # Recurrent and attention layers hold their dropout rate as a plain number.
-    rate = getattr(module, "dropout", 0.0)
-    return isinstance(rate, float | int) and rate > 0
+    Tasks without torch draw their batches from the same stream, and no seeds.
+    """
+    return int(rng.spawn(1)[0].integers(2**63))
 
 
-def _to_numpy(value: torch.Tensor) -> npt.NDArray[Any]:
-    # torch's CPU tensors share memory with their numpy views: copy, so that no caller holds ours.
-    array: npt.NDArray[Any] = value.detach().cpu().numpy()
-    return np.array(array, order="C")
+def _one(target: Any) -> float:
+    del target
+    return 1.0
+
+
+def _checked(loss: Any) -> torch.Tensor:
+    import torch
+
+    if not torch.is_tensor(loss):
+        raise TypeError(f"the loss function must return a tensor, not {type(loss).__name__}")
+    if loss.numel() != 1:
+        raise ValueError(
+            f"the loss function must return one number, the mean over the examples, not a tensor "
+            f"of shape {tuple(loss.shape)}"
+        )
+    found: torch.Tensor = loss
+    return found
+
+
+def _hits(output: Any, target: Any) -> tuple[int, int]:
+    """Return how many examples are classified rightly, and of how many that can be said."""
+    import torch
+
+    scores = logits_of(output)
+    if scores is None or not torch.is_tensor(target) or target.dtype != torch.int64:
+        return 0, 0
+    if not scores.ndim == target.ndim + 1 == 2 or len(scores) != len(target):
+        return 0, 0
+    if scores.shape[1] == 1:  # a number, not the scores of classes
+        return 0, 0
+    classes = target >= 0
+    right = (scores.argmax(1) == target) & classes
+    return int(right.sum()), int(classes.sum())

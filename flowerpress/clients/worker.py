@@ -22,9 +22,10 @@ from flowerpress.clients.memory import (
 from flowerpress.clients.replicas import follow_model
 from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.task import Batch, Task
-from flowerpress.compressors import Compressor, Draw, PacketError, decompress, make_compressor
+from flowerpress.compressors import Compressor, Draw, make_compressor
 from flowerpress.compressors.feedback import Sender, Settlement
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
+from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
 
 FloatVector = npt.NDArray[np.floating[Any]]
 UPLINK = 0  # stream of `Draw`; the downlink's is 1
@@ -87,17 +88,28 @@ class Job:
             y -= rate * gradient
         return float(np.mean(losses)), (x - y) / rate
 
-    def full_gradient(self, x: FloatVector) -> tuple[float, FloatVector]:
+    def full_gradient(
+        self, x: FloatVector, drawn_in: int | None = None
+    ) -> tuple[float, FloatVector]:
         """Return the loss and the gradient at `x` on all of this worker's data.
 
-        Raises `ValueError` as `gradient` does.
-        """
-        return self._checked(x, None)
+        Parameters
+        ----------
+        drawn_in : int, optional
+            The round whose draws, such as dropout masks, it is taken with; by default this one.
 
-    def rng(self) -> np.random.Generator:
-        """Return the generator of this worker's batches in this round, at its start."""
+        Raises
+        ------
+        ValueError
+            As `gradient` does.
+        """
+        return self._checked(x, self.task.draw_all(self.rng(drawn_in)))
+
+    def rng(self, server_round: int | None = None) -> np.random.Generator:
+        """Return the generator of this worker's batches in a round (this one), at its start."""
         order = self.instruction
-        return np.random.default_rng([order.seed, self.client, order.round])
+        number = order.round if server_round is None else server_round
+        return np.random.default_rng([order.seed, self.client, number])
 
     def one_gradient(self, x: FloatVector, rng: np.random.Generator) -> tuple[float, FloatVector]:
         """Return the loss and the gradient at `x` on the next batch of `rng`."""
@@ -253,10 +265,7 @@ class Worker(ABC):
 def load_buffers(job: Job) -> None:
     """Give the task the buffers that came with the instruction."""
     if job.instruction.buffers:
-        joined = decompress(job.instruction.buffers, max_dim=job.layout.buffer_dim or 1)
-        if joined.size != job.layout.buffer_dim:
-            raise PacketError(f"{joined.size} buffers, the model has {job.layout.buffer_dim}")
-        job.task.load_buffers(job.layout.split_buffers(joined))
+        job.task.load_buffers(unpack_buffers(job.instruction.buffers, job.layout))
 
 
 def reply_with(
@@ -266,7 +275,7 @@ def reply_with(
     *,
     status: str = "update",
     told: Sequence[str] = ("loss",),
-    buffers: FloatVector | None = None,
+    buffers: bytes | None = None,
 ) -> Reply:
     """Return the reply that carries an update.
 
@@ -274,15 +283,12 @@ def reply_with(
     ----------
     told : sequence of str
         Which of the state's numbers go with it as metrics.
-    buffers : vector, optional
+    buffers : bytes, optional
         By default the task's, in a round's first exchange: by the second, they may be lost.
     """
     numbers = job.state.numbers
     if buffers is None and job.instruction.stage == 1:
-        buffers = job.layout.join_buffers(job.task.buffers())
-    packed = b""
-    if buffers is not None and buffers.size:
-        packed = make_compressor("identity").compress(buffers).data
+        buffers = pack_buffers(job.task.buffers(), job.layout)
     return Reply(
         client=job.client,
         version=job.instruction.version,
@@ -291,7 +297,7 @@ def reply_with(
         held=int(numbers.get("held", -1)),
         scale=sender.scale,
         packets=packets,
-        buffers=packed,
+        buffers=buffers or b"",
         metrics={
             **{name: float(numbers.get(name, float("nan"))) for name in told},
             "num-examples": job.task.num_examples,

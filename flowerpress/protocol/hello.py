@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import RecordDict
 
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import unwrap, wrap
-from flowerpress.protocol.layout import Layout
+from flowerpress.protocol.layout import MAX_ARRAYS, Kept, Layout
 
 
 @dataclass(frozen=True)
 class Hello:
     """What a worker says of itself.
 
-    Its id, number of examples and layout; the model version it holds; and the last session of which
-    it remembers anything (0: none).
+    Its id, number of examples and layout; the model version it holds; the last session of which it
+    remembers anything (0: none); and what its model has that never travels (see `Layout.match`).
     """
 
     client: int
@@ -25,16 +26,19 @@ class Hello:
     layout: Layout
     held: int = -1
     session: int = 0
+    kept: Kept = field(default_factory=dict)
 
     def encode(self) -> RecordDict:
         """Return the Flower message content."""
-        header = {
+        header: dict[str, Any] = {
             "client": self.client,
             "examples": self.examples,
             "layout": self.layout.to_json(),
             "held": self.held + 1,
             "session": self.session,
         }
+        if self.kept:
+            header["kept"] = dict(self.kept)
         return wrap(blob.encode_blob(header))
 
     @classmethod
@@ -53,7 +57,18 @@ class Hello:
             layout=Layout.from_json(header.get("layout")),
             held=blob.field(header, "held", int) - 1,
             session=session,
+            kept=_kept(header.get("kept", {})),
         )
+
+
+def _kept(value: Any) -> Kept:
+    if (
+        not isinstance(value, dict)
+        or len(value) > MAX_ARRAYS
+        or not all(type(v) is str or (type(v) is int and 0 <= v < 2**32) for v in value.values())
+    ):
+        raise ProtocolError("message field 'kept' must hold checksums and names by name")
+    return value
 
 
 def question() -> RecordDict:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +23,11 @@ from flowerpress.protocol.blob import ProtocolError
 
 FloatVector = npt.NDArray[np.floating[Any]]
 MAX_ARRAYS = 10_000
-FLOATS = ("float16", "float32", "float64", "bfloat16")
-DTYPES = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+FLOATS = ("float16", "float32", "float64")
+INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+DTYPES = (*FLOATS, "complex64", "complex128", "bool", *INTEGERS)
+Kept: TypeAlias = Mapping[str, int | str]
+"""What a client has of a model and never sends: see `flowerpress.clients.Task.kept_names`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,12 @@ class Entry:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array in its own dtype."""
+        return self.size * np.dtype(self.dtype).itemsize
 
 
 def _entry(row: Any) -> Entry:
@@ -45,7 +55,8 @@ def _entry(row: Any) -> Entry:
     match row:
         case [str(name), list(shape), str(dtype), bool(trained)]:
             sizes = [n for n in shape if type(n) is int and 0 <= n < 2**32]
-            if sizes == shape and len(shape) <= 32 and dtype in DTYPES:
+            allowed = FLOATS if trained else DTYPES
+            if sizes == shape and len(shape) <= 32 and dtype in allowed:
                 return Entry(name, tuple(sizes), dtype, trained)
     raise ProtocolError(f"layout entry is {row!r:.80}, expected [name, shape, dtype, trained]")
 
@@ -67,12 +78,15 @@ class Layout:
         Raises
         ------
         ValueError
-            A name in `buffers` is no array, or an array that is trained is not of a float dtype.
+            A name in `buffers` is no array; an array that is trained is not of a float dtype, or a
+            buffer of none that can travel.
         """
         untrained = set(buffers)
         if unknown := untrained - set(arrays):
             raise ValueError(f"buffers {sorted(unknown)} are not among the arrays {list(arrays)}")
         for name, array in arrays.items():
+            if name in untrained and array.dtype not in DTYPES:
+                raise ValueError(f"buffer {name!r} of dtype {array.dtype} cannot travel")
             if name not in untrained and array.dtype not in FLOATS:
                 raise ValueError(
                     f"array {name!r} of dtype {array.dtype} cannot be trained: "
@@ -90,7 +104,10 @@ class Layout:
         """Read what `to_json` wrote; raises `ProtocolError` where it is anything else."""
         if not isinstance(rows, list) or len(rows) > MAX_ARRAYS:
             raise ProtocolError(f"layout must list at most {MAX_ARRAYS} arrays")
-        return cls(tuple(map(_entry, rows)))
+        entries = tuple(map(_entry, rows))
+        if len({entry.name for entry in entries}) != len(entries):
+            raise ProtocolError("layout names an array twice")
+        return cls(entries)
 
     def to_json(self) -> list[list[Any]]:
         """Return the layout as JSON: [[name, shape, dtype, trained], ...]."""
@@ -126,54 +143,114 @@ class Layout:
         return np.dtype(np.float32)
 
     @cached_property
+    def buffers(self) -> tuple[Entry, ...]:
+        """The arrays that are not trained, in order."""
+        return tuple(entry for entry in self.entries if not entry.trained)
+
+    @cached_property
     def buffer_dim(self) -> int:
         """Number of buffer elements."""
-        return sum(entry.size for entry in self.entries if not entry.trained)
+        return sum(entry.size for entry in self.buffers)
 
-    def flatten(self, arrays: ArrayRecord) -> tuple[FloatVector, FloatVector]:
-        """Return (vector, buffers) of `arrays`, both 1-D of this layout's dtype.
+    def flatten(self, arrays: ArrayRecord) -> tuple[FloatVector, dict[str, npt.NDArray[Any]]]:
+        """Return the vector and the buffers of `arrays`, which are found by name.
+
+        Their order is free, and what the layout does not name is left out: `match` refuses it.
 
         Raises
         ------
         ValueError
-            `arrays` have another layout: says the first difference.
+            An array is missing, or has another shape or dtype.
         """
-        self.check(Layout.of(arrays, [e.name for e in self.entries if not e.trained]))
-        values = {str(name): array.numpy() for name, array in arrays.items()}
-        return self._join(values, trained=True), self._join(values, trained=False)
-
-    def _join(self, values: Mapping[str, npt.NDArray[Any]], *, trained: bool) -> FloatVector:
-        parts = [values[e.name].reshape(-1) for e in self.entries if e.trained == trained]
-        joined = np.empty(sum(part.size for part in parts), dtype=self.dtype)
+        self._require(arrays)
+        trained = [entry for entry in self.entries if entry.trained]
+        parts = [arrays[entry.name].numpy().reshape(-1) for entry in trained]
+        vector = np.empty(self.dim, dtype=self.dtype)
         if parts:
-            np.concatenate(parts, out=joined, casting="unsafe")
-        return joined
+            np.concatenate(parts, out=vector, casting="unsafe")
+        return vector, {e.name: np.array(arrays[e.name].numpy(), order="C") for e in self.buffers}
 
-    def join_buffers(self, values: Mapping[str, npt.NDArray[Any]]) -> FloatVector:
-        """Return the buffers `values` (by name) as one vector of this layout's dtype."""
-        return self._join(values, trained=False)
+    def unflatten(
+        self, vector: FloatVector, buffers: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> ArrayRecord:
+        """Return the arrays of a vector and its buffers (zero if not given), in this order."""
+        arrays, start = ArrayRecord(), 0
+        for entry in self.entries:
+            if entry.trained:
+                part = vector[start : start + entry.size].reshape(entry.shape)
+                value = np.asarray(part).astype(entry.dtype)
+                start += entry.size
+            else:
+                value = np.zeros(entry.shape, entry.dtype)
+                if buffers is not None:
+                    value = buffers[entry.name]
+            arrays[entry.name] = Array(value)
+        return arrays
 
-    def split_buffers(self, buffers: FloatVector) -> dict[str, npt.NDArray[Any]]:
-        """Return the buffers by name, in their shapes and dtypes (whole numbers are rounded)."""
-        return self._split(buffers, trained=False)
+    def match(self, arrays: ArrayRecord, kept: Kept) -> None:
+        """Check that `arrays` are a model of this layout, in any order.
 
-    def _split(self, joined: FloatVector, *, trained: bool) -> dict[str, npt.NDArray[Any]]:
-        values: dict[str, npt.NDArray[Any]] = {}
-        start = 0
-        for entry in (e for e in self.entries if e.trained == trained):
-            part = joined[start : start + entry.size].reshape(entry.shape)
-            if np.issubdtype(np.dtype(entry.dtype), np.integer):
-                part = np.rint(part)
-            values[entry.name] = np.asarray(part).astype(entry.dtype)  # rint of () gives a scalar
-            start += entry.size
-        return values
+        They may also name what clients have and never send, as a ``state_dict`` does.
 
-    def unflatten(self, vector: FloatVector, buffers: FloatVector | None = None) -> ArrayRecord:
-        """Return the arrays of a vector and its buffers, in this layout's order."""
-        empty = np.zeros(self.buffer_dim, dtype=self.dtype)
-        values = self._split(vector, trained=True)
-        values |= self._split(empty if buffers is None else buffers, trained=False)
-        return ArrayRecord({entry.name: Array(values[entry.name]) for entry in self.entries})
+        Parameters
+        ----------
+        kept : mapping
+            That, by name: a CRC-32 of a frozen array's values, or the name under which a tied one
+            travels.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or not known; or a shape, a dtype, or a frozen or tied array's values
+            differ: says which and what to do.
+        """
+        self._require(arrays)
+        extra = [str(name) for name in arrays if name not in self._names]
+        unknown = [name for name in extra if name not in kept]
+        if unknown:
+            raise ValueError(
+                f"the arrays name {_listed(unknown)}, which the clients' model does not have: "
+                "leave out what it lacks, or check the spelling"
+            )
+        for name in extra:
+            here, there = arrays[name].numpy(), kept[name]
+            if isinstance(there, int):
+                if values_crc(here) != there:
+                    raise ValueError(other_values(name))
+            elif there not in self._names or not _same(here, arrays[there].numpy()):
+                raise ValueError(
+                    f"{name!r} and {there!r} are one array on a client, but not the same here: tie "
+                    f"them here too, or leave {name!r} out"
+                )
+
+    def check_finite(self, arrays: ArrayRecord) -> None:
+        """Raise `ValueError` naming the first trained array that holds NaN or infinity."""
+        for entry in self.entries:
+            if entry.trained and not (finite := np.isfinite(arrays[entry.name].numpy())).all():
+                place = np.argwhere(~finite)[0].tolist()
+                raise ValueError(
+                    f"{entry.name!r} is trained, but not finite at {place}: give it another value, "
+                    "or make a buffer of it"
+                )
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(entry.name for entry in self.entries)
+
+    def _require(self, arrays: ArrayRecord) -> None:
+        missing = [entry.name for entry in self.entries if entry.name not in arrays]
+        if missing:
+            raise ValueError(
+                f"the arrays lack {_listed(missing)} of the clients' model: give all that it "
+                "trains, and its buffers (ArrayRecord(model.state_dict()) has them)"
+            )
+        for entry in self.entries:
+            array = arrays[entry.name]
+            if (tuple(array.shape), array.dtype) != (entry.shape, entry.dtype):
+                raise ValueError(
+                    f"array {entry.name!r} is {array.dtype} {tuple(array.shape)}, in the clients' "
+                    f"model {entry.dtype} {entry.shape}"
+                )
 
     def check(self, other: Layout) -> None:
         """Raise `ValueError` naming the first difference unless `other` is the same layout."""
@@ -187,3 +264,31 @@ class Layout:
                 raise ValueError(
                     f"layouts differ at array {entry.name!r}: {entry} against {its!r:.200}"
                 )
+
+
+def other_values(name: str) -> str:
+    """Say that a client's own values of an array are not those of `initial_arrays`."""
+    return (
+        f"{name!r} never travels, and a client has other values of it: give all clients those of "
+        "the server, or leave it out on the server and let each client keep its own"
+    )
+
+
+def values_crc(array: npt.NDArray[Any]) -> int:
+    """Return the CRC-32 of an array's elements, little-endian, in C order."""
+    data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    return crc32(data.reshape(-1).view(np.uint8).data)
+
+
+def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+
+
+def _listed(names: list[str]) -> str:
+    """Return the first few names as they are read in a sentence.
+
+    >>> _listed(["a", "b", "c", "d", "e"])
+    "'a', 'b', 'c' and 2 more"
+    """
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + rest

@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import Result
 
 from flowerpress.compressors import make_compressor
 from flowerpress.protocol import Hello, Hyper, Ledger, ModelPart, Reply
-from flowerpress.strategies.averages import average_buffers
+from flowerpress.strategies.buffers import average_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange

@@ -11,8 +11,9 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from flowerpress.compressors import decompress
-from flowerpress.strategies.averages import average_buffers
+from flowerpress.protocol.buffers import Buffers
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
+from flowerpress.strategies.buffers import average_buffers
 from flowerpress.strategies.run import COLLECTION
 from flowerpress.strategies.update import Update
 
@@ -34,7 +35,7 @@ class OwnModels(CompressedStrategy):
     def drop(self) -> None:
         """Forget the models collected."""
         self.models: dict[int, FloatVector] = {}
-        self._buffers: dict[int, FloatVector] = {}
+        self._buffers: dict[int, Buffers] = {}
 
     def keep(self, update: Update) -> None:
         """Take one model; raises `PacketError`."""

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord
 
 from flowerpress.compressors import Compressor, Draw, add_to, make_compressor
 from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule, mark_of
+from flowerpress.protocol.buffers import kept_buffers, pack_buffers, unpack_buffers
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.tree import Tree
 
@@ -76,7 +77,7 @@ class Downlink:
             "kept": replica.kept,
             "version": replica.version,
             "mark": replica.mark,
-            "buffers": self.buffers,
+            "buffers": self.packed_buffers(),
             "error": self.error,
             "deltas": deltas,
             "logged": self.log.version,
@@ -87,7 +88,8 @@ class Downlink:
         replica = self.replica
         replica.x, replica.kept = state["x"], state["kept"]
         replica.version, replica.mark = state["version"], state["mark"]
-        self.buffers, self.error = state["buffers"], state["error"]
+        self.buffers = unpack_buffers(kept_buffers(state["buffers"]), self.layout)
+        self.error = state["error"]
         self.log = DeltaLog(self.log.limit, state["logged"], deque(state["deltas"]))
         self.log.size = sum(len(packet) for packet, _ in self.log.deltas)
         self._snapshot = self._whole = None
@@ -100,6 +102,10 @@ class Downlink:
     def arrays(self) -> ArrayRecord:
         """Return the model and its buffers as they are now."""
         return self.layout.unflatten(self.x, self.buffers)
+
+    def packed_buffers(self) -> bytes:
+        """Return the buffers as workers are sent them."""
+        return pack_buffers(self.buffers, self.layout)
 
     @property
     def version(self) -> int:

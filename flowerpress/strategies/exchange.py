@@ -22,6 +22,7 @@ from flowerpress.protocol import (
     printable,
     release,
 )
+from flowerpress.protocol.buffers import check_buffers
 from flowerpress.strategies.population import Client, Population
 
 log = logging.getLogger("flowerpress")
@@ -265,10 +266,10 @@ def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bo
     if len(reply.packets) != len(dims):
         raise ProtocolError(f"this update has {len(reply.packets)} packets, expected {len(dims)}")
     wanted = list(zip(reply.packets, dims, strict=True))
-    if layout.buffer_dim and not bare:
-        wanted.append((reply.buffers, layout.buffer_dim))
-    elif reply.buffers:
+    if bare and reply.buffers:
         raise ProtocolError("buffers where none are expected")
+    if not bare:
+        check_buffers(reply.buffers, layout)
     for data, dim in wanted:
         packet = Packet.parse(data)
         if packet.dim != dim or packet.dtype != layout.dtype:

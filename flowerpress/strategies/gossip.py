@@ -149,7 +149,7 @@ class SquarmSGD(OwnModels):
 
     def begin(self) -> None:
         model = self.model
-        self.relay = Relay(model.x, model.buffers, self.init == "own", self.relay_mode)
+        self.relay = Relay(model.x, model.packed_buffers(), self.init == "own", self.relay_mode)
 
     def state(self) -> dict[str, Tree]:
         drawn = self.consensus.state() if self.relay.there else None
@@ -233,7 +233,7 @@ class SquarmSGD(OwnModels):
         every = self.collect_every
         if server_round == self.num_rounds or (every and server_round % every == 0):
             error = self.gather(server_round)
-            self.relay.buffers = self.model.buffers
+            self.relay.buffers = self.model.packed_buffers()
             arrays = self.model.arrays()
             if metrics is not None:
                 metrics["consensus-error"] = error

@@ -17,7 +17,9 @@ norms: these answers are therefore looked at twice. The reference stands still w
   what was accepted of both. An only client is measured by itself, and so, after one refusal, by
   anything it sends.
 - Sketches are measured by their cells. Exact values asked for in a second exchange, models that are
-  collected whole, and buffers (batch-norm statistics) have references of their own.
+  collected whole, and buffers (batch-norm statistics) have references of their own. Of buffers
+  the real and complex numbers count that the server's model has otherwise: a mask with -3e38 that
+  nobody changes is none of them.
 
 Apart from that, numbers whose weighted norm cannot be squared in the model's dtype (1.8e19 in
 float32) count as infinite, as they are to Adam's second moment: they are refused whatever came
@@ -31,7 +33,7 @@ overwritten by one message; it is no robust aggregation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,10 +64,20 @@ class Guard:
         How many times the reference a norm may be; 0: nothing is measured, all is believed.
     scaled : bool
         Whether an update counts times its scale; not where an algorithm applies it without.
+    buffers_norm : callable
+        Returns the norm of an answer's buffers, of their bytes.
     """
 
-    def __init__(self, population: Population, max_scale: float, *, scaled: bool = True) -> None:
+    def __init__(
+        self,
+        population: Population,
+        max_scale: float,
+        *,
+        scaled: bool = True,
+        buffers_norm: Callable[[bytes], float] = norm,
+    ) -> None:
         self._population, self.max_scale, self._scaled = population, max_scale, scaled
+        self._buffers_norm = buffers_norm
         self._references = [0.0] * len(_WHAT)
 
     def sizes(self, reply: Reply, kind: int) -> Sizes:
@@ -77,7 +89,7 @@ class Guard:
             scale = reply.scale if self._scaled else 1.0
             found[kind] = scale * math.hypot(*map(norm, reply.packets))
         if reply.buffers:
-            found[BUFFERS] = norm(reply.buffers)
+            found[BUFFERS] = self._buffers_norm(reply.buffers)
         return found
 
     def begin(self, kind: int, glances: Iterable[Reply]) -> None:

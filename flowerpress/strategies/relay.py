@@ -20,6 +20,7 @@ import numpy.typing as npt
 from flowerpress.compressors import add_to, make_compressor
 from flowerpress.compressors.topk import TopK
 from flowerpress.protocol import Mix, ModelPart, Owed
+from flowerpress.protocol.buffers import kept_buffers
 from flowerpress.strategies.topology import Topology
 from flowerpress.strategies.tree import Tree
 
@@ -90,8 +91,8 @@ class Relay:
     ----------
     x0 : vector, shape (dim,)
         The public copy of a node that joins before there are others.
-    buffers : vector
-        Buffers of the model, sent with a start; empty for none.
+    buffers : bytes
+        Buffers of the model (see `flowerpress.protocol.buffers`), sent with a start.
     own_start : bool
         Nodes begin at their tasks' own models, with zero for public copies.
     mode : {"forward", "mix", "auto"}
@@ -110,7 +111,7 @@ class Relay:
         Bytes of packets that crossed an edge one way in the last synchronisation, on average.
     """
 
-    def __init__(self, x0: FloatVector, buffers: FloatVector, own_start: bool, mode: str) -> None:
+    def __init__(self, x0: FloatVector, buffers: bytes, own_start: bool, mode: str) -> None:
         self._x0, self.buffers = x0, buffers
         self._own_start, self._mode = own_start, mode
         self.nodes: dict[int, Node] = {}
@@ -137,7 +138,7 @@ class Relay:
 
     def restore(self, state: Tree) -> None:
         """Take what `state` returned."""
-        self._x0, self.buffers = state["x0"], state["buffers"]
+        self._x0, self.buffers = state["x0"], kept_buffers(state["buffers"])
         self.total, self.edge_bytes = state["total"], state["edge_bytes"]
         self.topology = Topology(*state["topology"]) if state["topology"] else None
         for i, fields in state["nodes"].items():
@@ -187,9 +188,9 @@ class Relay:
         own = self._own_start and not node.public.any()
         node.changed = own and not alike
         vectors = [] if own else [node.public] if alike else [node.public, self._around(i)]
-        if vectors and self.buffers.size:
-            vectors.append(self.buffers)
         node.start = [_IDENTITY.compress(vector).data for vector in vectors]
+        if node.start and self.buffers:
+            node.start.append(self.buffers)
         node.mark = Owed(node.count, [], node.start, node.own).first_mark
 
     @property

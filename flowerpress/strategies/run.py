@@ -16,8 +16,14 @@ from flwr.serverapp import Grid
 from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
+from flowerpress.protocol.buffers import (
+    Buffers,
+    changed_norm,
+    check_finite,
+    unpack_buffers,
+)
+from flowerpress.protocol.layout import Kept, other_values
 from flowerpress.strategies.attendance import Attendance
-from flowerpress.strategies.averages import pack_buffers, unpack_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.exchange import Exchange
@@ -49,9 +55,9 @@ class Run:
         The server's model; None until the first worker was met.
     cohort, judges : list of Client
         The workers asked last for training, and for evaluation.
-    received : list of vector
+    received : list of buffers
         Buffers of the round's updates, in the order they were applied.
-    buffers : dict of int to vector
+    buffers : dict of int to buffers
         Buffers that came in the round's last exchange, by client.
     heard : set of int
         Whose answers to the last question could be read.
@@ -65,14 +71,20 @@ class Run:
         self._strategy, self._initial = strategy, initial
         self.population = Population(strategy.weights, strategy.hello_timeout)
         self.exchange = Exchange(self.population)
-        self.guard = Guard(self.population, strategy.max_scale, scaled=strategy.scaled)
+        self.guard = Guard(
+            self.population,
+            strategy.max_scale,
+            scaled=strategy.scaled,
+            buffers_norm=self._buffers_norm,
+        )
         self.attendance = Attendance()
         self.model: Downlink | None = None
         self.cohort: list[Client] = []
         self.judges: list[Client] = []
-        self.received: list[FloatVector] = []
+        self.received: list[Buffers] = []
         self.start_over = False
-        self.buffers: dict[int, FloatVector] = {}
+        self.buffers: dict[int, Buffers] = {}
+        self._kept: Kept = {}  # what initial_arrays name beyond the layout
         self.heard: set[int] = set()
 
     @property
@@ -95,13 +107,24 @@ class Run:
         self._strategy.admit(hello)
         if self.model is not None:
             self.model.layout.check(hello.layout)
+            for name, value in self._kept.items():
+                if hello.kept.get(name) != value:
+                    raise ValueError(f"initial_arrays: {other_values(name)}")
             return
         if self._initial is None:
             raise ValueError("no round was started yet")
-        untrained = [entry.name for entry in hello.layout.entries if not entry.trained]
-        layout = Layout.of(self._initial, untrained)
-        layout.check(hello.layout)
-        self.begin(layout)
+        try:
+            hello.layout.match(self._initial, hello.kept)
+            hello.layout.check_finite(self._initial)
+        except ValueError as error:
+            raise ValueError(f"initial_arrays: {error}") from None
+        self._kept = {name: hello.kept[name] for name in self._initial if name in hello.kept}
+        self.begin(hello.layout)
+
+    def _buffers_norm(self, data: bytes) -> float:
+        """Return the norm of what a worker has changed of the model's buffers."""
+        model = self.started
+        return changed_norm(unpack_buffers(data, model.layout), model.buffers)
 
     def begin(self, layout: Layout) -> Downlink:
         """Begin with the initial model, of this layout."""
@@ -171,7 +194,7 @@ class Run:
             layout=model.layout.digest,
             hyper=strategy.hyper(),
             model=model.nothing(),
-            buffers=b"" if stage == 2 or strategy.local_buffers else pack_buffers(model.buffers),
+            buffers=b"" if stage == 2 or strategy.local_buffers else model.packed_buffers(),
             stage=stage,
             places=places,
         )
@@ -266,6 +289,8 @@ class Run:
             return False
         try:  # all packets are checked as a whole before anything is changed
             buffers = None if bare else unpack_buffers(reply.buffers, layout)
+            if buffers:
+                check_finite(buffers, self.started.buffers)
             mass = self.population.mass(client)
             sizes = self.guard.sizes(reply, KINDS[stage])
             self.guard.check(client, sizes, mass, layout.dtype)

@@ -78,12 +78,11 @@ def restore(found: Tree, strategy: CompressedStrategy, initial: ArrayRecord) -> 
     if found["layout"] is None:
         return
     layout = Layout.from_json(found["layout"])
-    untrained = [entry.name for entry in layout.entries if not entry.trained]
     try:
-        layout.check(Layout.of(initial, untrained))
+        model = run.begin(layout)
     except ValueError as error:
         raise CheckpointError(f"the checkpoint is of another model: {error}") from None
-    run.begin(layout).restore(found["model"])
+    model.restore(found["model"])
     # Checkpoints of before have none: it is then that of the rounds that follow.
-    run.attendance.restore(found.get("attendance", [run.started.version, {}]))
+    run.attendance.restore(found.get("attendance", [model.version, {}]))
     strategy.restore(found["state"])

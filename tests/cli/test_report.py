@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from flowerpress.simulations.progress import LiveProgress
 from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.report import table
 from flowerpress.simulations.results import save
+from tests.packages import without
 
 ROUNDS = 3
 
@@ -99,14 +99,7 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
 def test_without_matplotlib_a_hint_and_no_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Missing:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name.partition(".")[0] == "matplotlib":
-                raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
-
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    without(monkeypatch, "matplotlib")
     folder, hints = save(tmp_path, [outcome()])
     assert [path.name for path in folder.iterdir()] == ["results.json"]
     assert hints[0].endswith("pip install matplotlib")

@@ -175,7 +175,10 @@ def test_vectors_and_buffers_go_to_arrays_and_back():
     layout = Layout.of(arrays, ["mean", "count"])
     x, buffers = layout.flatten(arrays)
     np.testing.assert_array_equal(x, [0, 1, 2, 3, 4, 5, 7, 8])
-    np.testing.assert_array_equal(buffers, [0.5, 0.5, 9])
+    assert {name: value.tolist() for name, value in buffers.items()} == {
+        "mean": [0.5, 0.5],
+        "count": 9,
+    }
     back = layout.unflatten(x, buffers)
     for name in arrays:
         np.testing.assert_array_equal(back[name].numpy(), arrays[name].numpy())
@@ -186,6 +189,9 @@ def test_vectors_and_buffers_go_to_arrays_and_back():
         Layout.of(arrays, ["nothing"])
     with pytest.raises(ValueError, match="'count' of dtype int64 cannot be trained"):
         Layout.of(arrays, ["mean"])
+    words = ArrayRecord({"words": Array(np.array(["a"]))})
+    with pytest.raises(ValueError, match="buffer 'words' of dtype <U1 cannot travel"):
+        Layout.of(words, ["words"])
 
 
 def test_layout_json_is_checked():
@@ -196,7 +202,7 @@ def test_layout_json_is_checked():
     for entry in (["w", [1e999], "O", True], ["w", [1.0], "float32", True], [1, *good[1:]]):
         with pytest.raises(ProtocolError):
             Layout.from_json([entry])
-    for rows in (None, 3, [good] * 10_001):
+    for rows in (None, 3, [good] * 10_001, [good, good]):
         with pytest.raises(ProtocolError):
             Layout.from_json(rows)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from flowerpress.simulations.tasks import partition as module
 from flowerpress.simulations.tasks.partition import Partition, parse_partition, shards
+from tests.packages import without
 
 LABELS = np.arange(600) % 10
 SPECS = ["iid", "contiguous", "dirichlet:0.5", "pathological:2"]
@@ -138,22 +138,14 @@ def test_an_empty_client_is_refused(monkeypatch):
 
 
 def test_without_flwr_datasets_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "flwr_datasets.partitioner", raising=False)
-    monkeypatch.setitem(sys.modules, "flwr_datasets", None)
+    without(monkeypatch, "flwr_datasets")
     assert len(split("iid", 4)) == 4
     with pytest.raises(ImportError, match="pip install flwr-datasets"):
         split("dirichlet:0.5", 4)
 
 
 def test_a_package_that_is_there_and_broken_is_told_as_that(monkeypatch):
-    class Broken:
-        def find_spec(self, name, *_):
-            if name == "flwr_datasets.partitioner":
-                raise ImportError(
-                    "libarrow.so.2300: cannot open shared object file", name="pyarrow"
-                )
-
-    monkeypatch.delitem(sys.modules, "flwr_datasets.partitioner", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(ImportError, match=r"fails to import here: .*libarrow.* \(module 'pyarrow'"):
+    broken = ImportError("libarrow.so: cannot open shared object file", name="pyarrow.lib")
+    without(monkeypatch, "flwr_datasets", broken)
+    with pytest.raises(ImportError, match=r"fails to import here: .*libarrow.* \(module 'pyarrow"):
         split("dirichlet:0.5", 4)

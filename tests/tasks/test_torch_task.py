@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import collections
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -74,13 +76,169 @@ def test_the_gradient_is_taken_at_x_and_not_where_the_model_was():
     assert not np.array_equal(subject.gradient(x, None)[1], there)
 
 
-def test_a_full_gradient_is_taken_in_chunks(monkeypatch):
-    x = start(task())
-    whole = task(batch_size=None).gradient(x, None)
-    monkeypatch.setattr("flowerpress.clients.torch_task._CHUNK", 7)
-    parts = task(batch_size=None).gradient(x, None)
-    assert parts[0] == pytest.approx(whole[0], rel=1e-6)
-    np.testing.assert_allclose(parts[1], whole[1], rtol=1e-4, atol=1e-7)
+WEIGHTS = torch.tensor([9.0, 1.0, 2.0])
+MEANS = {
+    "plain": (nn.CrossEntropyLoss(), len),
+    "class weights": (nn.CrossEntropyLoss(weight=WEIGHTS), lambda y: WEIGHTS[y].sum()),
+    "an ignored index": (nn.CrossEntropyLoss(ignore_index=2), lambda y: (y != 2).sum()),
+    "both": (
+        nn.CrossEntropyLoss(weight=WEIGHTS, ignore_index=0),
+        lambda y: WEIGHTS[y[y != 0]].sum(),
+    ),
+    "smoothed": (nn.CrossEntropyLoss(label_smoothing=0.1), len),
+}
+
+
+@pytest.mark.parametrize(("loss", "normalizer"), MEANS.values(), ids=MEANS)
+def test_all_the_data_are_torchs_own_in_one_pass_and_in_chunks(loss, normalizer):
+    """Rows sorted by class, so that the losses of parts divide by unlike sums."""
+    classes = np.sort(np.resize(CLASSES, 2000))
+    inputs = np.random.default_rng(1).standard_normal((2000, 5)) + classes[:, None]
+    model = network()
+    value = loss(model(torch.tensor(inputs).float()), torch.tensor(classes))
+    value.backward()
+    expected = torch.cat([p.grad.reshape(-1) for p in model.parameters()]).numpy()
+    size = np.linalg.norm(expected)
+    for options in ({}, {"chunk": 1999}, {"chunk": 150}, {"chunk": 7}):
+        more = {"normalizer": normalizer} if options else {}
+        subject = TorchTask(network(), loss, (inputs, classes), batch_size=None, **options, **more)
+        x = start(subject)
+        found, gradient = subject.gradient(x, subject.draw_all(np.random.default_rng(0)))
+        # One pass is the same operations; parts are other sums of float32, some 1e-7 apart each.
+        assert np.linalg.norm(gradient - expected) <= 1e-6 * size * (1 if not options else 5)
+        assert found == pytest.approx(value.item(), rel=1e-6)
+        assert subject.evaluate(x)["loss"] == pytest.approx(value.item(), rel=1e-6)
+
+
+def test_a_loss_with_tensors_is_the_tasks_own():
+    """It goes with the task to a device that a node chooses, as the model does."""
+    loss = nn.CrossEntropyLoss(weight=WEIGHTS.clone())
+    subject = TorchTask(network(), loss, (INPUTS, CLASSES))
+    x = start(subject)
+    before = subject.gradient(x, None)[0]
+    loss.weight.zero_()
+    assert subject.to("cpu").gradient(x, None)[0] == before
+
+
+def test_chunks_are_even_and_bound_batches_too():
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.out, self.seen = nn.BatchNorm1d(5), nn.Linear(5, 3), []
+
+        def forward(self, inputs):
+            self.seen.append(len(inputs))
+            return self.out(self.norm(inputs))
+
+    rows = np.resize(INPUTS, (1025, 5)), np.resize(CLASSES, 1025)
+    subject = task(Sized(), data=rows, chunk=512, normalizer=len, batch_size=600)
+    x, seen = start(subject), subject._model.module.seen
+    subject.gradient(x, None)
+    assert seen == [342, 342, 341]  # and no last one of a single row
+    seen.clear()
+    subject.gradient(x, subject.draw(np.random.default_rng(0)))
+    subject.evaluate(x)
+    assert seen == [300, 300, 342, 342, 341]
+
+
+def test_parts_in_which_every_target_is_ignored_count_nothing():
+    classes = np.where(np.arange(40) < 20, -100, CLASSES)
+    options = {"chunk": 10, "normalizer": lambda y: (y != -100).sum(), "data": (INPUTS, classes)}
+    subject, whole = task(**options), task(data=(INPUTS, classes))
+    x = start(subject)
+    np.testing.assert_allclose(
+        subject.gradient(x, None)[1], whole.gradient(x, None)[1], rtol=1e-4, atol=1e-7
+    )
+    expected = whole.evaluate(x)
+    assert subject.evaluate(x) == pytest.approx(expected, rel=1e-6)
+    outputs = network()(torch.tensor(INPUTS[20:]).float()).argmax(1).numpy()
+    assert expected["accuracy"] == (outputs == CLASSES[20:]).mean()  # ignored rows have no class
+    nothing = task(**options | {"data": (INPUTS, np.full(40, -100))})
+    with pytest.raises(ValueError, match="divides by zero on this batch: all its targets"):
+        nothing.gradient(x, None)
+
+
+@pytest.mark.parametrize(
+    "words", ["CUDA out of memory. Tried to", "DefaultCPUAllocator: can't allocate memory: you"]
+)
+def test_a_pass_too_large_for_the_memory_names_chunk(words):
+    class Large(nn.Linear):
+        def forward(self, inputs):
+            raise RuntimeError(words)
+
+    subject = task(Large(5, 3))
+    for call in (lambda x: subject.gradient(x, None), subject.evaluate):
+        with pytest.raises(MemoryError, match=r"cpu has no memory .* give the TorchTask a chunk"):
+            call(start(subject))
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "reason"),
+    [
+        (nn.CrossEntropyLoss(reduction="none"), ValueError, r"one number, .*shape \(40,\)"),
+        (lambda output, y: 1.0, TypeError, "must return a tensor, not float"),
+        (lambda output, y: output.detach().sum(), ValueError, "does not depend on the parameters"),
+    ],
+    ids=["not reduced", "a number", "detached"],
+)
+def test_a_loss_that_is_none_is_named(loss, error, reason):
+    subject = TorchTask(network(), loss, (INPUTS, CLASSES))
+    with pytest.raises(error, match=reason):
+        subject.gradient(start(subject), None)
+
+
+class Several(nn.Module):
+    """A model with several outputs, in some guise."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.inner, self.wrap = network(), wrap
+
+    def forward(self, inputs):
+        scores = self.inner(inputs)
+        return self.wrap(scores, scores.square())
+
+
+Output = collections.namedtuple("Output", ["features", "logits"])
+
+
+@pytest.mark.parametrize(
+    ("wrap", "scores"),
+    [
+        (lambda s, f: (s, f), lambda output: output[0]),
+        (lambda s, f: [s, f], lambda output: output[0]),
+        (lambda s, f: {"features": f, "logits": s}, lambda output: output["logits"]),
+        (lambda s, f: Output(f, s), lambda output: output.logits),
+        (lambda s, f: types.SimpleNamespace(logits=s), lambda output: output.logits),
+    ],
+    ids=["tuple", "list", "dict", "named tuple", "object"],
+)
+def test_models_with_several_outputs_are_measured_as_they_are_trained(wrap, scores):
+    def loss(output, y):
+        return nn.functional.cross_entropy(scores(output), y)
+
+    subject, plain = TorchTask(Several(wrap), loss, (INPUTS, CLASSES)), task()
+    x = start(plain)
+    assert subject.evaluate(x) == plain.evaluate(x)
+    np.testing.assert_array_equal(subject.gradient(x, None)[1], plain.gradient(x, None)[1])
+    own = TorchTask(
+        Several(lambda s, f: {"own": s}), lambda o, y: o["own"].mean(), (INPUTS, CLASSES)
+    )
+    assert list(own.evaluate(x)) == ["loss"]
+
+
+def test_sparse_gradients_are_taken():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.table = nn.Embedding(10, 3, sparse=True)
+
+        def forward(self, ids):
+            return self.table(ids).sum(1)
+
+    ids = np.arange(120).reshape(40, 3) % 10
+    check_contract(task(Words(), data=(ids, CLASSES)))
 
 
 def test_clients_given_one_model_do_not_share_it():
@@ -186,6 +344,9 @@ def test_evaluation_measures_test_data_in_evaluation_mode():
 
 
 def test_regression_has_no_accuracy():
+    counts = (INPUTS, CLASSES.astype(np.int64))
+    poisson = TorchTask(nn.Linear(5, 1), lambda o, y: (o[:, 0] - y).square().mean(), counts)
+    assert list(poisson.evaluate(start(poisson))) == ["loss"]
     targets = INPUTS[:, :1].astype(np.float32)
     subject = TorchTask(nn.Linear(5, 1), nn.MSELoss(), (INPUTS, targets))
     assert list(subject.evaluate(start(subject))) == ["loss"]
@@ -203,7 +364,7 @@ def test_a_dataset_gives_what_its_arrays_give():
 def test_batches_hold_each_example_once():
     indices = task().draw(np.random.default_rng(0)).indices
     assert len(set(indices.tolist())) == 16
-    assert task(batch_size=40).draw(np.random.default_rng(0)) is None
+    assert task(batch_size=40).draw(np.random.default_rng(0)).indices is None
 
 
 @pytest.mark.parametrize("device", ["tpu9", "", "cuda:99"])
@@ -226,6 +387,10 @@ def test_moving_to_the_cpu_keeps_the_task():
     ("options", "error", "message"),
     [
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"batch_size": "all"}, ValueError, "None for all, not 'all'"),
+        ({"batch_size": 0.5}, ValueError, "None for all, not 0.5"),
+        ({"chunk": 0}, ValueError, "chunk must be at least 1"),
+        ({"chunk": 8}, ValueError, "chunk needs normalizer, .*normalizer=len for a mean"),
         ({"data": (INPUTS, CLASSES[:3])}, ValueError, r"train_data: .*\(40, 5\) and \(3,\)"),
         ({"data": (INPUTS[:0], CLASSES[:0])}, ValueError, "train_data holds no example"),
         ({"test_data": (INPUTS[:0], CLASSES[:0])}, ValueError, "test_data holds no example"),

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, MetricRecord
 
-from flowerpress.protocol import Layout
 from flowerpress.simulations.tasks.partition import Indices, parse_partition, shards
 
 if TYPE_CHECKING:
@@ -83,12 +82,7 @@ class ShippedTaskFn(ABC):
         ValueError
             If `arrays` are not a model of this task; says the first difference.
         """
-        del server_round  # the model is measured alike in every round
-        task = self.held_out()
-        layout = Layout.of(task.initial_arrays(), task.buffer_names())
-        x, buffers = layout.flatten(arrays)
-        task.load_buffers(layout.split_buffers(buffers))
-        return MetricRecord(dict(task.evaluate(x)))
+        return self.held_out().evaluate_fn()(server_round, arrays)
 
 
 class PartitionedTaskFn(ShippedTaskFn):

@@ -63,7 +63,7 @@ class DigitsTaskFn(PartitionedTaskFn):
         if self._backend == "numpy":
             data = Examples(inputs, targets)
             return NetworkTask(data, classes=_CLASSES, batch_size=self._batch_size)
-        from flowerpress.clients.torch_data import require_torch
+        from flowerpress.clients.torch_device import require_torch
         from flowerpress.clients.torch_task import TorchTask
 
         require_torch()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.clients.torch_data import require_torch
+from flowerpress.clients.torch_device import require_torch
 from flowerpress.clients.torch_task import TorchTask
 from flowerpress.simulations.tasks import options
 from flowerpress.simulations.tasks.base import PartitionedTaskFn, split_every_fifth
