@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 _PACKAGE = Path(__file__).resolve().parent
-_LIBRARIES = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
+_PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = {"site-packages", "dist-packages"}  # wherever they are
 
 
 def split_name(text: str, default: str = "") -> tuple[str, str]:
@@ -114,7 +115,8 @@ def place_of(error: BaseException) -> str:
         path = Path(frame.filename)
         if frame.filename.startswith("<"):  # made by Python itself, of a dataclass say
             continue
-        resolved = path.resolve()
-        if not any(folder in resolved.parents for folder in (_PACKAGE, *_LIBRARIES)):
+        folders = path.resolve().parents
+        ours = _PACKAGE in folders or _PYTHON in folders
+        if not ours and _INSTALLED.isdisjoint(folder.name for folder in folders):
             return f"{path.name}, line {frame.lineno}"
     return ""
