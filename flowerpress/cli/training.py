@@ -127,10 +127,10 @@ class Training:
 
     def _show(self, rows: Sequence[Outcome], dense: Outcome | None, lines: Sequence[str]) -> None:
         """Print the closing table, as far as there is anybody to read it."""
-        from flowerpress.simulations.report import show, table
+        from flowerpress.simulations.report import show
 
         with suppress(OSError):  # the terminal may be what has ended
-            show(self._console, table(rows, dense))
+            show(self._console, rows, dense)
             for line in lines:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

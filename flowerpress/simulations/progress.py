@@ -135,8 +135,10 @@ class LiveProgress:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _status(self, record: RoundRecord) -> str:
-        texts = format_metrics("", record.metrics) | format_metrics("clients' ", record.evaluate)
-        if "loss" in record.train and self._bar is None:  # a bar has to fit in 80 columns
-            texts |= format_metrics("train ", {"loss": record.train["loss"]})
+        texts = format_metrics("", record.metrics)
+        if self._bar is None:  # a bar has to fit in 80 columns
+            texts |= format_metrics("clients' ", record.evaluate)
+            train = {name: value for name, value in record.train.items() if name == "loss"}
+            texts |= format_metrics("train ", train)
         parts = [f"{name} {text}" for name, text in texts.items()]
         return "  ".join([*parts, f"up {format_bytes(self._up_bytes)}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,9 @@ from flowerpress.simulations.formats import format_bytes, format_metrics
 from flowerpress.simulations.outcome import Outcome
 
 
-def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
+def table(
+    outcomes: Sequence[Outcome], dense: Outcome | None = None, *, tall: bool = False
+) -> Table:
     """Build the closing table: one row a run, the dense one last.
 
     Metrics are those on held-out data, and the means of the clients' own evaluations; where there
@@ -25,35 +28,47 @@ def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
     dense : Outcome or None
         The dense baseline. None: ratios are computed from the model's size and the number of
         messages, and say so.
+    tall : bool
+        One column a run, for narrow terminals.
     """
     rows = [*outcomes, *([dense] if dense is not None else [])]
     metrics = [_metrics(row) for row in rows]
     names = list(dict.fromkeys(name for row in metrics for name in row))
-    built = Table(title=Text(_title(rows)))
-    for name in ("run", *names, "up", "down", "ratio to dense", "seconds"):
-        justify = "left" if name == "run" else "right"
-        built.add_column(Text(name), justify=justify, overflow="fold")  # type: ignore[arg-type]
-    if caption := _caption(rows, dense):
-        built.caption = caption
-    for row, found in zip(rows, metrics, strict=True):
-        ratio, _ = row.ratio_to_dense(dense)
-        built.add_row(
-            Text(row.experiment.title),
-            *(found.get(name, "") for name in names),
-            format_bytes(row.up_training),
-            format_bytes(row.down_bytes),
-            f"{ratio:.1f}x",
-            f"{row.seconds:.1f}",
-        )
+    lines = [("run", *names, "up", "down", "ratio to dense", "seconds")]
+    lines += [_cells(row, found, names, dense) for row, found in zip(rows, metrics, strict=True)]
+    heads, *cells = zip(*lines, strict=True) if tall else lines
+    built = Table(title=Text(_title(rows)), caption=_caption(rows, dense) or None)
+    for place, head in enumerate(heads):
+        justify: Literal["left", "right"] = "right" if place else "left"
+        built.add_column(Text(head), justify=justify, overflow="fold")
+    for row in cells:
+        built.add_row(*map(Text, row))
     return built
 
 
-def show(console: Console, built: Table) -> None:
-    """Print a table; where no terminal has a width, as wide as it needs to be."""
+def show(console: Console, outcomes: Sequence[Outcome], dense: Outcome | None = None) -> None:
+    """Print the table: where no terminal has a width, as wide as it needs to be."""
+    built = table(outcomes, dense)
+    options = console.options.update(max_width=1000)
+    wanted = built.__rich_measure__(console, options).maximum
     if not console.is_terminal:
-        wanted = built.__rich_measure__(console, console.options.update(max_width=1000)).maximum
         console.width = max(console.width, wanted)
-    console.print(built)
+    console.print(table(outcomes, dense, tall=True) if wanted > console.width else built)
+
+
+def _cells(
+    row: Outcome, metrics: dict[str, str], names: Sequence[str], dense: Outcome | None
+) -> tuple[str, ...]:
+    """Return a run's cells, in the order of the heads."""
+    ratio, _ = row.ratio_to_dense(dense)
+    return (
+        row.experiment.title,
+        *(metrics.get(name, "") for name in names),
+        format_bytes(row.up_training),
+        format_bytes(row.down_bytes),
+        f"{ratio:.1f}x",
+        f"{row.seconds:.1f}",
+    )
 
 
 def _title(rows: Sequence[Outcome]) -> str:

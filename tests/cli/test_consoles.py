@@ -14,7 +14,7 @@ from flowerpress.cli import main
 from flowerpress.cli.consoles import plain
 from flowerpress.cli.names import compressors, kinds, strategies, tasks, versions
 from flowerpress.extras import import_failure
-from flowerpress.simulations.report import show, table
+from flowerpress.simulations.report import show
 from flowerpress.suggestions import did_you_mean
 from tests.cli.test_report import outcome
 
@@ -64,17 +64,22 @@ def test_what_is_read_alike() -> None:
     assert plain("┏━┳━┓┃└─┘╭╮│") == "+-+-+|+-+++|"
 
 
-def test_a_log_has_room_for_the_whole_table() -> None:
-    """Where no terminal has a width nothing is cut; where one has, nothing is left out either."""
+def test_a_table_fits_where_it_is_shown() -> None:
+    """A log has room for all of it; in a narrow terminal it stands on its side. Nothing is cut."""
     name = "countsketch:rows=5,columns=200000+some-very-long-name-of-a-stage"
-    pressed = outcome(compressor=name)
+    runs = [outcome(compressor=name)], outcome(12_000, strategy="fedavg", compressor=None)
     file = io.StringIO()
-    show(Console(file=file, width=80), table([pressed]))
-    assert f"ef21-sgdm {name}" in file.getvalue()
-    assert "ratio to dense" in file.getvalue()
+    show(Console(file=file, width=80), *runs)
+    wide = file.getvalue()
+    assert f"ef21-sgdm {name}" in wide
     narrow = io.StringIO()
-    show(Console(file=narrow, width=60, force_terminal=True, color_system=None), table([pressed]))
+    terminal = Console(file=narrow, width=60, force_terminal=True, color_system=None)
+    show(terminal, *runs)
+    for part in ("accuracy", "ratio to dense", "90.00 %", "40.0x", "300 B", "fedavg", "1.2"):
+        assert part in wide
+        assert part in narrow.getvalue(), "each in one piece"
     assert "…" not in narrow.getvalue()
+    assert all(len(line) <= 60 for line in narrow.getvalue().splitlines())
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
