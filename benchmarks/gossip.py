@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flowerpress.simulations import Faults, simulate
-from flowerpress.simulations.experiment import Experiment, Outcome
+from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.gossip_plot import CONSENSUS
+from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.presets import GOSSIP, preset
 
 NODES, LOSS = 8, 0.2

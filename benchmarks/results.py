@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from flowerpress.simulations.experiment import Experiment, Outcome
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.presets import (
     GOSSIP,
     GOSSIP_STEPS,

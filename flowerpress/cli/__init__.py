@@ -12,10 +12,18 @@ import click
 
 from flowerpress.cli import errors, link
 from flowerpress.cli.commands import app
-from flowerpress.cli.errors import complain, is_users, valid_choices
+from flowerpress.cli.consoles import readable_anywhere, without_reader
+from flowerpress.cli.errors import (
+    FAILED,
+    INTERRUPTED,
+    READER_GONE,
+    WRONG,
+    complain,
+    is_users,
+    tell,
+    valid_choices,
+)
 
-USAGE_ERROR = 2
-INTERRUPTED = 130
 link.add_to(app)
 
 
@@ -31,17 +39,42 @@ def main(arguments: list[str] | None = None) -> int:
     arguments : list of str or None
         The words after `flowerpress`. None: those of this process.
     """
+    readable_anywhere()
     try:
-        return app(arguments, prog_name="flowerpress", standalone_mode=False) or 0
+        code = app(arguments, prog_name="flowerpress", standalone_mode=False) or 0
+        sys.stdout.flush()
+        return code
     except click.Abort:
         complain("interrupted")
         return INTERRUPTED
+    except BrokenPipeError:
+        without_reader()
+        return READER_GONE
+    except SystemExit as error:  # click's, where it met a broken pipe first
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        without_reader()
+        return READER_GONE
     except errors.no_arguments() as error:
         sys.stderr.write(error.format_message() + "\n")
     except click.ClickException as error:
         complain(error.format_message() + valid_choices(error))
     except Exception as error:
-        if os.environ.get("FLOWERPRESS_TRACEBACK") or not is_users(error):
-            raise
-        complain(str(error) or type(error).__name__)
-    return USAGE_ERROR
+        return _report(error)
+    return WRONG
+
+
+def _report(error: Exception) -> int:
+    """Say in one line what was wrong, where that is no fault of flowerpress itself."""
+    from flowerpress.strategies.errors import FailedRunError
+    from flowerpress.user_code import place_of
+
+    if os.environ.get("FLOWERPRESS_TRACEBACK"):
+        raise error
+    if isinstance(error, FailedRunError):
+        complain(str(error))
+        return FAILED
+    if not is_users(error) and not place_of(error):
+        raise error
+    complain(tell(error))
+    return WRONG

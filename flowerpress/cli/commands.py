@@ -8,30 +8,49 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from flowerpress.cli.errors import complain
+from flowerpress.cli import names
+from flowerpress.cli.errors import FAILED, complain
+from flowerpress.suggestions import unknown
 
-if TYPE_CHECKING:
-    from flowerpress.simulations.experiment import Experiment, Outcome
-
-TARGET_MISSED = 1
 PAIR = {"metavar": "KEY=VALUE"}
 
 app = typer.Typer(
     help="Press federated-learning updates into few real bits, on top of Flower.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.suggest_commands = False  # typer would repeat click's suggestion; before 0.20 it has no keyword
 
+
+def show_version(wanted: bool) -> None:
+    """Print the versions that a report of a fault needs, and end."""
+    if wanted:
+        Console(highlight=False, soft_wrap=True).print(names.versions())
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Press federated-learning updates into few real bits, on top of Flower."""
+
+
 RUN_HELP = """
-Train a shipped TASK (`flowerpress list tasks`) in this process, and count every byte sent.
+Train on a TASK in this process, and count every byte sent.
+
+TASK is a shipped one (`flowerpress list tasks`), or your own: `./my_task.py` with a function
+`task_fn(partition_id, num_partitions)`, `./my_task.py:NAME`, or `package.module:NAME`.
 
 **Examples**
 
@@ -40,11 +59,14 @@ Train a shipped TASK (`flowerpress list tasks`) in this process, and count every
 - `flowerpress run libsvm --path a9a.gz --strategy ef14 --compressor sign --lr 0.1 --clients 20`
 - `flowerpress run mnist --strategy squarm-sgd --topology ring --clients 8 --baseline`
 - `flowerpress run digits --strategy ef21 --downlink topk:0.1 -S min-train-nodes=5 -T backend=torch`
+- `flowerpress run ./my_task.py --strategy ef21 --lr 0.1 --clients 4`
 
 `flowerpress list` shows what can be named. `flowerpress run mnist --strategy NAME`, without options
 of strategy or task, is a tuned run. Otherwise options left out have the strategy's and the task's
-own defaults. Exit codes: 0 done; 1 a target (--min-ratio, --max-drop) is missed; 2 something in
-the command or its data is wrong.
+own defaults. The new folder below --out is made first, and gets results, model and plots even if
+the run is stopped. Exit codes: 0 done; 1 nothing was trained, the loss diverged, or a target
+(--min-ratio, --max-drop) is missed; 2 something in the command, its data or the machine is wrong;
+130 interrupted.
 """
 
 
@@ -65,9 +87,14 @@ def baseline_option(text: str, *names: str) -> Any:
 
 @app.command("run", help=RUN_HELP)
 def run_command(
-    task: str,
-    strategy: Annotated[str, strategy_option("The algorithm, by name.")] = "ef21-sgdm",
-    compressor: Annotated[str | None, strategy_option("NAME[:VALUE][,KEY=VALUE]...")] = None,
+    task: Annotated[str, typer.Argument(autocompletion=names.tasks)],
+    strategy: Annotated[
+        str, strategy_option("The algorithm, by name.", autocompletion=names.strategies)
+    ] = "ef21-sgdm",
+    compressor: Annotated[
+        str | None,
+        strategy_option("NAME[:VALUE][,KEY=VALUE]...", autocompletion=names.compressors),
+    ] = None,
     lr: Annotated[float | None, strategy_option("Learning rate.")] = None,
     momentum: Annotated[float | None, strategy_option("Weight on the NEW gradient.")] = None,
     local_steps: Annotated[int | None, strategy_option("Clients' SGD steps in a round.")] = None,
@@ -101,8 +128,10 @@ def run_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")] = False,
 ) -> None:
     """Run one experiment, and its dense baseline when asked."""
-    from flowerpress.simulations.experiment import Experiment, Targets
+    from flowerpress.cli.training import Training, closing_lines
+    from flowerpress.simulations.experiment import Experiment
     from flowerpress.simulations.options import merge_options
+    from flowerpress.simulations.outcome import Targets
     from flowerpress.simulations.presets import PRESETS, describe, preset
 
     experiment = Experiment(
@@ -141,28 +170,26 @@ def run_command(
         experiment = tuned if rounds is None else replace(tuned, rounds=rounds)
         baseline_lr = PRESETS[strategy].work.dense_lr if baseline_lr is None else baseline_lr
         console.print(describe(experiment), markup=False, highlight=False, soft_wrap=True)
-    outcome, *dense = run_all(
-        console,
-        [experiment, experiment.dense(baseline_lr)] if baseline else [experiment],
-        checkpoint,
-        resume=resume,
-    )
-    report(console, out, outcome, dense[0] if dense else None)
+    experiments = [experiment, experiment.dense(baseline_lr)] if baseline else [experiment]
+    training = Training(console, experiments, out, checkpoint, resume=resume)
+    outcome, *dense = outcomes = training.run()
     targets = Targets(min_ratio=min_ratio, max_drop=max_drop)
     missed = targets.missed(outcome, dense[0]) if dense else []
-    for sentence in missed:
+    for sentence in (*missed, *closing_lines(outcomes)):
         complain(sentence)
-    if missed:
-        raise typer.Exit(TARGET_MISSED)
+    if missed or any(each.verdict.useless for each in outcomes):
+        raise typer.Exit(FAILED)
 
 
 @app.command("list")
-def list_command(kind: Annotated[str, typer.Argument()] = "all") -> None:
+def list_command(
+    kind: Annotated[str, typer.Argument(autocompletion=names.kinds)] = "all",
+) -> None:
     """Show all strategies, compressors and tasks (or one KIND of these), with their sources."""
     from flowerpress.simulations.catalogue import KINDS, entries
 
     if kind not in (*KINDS, "all"):
-        raise ValueError(f"unknown kind {kind!r}; choose from {', '.join((*KINDS, 'all'))}")
+        raise ValueError(unknown(f"unknown kind {kind!r}", kind, (*KINDS, "all")))
     console = Console(highlight=False, soft_wrap=True)
     for each in KINDS if kind == "all" else [kind]:
         console.print(each, style="bold")
@@ -197,9 +224,11 @@ def bench_command(
     from flowerpress.simulations import bench_report
 
     console = Console(highlight=False, width=bench_report.WIDTH)
+    if json is not None and not json.parent.is_dir():
+        raise ValueError(f"--json {json}: there is no folder {json.parent}")
     if gate:
         if bench_report.gate(console):
-            raise typer.Exit(TARGET_MISSED)
+            raise typer.Exit(FAILED)
         return
 
     def show(rows: list[Any]) -> None:
@@ -209,31 +238,3 @@ def bench_command(
     rows = bench_report.run(quick=quick, only=only, data=data, on_rows=show)
     if json is not None:
         bench_report.save(json, rows)
-
-
-def run_all(
-    console: Console, experiments: list[Experiment], checkpoint: Path | None, *, resume: bool
-) -> list[Outcome]:
-    """Check all experiments, then run them one after the other with live progress."""
-    from flowerpress.simulations.progress import LiveProgress
-
-    outcomes = []
-    if resume and checkpoint is None:
-        raise ValueError("--resume needs --checkpoint")
-    for number, prepared in enumerate([experiment.prepare() for experiment in experiments]):
-        folder = checkpoint / ("baseline" if number else "run") if checkpoint else None
-        if prepared.network:
-            console.print(prepared.network, markup=False, highlight=False)
-        with LiveProgress(console, prepared.experiment) as progress:
-            outcomes.append(prepared.run(progress, checkpoint=folder, resume=resume))
-    return outcomes
-
-
-def report(console: Console, out: Path, outcome: Outcome, dense: Outcome | None) -> None:
-    """Print the closing table and save the results."""
-    from flowerpress.simulations.report import save, table
-
-    console.print(table([outcome], dense))
-    folder, hints = save(out, [outcome], dense)
-    for line in (f"results in {folder}", *hints):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

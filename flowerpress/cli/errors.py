@@ -1,10 +1,18 @@
-"""What a terminal is told when something is wrong: one line."""
+"""What a terminal is told when something is wrong: one line; and the exit codes."""
 
 from __future__ import annotations
 
+import re
 import sys
 
 import click
+
+from flowerpress.suggestions import did_you_mean
+
+FAILED = 1  # it ended, and not as was asked: a target missed, nothing trained, diverged
+WRONG = 2  # the command, its data or the machine
+INTERRUPTED = 130  # by Ctrl-C or a signal
+READER_GONE = 141  # who read the output has ended: 128 + SIGPIPE, as the shell has it
 
 
 def complain(message: str) -> None:
@@ -16,7 +24,20 @@ def is_users(error: Exception) -> bool:
     """Return whether an error says what is wrong with the command, the data or the machine."""
     from flowerpress.strategies import RoundError
 
-    return isinstance(error, ValueError | OSError | ImportError | RoundError)
+    return isinstance(error, ValueError | OSError | ImportError | MemoryError | RoundError)
+
+
+def tell(error: Exception) -> str:
+    """Return an error as one line: with its place, where that is in a user's own code."""
+    from flowerpress.user_code import place_of
+
+    said = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        said = f"{error.filename}: {error.strerror}"
+    place = place_of(error)
+    if not place or said.startswith(place):
+        return said
+    return f"{place}: {said}" if is_users(error) else f"{place}: {type(error).__name__}: {error}"
 
 
 def no_arguments() -> type[click.UsageError] | tuple[()]:
@@ -32,8 +53,21 @@ def valid_choices(error: click.ClickException) -> str:
     """Return what could have been written instead, where the error is about a name."""
     context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption) and context is not None:
-        names = ["--help", *(name for each in context.command.params for name in each.opts)]
-        return f" Valid options: {', '.join(sorted(n for n in names if n.startswith('--')))}"
+        params = context.command.get_params(context)
+        named = [name for parameter in params for name in parameter.opts]
+        names = sorted(name for name in named if name.startswith("--"))
+        return _choices(error, error.option_name, names, "options")
     if context is not None and isinstance(context.command, click.Group):
-        return f" Valid commands: {', '.join(sorted(context.command.commands))}"
+        given = re.search("'(.*)'", error.message)
+        return _choices(
+            error, given[1] if given else "", sorted(context.command.commands), "commands"
+        )
     return ""
+
+
+def _choices(error: click.ClickException, given: str, names: list[str], what: str) -> str:
+    valid = f" Valid {what}: {', '.join(names)}"
+    if "Did you mean" in error.format_message():  # newer releases of click say so themselves
+        return valid
+    guess = did_you_mean(given, names).removeprefix(": did")
+    return (f" Did{guess}" if guess else "") + valid

@@ -22,7 +22,7 @@ SERVE_HELP = """
 Run the server of APP: wait for its clients, train, write DIR/result.json, and end.
 
 APP is a shipped task (`flowerpress list tasks`), a directory with a Flower `pyproject.toml`, or a
-Python file or module with `server_app` and `client_app`.
+Python file or module with `server_app` and `client_app`, or with a task function `task_fn`.
 
 **Example**
 
@@ -194,14 +194,15 @@ def is_shipped(name: str) -> bool:
 
 
 def resolve(name: str) -> App:
-    """Return the app of a name: a shipped task's, or what `find_app` finds."""
+    """Return the app of a name: a shipped or an own task's, or what `find_app` finds."""
+    from flowerpress.cli.own_apps import own_task_app
     from flowerpress.simulations.run_config import DEFAULTS
     from flowerpress.transport.apps import App, find_app
 
     if is_shipped(name):
         module = "flowerpress.simulations.flower_app"
         return App(f"{module}:server_app", f"{module}:client_app", {**DEFAULTS, "task": name})
-    return find_app(name)
+    return own_task_app(name) or find_app(name)
 
 
 def server_config(

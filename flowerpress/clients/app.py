@@ -16,7 +16,17 @@ from flowerpress.clients.stores import WorkerState, open_store
 from flowerpress.clients.task import Task
 from flowerpress.clients.worker import Job, load_buffers
 from flowerpress.compressors import PacketError
-from flowerpress.protocol import HELD, Hello, Instruction, Layout, ProtocolError, Reply
+from flowerpress.protocol import (
+    HELD,
+    Hello,
+    Instruction,
+    Layout,
+    MetricReader,
+    ProtocolError,
+    Reply,
+    config_of,
+)
+from flowerpress.user_code import place_of
 
 log = logging.getLogger("flowerpress")
 TaskFn = Callable[[int, int], Task]
@@ -64,6 +74,8 @@ class _Client:
         self._tasks: dict[Any, tuple[Task, Layout]] = {}
         self._states: dict[Any, WorkerState] = {}
         self._lock = threading.Lock()
+        self._metrics = MetricReader("the task's evaluate")
+        self._unused: set[str] = set()  # keys of configs that were named in the log
 
     def hello(self, message: Message, context: Context) -> Message:
         """Say who this client is."""
@@ -89,6 +101,8 @@ class _Client:
             version = order.version
             task, layout = self._task(context)
             _check_layout(order, layout)
+            if order.stage == 1:
+                self._configure(task, order, message, "train_config")
             store = open_store(context, client, self._states)
             state = store.load()
             own = str(context.node_config.get("compressor", ""))
@@ -106,6 +120,7 @@ class _Client:
         order = Instruction.decode(message.content)
         task, layout = self._task(context)
         _check_layout(order, layout)
+        self._configure(task, order, message, "evaluate_config")
         client = client_id(context)
         worker, replica = make_worker(order.algorithm), bool(order.hyper.get("downlink"))
         store = open_store(context, client, self._states)
@@ -118,11 +133,27 @@ class _Client:
             if replica:
                 store.save(state)
         load_buffers(job)
-        metrics: dict[str, Any] = {"num-examples": task.num_examples}
-        metrics |= task.evaluate(x)
+        examples = getattr(task, "num_test_examples", 0) or task.num_examples
+        metrics: dict[str, Any] = {"num-examples": examples}
+        metrics |= self._metrics.read(task.evaluate(x))
         if replica and "held" in state.numbers:
             metrics[HELD] = int(state.numbers["held"])
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+    def _configure(self, task: Task, order: Instruction, message: Message, source: str) -> None:
+        """Give the round's config to the task, or say once which keys have no effect."""
+        config = config_of(message.content)
+        configure = getattr(task, "configure", None)
+        if getattr(configure, "__func__", configure) not in (None, Task.configure):
+            task.configure({**config, "server-round": order.round})
+        elif unused := sorted(set(config) - self._unused):
+            self._unused.update(unused)
+            log.warning(
+                "%s has no effect: this task has no configure(config), so %s will not be read "
+                "(lr, local_lr and local_steps are options of the strategy)",
+                source,
+                ", ".join(unused),
+            )
 
     def _task(self, context: Context) -> tuple[Task, Layout]:
         """Return this client's task and its layout, made at the first message."""
@@ -138,11 +169,13 @@ class _Client:
             return self._tasks[key]
 
     def _failed(self, client: int, version: int, error: Exception) -> Reply:
+        place = place_of(error)
+        where = f"{place}: " if place else ""
+        reason = f"{where}{type(error).__name__}: {error}".replace("\n", " ")[:300]
         if isinstance(error, ValueError | PacketError | ProtocolError):
-            log.warning("client %d: %s", client, error)
+            log.warning("client %d: %s%s", client, where, error)
         else:
-            log.exception("client %d failed", client)
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+            log.exception("client %d failed: %s", client, reason)
         return Reply(client, version, status="failed", reason=reason)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, MetricRecord
 
-from flowerpress.protocol import Layout
+from flowerpress.protocol import Layout, MetricReader, as_metric
 
 FlatVector: TypeAlias = npt.NDArray[np.floating[Any]]
 """A 1-D float32 or float64 numpy array."""
@@ -41,9 +41,13 @@ class Task(ABC):
     num_examples : int
         Number of local training examples, at least 1: the client's weight when weights are
         `num-examples`.
+    num_test_examples : int
+        Number of examples that `evaluate` measures on: what its metrics count for in the mean over
+        clients. 0, the default: as many as `num_examples`.
     """
 
     num_examples: int
+    num_test_examples: int = 0
 
     @abstractmethod
     def initial_arrays(self) -> ArrayRecord:
@@ -54,8 +58,21 @@ class Task(ABC):
         """Return the mean loss on `batch` and its gradient at `x`, a new vector like `x`."""
 
     @abstractmethod
-    def evaluate(self, x: FlatVector) -> dict[str, float]:
-        """Return metrics of the model `x` on this client's data, such as `{"accuracy": 0.9}`."""
+    def evaluate(self, x: FlatVector) -> Mapping[str, Any]:
+        """Return metrics of the model `x` on this client's data, such as `{"accuracy": 0.9}`.
+
+        A metric is a number or a list of numbers, of Python, numpy or torch. One that is called
+        "num-examples" is what the others count for, in place of `num_test_examples`.
+        """
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Hear the round's settings, before its gradients or its evaluation are asked for.
+
+        `config` is what the server's ``train_config`` or ``evaluate_config`` says, as in Flower,
+        with the round as "server-round". By default nothing is done, and a config that was given
+        is named in the log.
+        """
+        del config
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Draw the next batch from `rng` and nothing else, so that a run repeats exactly.
@@ -131,6 +148,7 @@ class Task(ABC):
         {'loss': 2.0}
         """
         layout = Layout.of(self.initial_arrays(), self.buffer_names())
+        reader = MetricReader("the task's evaluate")
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
             del server_round  # the model is measured alike in every round
@@ -140,7 +158,7 @@ class Task(ABC):
             x, buffers = layout.flatten(arrays)
             with self.keeping_buffers():
                 self.load_buffers(buffers)
-                return MetricRecord(dict(self.evaluate(x)))
+                return MetricRecord(dict(reader.read(self.evaluate(x))))
 
         return evaluate
 
@@ -161,9 +179,11 @@ class FunctionTask(Task):
         `draw(rng) -> batch`. By default every batch is None, which means all the data.
     num_examples : int, default 1
         Number of local examples.
+    num_test_examples : int, default 0
+        Number of examples that `evaluate` measures on; 0: as many.
     evaluate : callable, optional
-        `evaluate(x) -> {name: value}`. By default the loss on all the data where `draw` is not
-        given, else nothing.
+        `evaluate(x) -> {name: value}`, see `Task.evaluate`. By default the loss on all the data
+        where `draw` is not given, else nothing.
 
     Raises
     ------
@@ -187,13 +207,16 @@ class FunctionTask(Task):
         *,
         draw: Callable[[np.random.Generator], Batch] | None = None,
         num_examples: int = 1,
-        evaluate: Callable[[FlatVector], Mapping[str, float]] | None = None,
+        num_test_examples: int = 0,
+        evaluate: Callable[[FlatVector], Mapping[str, Any]] | None = None,
     ) -> None:
         _check_callable("gradient", gradient)
         _check_callable("draw", draw, optional=True)
         _check_callable("evaluate", evaluate, optional=True)
         if num_examples < 1:
             raise ValueError(f"num_examples must be at least 1, not {num_examples}")
+        if num_test_examples < 0:
+            raise ValueError(f"num_test_examples must not be negative, but is {num_test_examples}")
         named = x0 if isinstance(x0, Mapping) else {"x": x0}
         if not named:
             raise ValueError("x0 names no array; give one array, or a mapping of name to array")
@@ -202,6 +225,7 @@ class FunctionTask(Task):
         self._draw = draw
         self._evaluate = evaluate
         self.num_examples = int(num_examples)
+        self.num_test_examples = int(num_test_examples)
 
     def initial_arrays(self) -> ArrayRecord:
         """Return `x0` by name."""
@@ -229,10 +253,12 @@ class FunctionTask(Task):
         loss, gradient = result
         return float(loss), _checked_gradient(gradient, x)
 
-    def evaluate(self, x: FlatVector) -> dict[str, float]:
+    def evaluate(self, x: FlatVector) -> Mapping[str, Any]:
         """Call the given function; without one, return the loss where a batch is all the data."""
         if self._evaluate is not None:
-            return {name: float(value) for name, value in self._evaluate(x.copy()).items()}
+            found = dict(self._evaluate(x.copy()))
+            numbers = {name: as_metric(value) for name, value in found.items()}
+            return {k: found[k] if number is None else number for k, number in numbers.items()}
         if self._draw is None:
             return {"loss": self.gradient(x, None)[0]}
         return {}

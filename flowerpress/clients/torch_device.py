@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowerpress.extras import import_failure
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,7 +21,7 @@ def require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise ImportError("a TorchTask needs PyTorch: pip install 'flowerpress[torch]'") from error
+        raise import_failure(error, "a TorchTask", "torch") from error
 
 
 def checked_device(device: str) -> torch.device:

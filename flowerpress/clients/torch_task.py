@@ -130,6 +130,7 @@ class TorchTask(Task):
         if test_data is not None:
             self._test, _ = self._examples(test_data, "test_data")
         self.num_examples = len(self._train)
+        self.num_test_examples = len(self._test)
         self._batch_size = (size or _BATCH_SIZE) if batch_size == "auto" else batch_size
         self._begin_passes()
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowerpress.compressors.nesting import MAX_DEPTH
+from flowerpress.suggestions import unknown
 
 # Between stages, and not in a number such as 1e+3: names start with a letter.
 _PLUS = re.compile(r"\+(?=\s*[A-Za-z_]|\s*$)")
@@ -68,8 +69,8 @@ def _item(
     if not equals and position == 0 and parsers:
         return next(iter(parsers)), key
     if not equals or key not in parsers:
-        valid = ", ".join(parsers) or "none"
-        raise ValueError(f"compressor {spec!r}: {item.strip()!r} is not a field; fields: {valid}")
+        what = f"compressor {spec!r}: {item.strip()!r} is not a field"
+        raise ValueError(unknown(what, key, parsers, "fields are"))
     return key, text
 
 

@@ -39,6 +39,7 @@ from flowerpress.compressors.terngrad import TernGrad
 from flowerpress.compressors.threshold import Threshold
 from flowerpress.compressors.topk import TopK
 from flowerpress.compressors.uniform import Uniform
+from flowerpress.suggestions import unknown
 
 GROUP = "flowerpress.compressors"
 _OWN: tuple[type[Compressor], ...] = (
@@ -93,8 +94,7 @@ def compressor_names() -> list[str]:
 def compressor_class(name: str) -> type[Compressor]:
     """Return the class of that name; ValueError lists the known names."""
     if name not in compressor_names():
-        known = ", ".join(compressor_names())
-        raise ValueError(f"unknown compressor {name!r}; known are {known}")
+        raise ValueError(unknown(f"unknown compressor {name!r}", name, compressor_names()))
     return _classes()[name]
 
 
@@ -135,7 +135,7 @@ def make_compressor(spec: str | Compressor) -> Compressor:
     >>> make_compressor("zip")
     Traceback (most recent call last):
     ...
-    ValueError: unknown compressor 'zip'; known are bf16, ...
+    ValueError: unknown compressor 'zip': choose one of bf16, ...
     """
     if isinstance(spec, Compressor):
         return spec

@@ -1,7 +1,7 @@
 """What crosses the network between a strategy and a worker, and how it is counted."""
 
 from flowerpress.protocol.blob import STYPE, ProtocolError
-from flowerpress.protocol.content import HELD, content_bytes, metrics_of, release
+from flowerpress.protocol.content import HELD, config_of, content_bytes, metrics_of, release
 from flowerpress.protocol.grids import OneRunGrid, name_message, name_reply
 from flowerpress.protocol.hello import Hello, question
 from flowerpress.protocol.identity import ensure_task_identity
@@ -12,6 +12,14 @@ from flowerpress.protocol.messages import (
     Instruction,
     Reply,
     printable,
+)
+from flowerpress.protocol.metrics import (
+    Metric,
+    MetricReader,
+    Metrics,
+    as_json,
+    as_metric,
+    finite_numbers,
 )
 from flowerpress.protocol.mixing import Mix, Owed
 from flowerpress.protocol.model_part import ModelPart, mark_of
@@ -29,6 +37,9 @@ __all__ = [
     "Layout",
     "Ledger",
     "LedgerRow",
+    "Metric",
+    "MetricReader",
+    "Metrics",
     "Mix",
     "ModelPart",
     "OneRunGrid",
@@ -39,10 +50,14 @@ __all__ = [
     "Reply",
     "RoundBytes",
     "Rule",
+    "as_json",
+    "as_metric",
+    "config_of",
     "content_bytes",
     "decode_places",
     "encode_places",
     "ensure_task_identity",
+    "finite_numbers",
     "make_rule",
     "mark_of",
     "metrics_of",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from typing import Any
 
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
+from flowerpress.protocol.metrics import Metric, Metrics, peer_metrics
 
 ARRAYS, METRICS = "arrays", "metrics"
 MESSAGE, MODEL = "message", "model"
-_MAX_METRICS = 100
 
 
 def content_bytes(content: RecordDict) -> int:
@@ -21,7 +21,7 @@ def content_bytes(content: RecordDict) -> int:
 
 
 def wrap(
-    data: bytes, metrics: Mapping[str, float] | None = None, model: Array | None = None
+    data: bytes, metrics: Mapping[str, Metric] | None = None, model: Array | None = None
 ) -> RecordDict:
     """Return the content that carries a blob, and `metrics` and the `model` beside it."""
     arrays = ArrayRecord()  # filled one by one: given a dictionary, it makes a copy of each array
@@ -48,19 +48,19 @@ def unwrap(content: RecordDict) -> tuple[bytes, Array | None]:
     return blob.from_array(record[MESSAGE]), record.get(MODEL)
 
 
+def config_of(content: RecordDict) -> dict[str, Any]:
+    """Return what a user's train_config or evaluate_config says; empty where there is none."""
+    records = (record for record in content.values() if isinstance(record, ConfigRecord))
+    return dict(next(records, {}))
+
+
 HELD = "flowerpress-held"  # in the metrics of an evaluation: the model version the worker holds
 
 
-def metrics_of(content: RecordDict) -> dict[str, float]:
-    """Return the metrics that are single finite numbers."""
+def metrics_of(content: RecordDict) -> Metrics:
+    """Return a peer's metrics: numbers and lists of numbers, see `peer_metrics`."""
     record = content.get(METRICS)
-    if not isinstance(record, MetricRecord):
-        return {}
-    return {
-        str(name)[:80]: float(value)
-        for name, value in list(record.items())[:_MAX_METRICS]
-        if isinstance(value, int | float) and abs(value) < sys.float_info.max
-    }
+    return peer_metrics(record.items()) if isinstance(record, MetricRecord) else {}
 
 
 def release(message: Message) -> None:

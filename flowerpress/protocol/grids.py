@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 class OneRunGrid(Grid):
     """The part of Flower's Grid that is the same however messages travel."""
 
+    def name_of(self, node: int) -> str:
+        """Return what to call a node: grids of our own number theirs as the clients, from 2 on."""
+        return f"client {node - 2}"
+
     def set_run(self, run: Run) -> None:
         """Not used: the run is the grid's own."""
 

@@ -18,6 +18,7 @@ from flwr.app import RecordDict
 from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import metrics_of, unwrap, wrap
+from flowerpress.protocol.metrics import Metric
 from flowerpress.protocol.model_part import ModelPart, read_head
 
 _MAX_REPLY_HEADER = 16_384
@@ -173,7 +174,7 @@ class Reply:
     buffers : bytes
         Packet of the worker's buffers; empty for none.
     metrics : mapping
-        Numbers about the round (loss, num-examples), as a Flower MetricRecord.
+        Numbers about the round (loss, num-examples), or lists of them, as a Flower MetricRecord.
     """
 
     client: int
@@ -185,7 +186,7 @@ class Reply:
     scale: float = 1.0
     packets: list[bytes] = field(default_factory=list)
     buffers: bytes = b""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def encode(self) -> RecordDict:
         """Return the Flower message content: one array, and the metrics."""
@@ -194,15 +195,25 @@ class Reply:
     def to_bytes(self) -> bytes:
         """Return the reply as one run of bytes, to be kept."""
         # NaN is not JSON, and a metric that was never set is one.
-        metrics = {name: float(value).hex() for name, value in self.metrics.items()}
+        metrics = {
+            name: [float(each).hex() for each in value]
+            if isinstance(value, list)
+            else float(value).hex()
+            for name, value in self.metrics.items()
+        }
         return self._blob({"metrics": metrics})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
         """Read what `to_bytes` wrote; raises `ProtocolError` where it is anything else."""
         header, packets = blob.decode_blob(data)
-        metrics = blob.field(header, "metrics", dict)
-        return cls._read(header, packets, {k: float.fromhex(v) for k, v in metrics.items()})
+        metrics = {
+            name: [float.fromhex(each) for each in value]
+            if isinstance(value, list)
+            else float.fromhex(value)
+            for name, value in blob.field(header, "metrics", dict).items()
+        }
+        return cls._read(header, packets, metrics)
 
     def _blob(self, more: dict[str, Any]) -> bytes:
         header = {
@@ -227,7 +238,7 @@ class Reply:
 
     @classmethod
     def _read(
-        cls, header: dict[str, Any], packets: list[bytes], metrics: Mapping[str, float]
+        cls, header: dict[str, Any], packets: list[bytes], metrics: Mapping[str, Metric]
     ) -> Reply:
         buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
         status = blob.field(header, "status", str)

@@ -2,7 +2,16 @@
 
 from flowerpress.simulations.engine import InProcessGrid
 from flowerpress.simulations.faults import Faults
+from flowerpress.simulations.recorded import SimulationResult
 from flowerpress.simulations.recorder import RoundRecord
-from flowerpress.simulations.simulate import SimulationResult, simulate
+from flowerpress.simulations.results import load_model
+from flowerpress.simulations.simulate import simulate
 
-__all__ = ["Faults", "InProcessGrid", "RoundRecord", "SimulationResult", "simulate"]
+__all__ = [
+    "Faults",
+    "InProcessGrid",
+    "RoundRecord",
+    "SimulationResult",
+    "load_model",
+    "simulate",
+]

@@ -25,6 +25,7 @@ from flowerpress.compressors.payload import Sparse
 from flowerpress.compressors.registry import codec
 from flowerpress.simulations.bench_forms import naive
 from flowerpress.simulations.bench_shared_forms import COHORT, RANK
+from flowerpress.suggestions import unknown
 
 Vector = npt.NDArray[np.float32]
 
@@ -140,7 +141,7 @@ def vectors(dim: int, names: Iterable[str] = DATA) -> Iterator[tuple[str, Vector
         elif name == "mnist":
             yield name, _gradients(dim)
         else:
-            raise ValueError(f"unknown data {name!r}; choose from {', '.join(DATA)}")
+            raise ValueError(unknown(f"unknown data {name!r}", name, DATA))
 
 
 def _gradients(dim: int) -> Vector:

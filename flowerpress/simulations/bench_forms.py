@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def naive(spec: str, x: Vector) -> dict[str, Form]:
     """Return the forms of a compressor, by library; none for a compressor that has no row here."""
     name = spec.partition(":")[0]
     forms: dict[str, Form] = {}
-    for library, table in (("numpy", _NUMPY), ("torch", _TORCH)):
+    libraries = {"numpy": _NUMPY} | ({"torch": _TORCH} if find_spec("torch") else {})
+    for library, table in libraries.items():
         if "+" not in spec and name in table:
             forms[library] = table[name](x, spec)
     return forms

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from flowerpress.simulations import bench
 from flowerpress.simulations.bench import Row
+from flowerpress.suggestions import unknown
 
 WIDTH = 110  # of the table: it is read in a log as often as in a terminal
 GATE_DIM = 10_000_000
@@ -77,6 +78,9 @@ def run(
     data : list of str, optional
         Some of ``bench.DATA``.
     """
+    for name in data or ():  # before anything that takes seconds
+        if name not in bench.DATA:
+            raise ValueError(unknown(f"unknown data {name!r}", name, bench.DATA))
     wanted = only or bench.specs()
     single_thread()
     rows: list[Row] = []

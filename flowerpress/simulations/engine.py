@@ -96,8 +96,8 @@ class InProcessGrid(OneRunGrid):
         self._futures: dict[str, Future[Message | None]] = {}
 
     def close(self) -> None:
-        """End the threads; messages under way are finished first."""
-        self._pool.shutdown()
+        """End the threads; what clients are at is finished first, what waits for them is not."""
+        self._pool.shutdown(cancel_futures=True)
 
     @property
     def counts(self) -> dict[int, tuple[int, int]]:

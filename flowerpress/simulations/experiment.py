@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowerpress.simulations.options import Option
+from flowerpress.simulations.own_task import TaskSource, find_task, label_of
+from flowerpress.simulations.recorded import SimulationResult
 from flowerpress.simulations.recorder import RoundRecord
-from flowerpress.simulations.simulate import SimulationResult, simulate
-from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
+from flowerpress.simulations.simulate import simulate
+from flowerpress.simulations.tasks import ShippedTaskFn
 from flowerpress.strategies import (
     Checkpoints,
     CompressedStrategy,
     make_strategy,
+    saved,
     strategy_class,
     strategy_options,
 )
 
 if TYPE_CHECKING:
-    from flowerpress.protocol.ledger import RoundBytes
+    from flowerpress.simulations.outcome import Outcome
 
 # What says how much each client computes, on which data, and who takes part. The dense run keeps
 # these, so that both runs see the same batches; what belongs to one algorithm (momentum, the
@@ -48,7 +51,7 @@ class Experiment:
     Attributes
     ----------
     task : str
-        Name of a shipped task (`task_names()`).
+        Name of a shipped task (`task_names()`), or of one's own (`find_task`).
     strategy : str
         Name of a strategy (`strategy_names()`).
     compressor : str or None
@@ -89,6 +92,10 @@ class Experiment:
             raise ValueError(f"threads is {self.threads}, but must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}, but must not be negative")
+        if "seed" in {*self.strategy_options, *self.task_options}:
+            raise ValueError("seed is an option of the run, not of its strategy or its task")
+        if self.compressor is not None and "compressor" in self.strategy_options:
+            raise ValueError("option 'compressor' is given twice")
 
     def dense(self, lr: float | None = None) -> Experiment:
         """Return the dense run with this run's data, batches, rounds and clients.
@@ -123,16 +130,21 @@ class Experiment:
             options["compressor"] = self.compressor
         strategy = make_strategy(self.strategy, seed=self.seed, **options)
         network = strategy.network(range(self.clients))
-        task_options: dict[str, Any] = dict(self.task_options)
-        task_fn = make_task_fn(self.task, seed=self.seed, **task_options)
-        task_fn.shards(self.clients)  # whether the data can be shared out so
+        source = find_task(self.task, self.seed, dict(self.task_options))
+        if isinstance(source.task_fn, ShippedTaskFn):
+            source.task_fn.shards(self.clients)  # whether the data can be shared out so
         spec = None if self.strategy == strategy.baseline else strategy.compressor
-        return PreparedRun(replace(self, compressor=spec), strategy, task_fn, network)
+        return PreparedRun(replace(self, compressor=spec), strategy, source, network)
 
     @property
     def title(self) -> str:
         """Strategy and compressor, as tables and plots name the run."""
         return " ".join(filter(None, (self.strategy, self.compressor)))
+
+    @property
+    def label(self) -> str:
+        """The task's short name."""
+        return label_of(self.task)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -149,136 +161,56 @@ class PreparedRun:
 
     experiment: Experiment
     strategy: CompressedStrategy
-    task_fn: ShippedTaskFn
+    source: TaskSource
     network: str = ""
 
-    def run(
+    def run(self, on_round: Callable[[RoundRecord], None] | None = None) -> Outcome:
+        """Run in this process, and return the outcome; see `simulate`."""
+        from flowerpress.simulations.outcome import Outcome
+
+        return Outcome.of(self.experiment, self.simulate(on_round))
+
+    def simulate(
         self,
         on_round: Callable[[RoundRecord], None] | None = None,
-        *,
-        checkpoint: Path | None = None,
-        resume: bool = False,
-    ) -> Outcome:
+        checkpoints: Checkpoints | None = None,
+    ) -> SimulationResult:
         """Run in this process; `on_round` is called after each round.
 
-        `checkpoint` and `resume` are those of `simulate`.
+        What ends the run before its time is raised with the result so far, as by `simulate`.
         """
-        experiment, saved = self.experiment, None
-        if checkpoint is not None:
-            facts = {"task": experiment.task, "task_options": dict(experiment.task_options)}
-            saved = Checkpoints(checkpoint, resume=resume, facts=facts)
-        result = simulate(
+        experiment, source = self.experiment, self.source
+        return simulate(
             self.strategy,
-            self.task_fn,
+            source.task_fn,
             num_clients=experiment.clients,
             num_rounds=experiment.rounds,
             seed=experiment.seed,
-            evaluate_fn=self.task_fn.evaluate_fn,
+            evaluate_fn=source.evaluate_fn,
             threads=experiment.threads,
             on_round=on_round,
-            node_evaluate_fn=self.task_fn.evaluate_fn,
-            checkpoint=saved,
-        )
-        return Outcome.of(experiment, result)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one run reached, and what it sent.
-
-    Attributes
-    ----------
-    up_bytes, down_bytes : int
-        Bytes as sent, payload and framing, from and to all clients over the whole run.
-    dense_up_bytes : int
-        Computed, not measured: bytes of the model times the number of uplink messages, without
-        any framing.
-    seconds : float
-        Wall-clock time of the run.
-    up_collected : int
-        Of the uplink's bytes, those of nodes' own models that were asked for (gossip).
-    """
-
-    experiment: Experiment
-    history: tuple[RoundRecord, ...]
-    ledger_rounds: tuple[RoundBytes, ...]
-    up_bytes: int
-    down_bytes: int
-    dense_up_bytes: int
-    seconds: float
-    up_collected: int = 0
-
-    @classmethod
-    def of(cls, experiment: Experiment, result: SimulationResult) -> Outcome:
-        """Gather the outcome of `experiment` from what the simulation returned."""
-        model_bytes = sum(array.numpy().nbytes for array in result.arrays.values())
-        rounds = tuple(result.ledger.rounds)
-        return cls(
-            experiment=experiment,
-            history=tuple(result.history),
-            ledger_rounds=rounds,
-            up_bytes=result.ledger.up_bytes,
-            down_bytes=result.ledger.down_bytes,
-            dense_up_bytes=model_bytes * sum(row.clients for row in rounds),
-            seconds=result.seconds,
-            up_collected=sum(row.up_collected for row in rounds),
+            node_evaluate_fn=source.evaluate_fn,
+            checkpoint=checkpoints,
         )
 
-    @property
-    def up_training(self) -> int:
-        """Uplink bytes but for those of nodes' own models that were asked for."""
-        return self.up_bytes - self.up_collected
+    def checkpoints(self, folder: Path, *, resume: bool) -> Checkpoints:
+        """Return the checkpoints in a folder, for `simulate`.
 
-    @property
-    def final(self) -> dict[str, float]:
-        """Metrics of the final model on held-out data."""
-        return dict(self.history[-1].metrics) if self.history else {}
-
-    def ratio_to_dense(self, dense: Outcome | None = None) -> tuple[float, str]:
-        """Return how many times fewer uplink bytes than a dense run this one sent in training.
-
-        Parameters
-        ----------
-        dense : Outcome or None
-            The dense run. None: compare with what the same messages would carry as dense vectors.
-
-        Returns
-        -------
-        tuple[float, str]
-            The ratio, and where it comes from: `"measured"` or `"computed"`.
+        Raises
+        ------
+        CheckpointError
+            The folder holds another run, or one that is not to be resumed.
+        OSError
+            There can be no such folder.
         """
-        if dense is not None:
-            return dense.up_training / max(self.up_training, 1), "measured"
-        return self.dense_up_bytes / max(self.up_training, 1), "computed"
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What a run must reach beside its dense baseline.
-
-    Attributes
-    ----------
-    min_ratio : float or None
-        At least this many times fewer uplink bytes as sent.
-    max_drop : float or None
-        Accuracy at most this many points (hundredths) below the baseline's.
-    """
-
-    min_ratio: float | None = None
-    max_drop: float | None = None
-
-    def missed(self, outcome: Outcome, dense: Outcome) -> list[str]:
-        """Return one sentence for each target that `outcome` misses."""
-        sentences = []
-        ratio, _ = outcome.ratio_to_dense(dense)
-        if self.min_ratio is not None and ratio < self.min_ratio:
-            sentences.append(
-                f"{ratio:.1f}x fewer uplink bytes than dense; the target is {self.min_ratio:g}x"
-            )
-        if self.max_drop is not None:
-            drop = 100 * (dense.final["accuracy"] - outcome.final["accuracy"])
-            if not drop <= self.max_drop:  # so that NaN misses too
-                sentences.append(
-                    f"accuracy is {drop:.2f} points below dense; the target is {self.max_drop:g}"
-                )
-        return sentences
+        experiment = self.experiment
+        facts = {"task": experiment.task, "task_options": dict(experiment.task_options)}
+        checkpoints = Checkpoints(folder, resume=resume, facts=facts)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"checkpoints cannot be kept in {folder}: {reason}") from error
+        if found := checkpoints.open():
+            saved.check(found, self.strategy, {**facts, "clients": experiment.clients})
+        return checkpoints

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -33,10 +32,12 @@ from flowerpress.simulations.run_config import (
     task_choice,
 )
 from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
+from flowerpress.strategies.errors import FailedRunError
 
 if TYPE_CHECKING:
     from flowerpress.clients import Task
-    from flowerpress.simulations.simulate import SimulationResult
+    from flowerpress.simulations.experiment import Experiment
+    from flowerpress.simulations.recorded import SimulationResult
 
 log = logging.getLogger("flowerpress")
 server_app = ServerApp()
@@ -82,45 +83,53 @@ def main(grid: Grid, context: Context) -> None:
     ------
     ValueError
         A name, an option or a value in the run config is not valid: says which are.
+    FailedRunError
+        All rounds were run, and nothing was trained, or the loss diverged.
     """
     # Clients import this module for every message in a deployment: what only a server needs is
     # imported here.
+    from flowerpress.simulations.own_task import find_task
+    from flowerpress.simulations.recorded import result_of, run_recorded
     from flowerpress.simulations.recorder import Recorder
-    from flowerpress.simulations.simulate import SimulationResult
+    from flowerpress.simulations.results import make_folder
+    from flowerpress.simulations.simulate import initial_arrays
     from flowerpress.strategies import Checkpoints, make_strategy
 
     _log_with_flower()
-    plan = schedule(context.run_config)
-    name, options = strategy_choice(context.run_config)
+    config = context.run_config
+    plan = schedule(config)
+    name, options = strategy_choice(config)
     strategy = make_strategy(name, **options)
-    task_fn = _task_fn(task_choice(context.run_config))
-    evaluate = task_fn.evaluate_fn
+    choice = task_choice(config)
+    task_fn, evaluate = find_task(choice.name, choice.seed, dict(choice.options))
     # A grid may want to know: the link's shows it, and keeps it.
     note = getattr(grid, "note_round", None)
     recorder = Recorder(strategy, evaluate, note, node_evaluate_fn=evaluate)
     if plan.checkpoint:
-        facts = {"task": list(map(str, task_choice(context.run_config)))}
+        facts = {"task": list(map(str, choice))}
         strategy.checkpoints = Checkpoints(
             Path(plan.checkpoint), plan.every, plan.resume, facts, recorder
         )
-    initial = task_fn.initial_arrays()
-    start = time.perf_counter()
-    result = strategy.start(
-        grid, initial, num_rounds=plan.rounds, timeout=plan.timeout, evaluate_fn=recorder
-    )
-    if note is not None:
-        for record in recorder.history:  # of earlier lives too
-            note(record)
-    arrays = result.arrays if len(result.arrays) else initial
-    seconds = time.perf_counter() - start
-    finished = SimulationResult(arrays, strategy.ledger, recorder.history, seconds)
+    initial = initial_arrays(task_fn, strategy.min_available_nodes)
+    folder = make_folder(Path(plan.out), _experiment(config)) if plan.out else None
+    try:
+        finished = run_recorded(
+            strategy, grid, initial, recorder, num_rounds=plan.rounds, timeout=plan.timeout
+        )
+    except BaseException as error:
+        _keep_partial(folder, config, result_of(error))
+        raise
+    finally:
+        if note is not None:
+            for record in recorder.history:  # of earlier lives too
+                note(record)
     ledger = strategy.ledger
     log.info("uplink %d bytes, downlink %d bytes", ledger.up_bytes, ledger.down_bytes)
-    log.info("final model sha256 %s", digest(arrays))
-    if plan.out:
-        clients = len(strategy.population.clients)
-        folder = _save(Path(plan.out), context.run_config, finished, clients)
-        log.info("results in %s", folder.resolve())
+    log.info("final model sha256 %s", digest(finished.arrays))
+    if folder is not None:
+        _save(folder, config, finished)
+    if finished.verdict.useless:
+        raise FailedRunError(finished.verdict.reason)
 
 
 def digest(arrays: ArrayRecord) -> str:
@@ -139,35 +148,51 @@ def digest(arrays: ArrayRecord) -> str:
     return total.hexdigest()
 
 
-def _save(out: Path, run_config: Config, result: SimulationResult, clients: int) -> Path:
-    """Write results.json and plot as other runs do, and the final model and the ledger's rows."""
-    from safetensors.numpy import save_file
-
-    from flowerpress.simulations.experiment import Experiment, Outcome
-    from flowerpress.simulations.report import save
+def _experiment(run_config: Config, clients: int = 1) -> Experiment:
+    """Return what a run config describes, as results name it."""
+    from flowerpress.simulations.experiment import Experiment
 
     choice, (strategy, options) = task_choice(run_config), strategy_choice(run_config)
     seed, compressor = options.pop("seed"), options.pop("compressor", None)
-    experiment = Experiment(
+    return Experiment(
         task=choice.name,
         strategy=strategy,
         compressor=None if compressor is None else str(compressor),
         clients=clients,
-        rounds=len(result.history) - 1,
+        rounds=schedule(run_config).rounds,
         seed=int(seed),
         task_options=dict(choice.options),
         strategy_options=options,
     )
-    folder, hints = save(out, [Outcome.of(experiment, result)])
-    for hint in hints:
-        log.info("%s", hint)
-    save_file(
-        {str(name): array.numpy() for name, array in result.arrays.items()},
-        folder / "model.safetensors",
-    )
+
+
+def _save(folder: Path, run_config: Config, result: SimulationResult) -> None:
+    """Write what other runs write too, and the ledger's rows."""
+    from flowerpress.simulations.outcome import Outcome
+    from flowerpress.simulations.results import MODEL, write
+
+    experiment = _experiment(run_config, clients=max(result.clients, 1))
     rows = [asdict(row) for row in result.ledger.rows]
     (folder / "ledger.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
-    return folder
+    outcome = Outcome.of(experiment, result)
+    for hint in write(folder, [outcome], models={MODEL: result.arrays}):
+        log.info("%s", hint)
+    log.info("results in %s", folder.resolve())
+
+
+def _keep_partial(folder: Path | None, run_config: Config, result: SimulationResult | None) -> None:
+    """Write what there is of a run that was stopped; what ended it goes on being raised."""
+    from flowerpress.simulations.results import discard
+
+    if folder is None:
+        return
+    if result is None or not result.done:
+        discard(folder)
+        return
+    try:
+        _save(folder, run_config, result)
+    except OSError as error:
+        log.error("%s", error)
 
 
 def _log_with_flower() -> None:

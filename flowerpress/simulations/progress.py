@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from math import ceil
 from types import TracebackType
 from typing import Self
@@ -11,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.formats import format_bytes, format_metrics
 from flowerpress.simulations.recorder import RoundRecord
-from flowerpress.simulations.report import format_bytes, format_metric
+from flowerpress.strategies.rounds import closing
 
 PLAIN_LINES = 20
 
@@ -27,6 +30,8 @@ class _WarningsOnce(logging.Handler):
         self._unshown = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name == closing.name:  # said at the very end
+            return
         text, kind = record.getMessage(), (record.pathname, record.lineno)
         if record.name == "py.warnings":  # "file:line: category: text", and below it the source
             text = text.partition("\n")[0].partition(": ")[2]
@@ -36,6 +41,8 @@ class _WarningsOnce(logging.Handler):
             return
         self._seen.add(kind)
         self._print(" ".join(text.split()))
+        if record.exc_info and os.environ.get("FLOWERPRESS_TRACEBACK"):
+            self._console.print(logging.Formatter().formatException(record.exc_info), markup=False)
 
     def close(self) -> None:
         """Say how many more there were."""
@@ -61,11 +68,19 @@ class LiveProgress:
         log stays readable.
     experiment : Experiment
         What runs.
+    after : callable, optional
+        Called after each round was shown; what it raises ends the run.
     """
 
-    def __init__(self, console: Console, experiment: Experiment) -> None:
+    def __init__(
+        self,
+        console: Console,
+        experiment: Experiment,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        self._after = after
         self._console = console
-        self._title = f"{experiment.task}: {experiment.title}"
+        self._title = f"{experiment.label}: {experiment.title}"
         self._rounds = experiment.rounds
         self._up_bytes = 0
         self._warnings = _WarningsOnce(console)
@@ -74,7 +89,9 @@ class LiveProgress:
         if console.is_terminal:
             self._bar = Progress(
                 BarColumn(bar_width=12),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.description}"),
+                TextColumn(
+                    "{task.completed:.0f}/{task.total:.0f} {task.description}", markup=False
+                ),
                 TextColumn("eta"),
                 TimeRemainingColumn(),
                 console=console,
@@ -85,7 +102,7 @@ class LiveProgress:
         logging.captureWarnings(True)
         for logger in self._loggers:
             logger.addHandler(self._warnings)
-        self._console.print(f"{self._title}, {self._rounds} rounds", highlight=False)
+        self._print_line(f"{self._title}, {self._rounds} rounds")
         if self._bar is not None:
             self._bar.start()
         return self
@@ -105,17 +122,23 @@ class LiveProgress:
 
     def __call__(self, record: RoundRecord) -> None:
         """Show the round that has just ended."""
-        self._up_bytes += record.up_bytes - record.up_collected
+        self._up_bytes += record.up_bytes
         status = self._status(record)
         if self._bar is not None:
             self._bar.update(self._task, completed=record.round, description=status)
         elif record.round % ceil(self._rounds / PLAIN_LINES) == 0 or record.round == self._rounds:
-            self._console.print(f"  round {record.round}/{self._rounds}  {status}", highlight=False)
+            self._print_line(f"  round {record.round}/{self._rounds}  {status}")
+        if self._after is not None:
+            self._after()
+
+    def _print_line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _status(self, record: RoundRecord) -> str:
-        parts = [
-            f"{name} {format_metric(name, value)}" for name, value in sorted(record.metrics.items())
-        ]
-        if "loss" in record.train and self._bar is None:  # a bar has to fit in 80 columns
-            parts.append(f"train loss {record.train['loss']:.4g}")
+        texts = format_metrics("", record.metrics)
+        if self._bar is None:  # a bar has to fit in 80 columns
+            texts |= format_metrics("clients' ", record.evaluate)
+            train = {name: value for name, value in record.train.items() if name == "loss"}
+            texts |= format_metrics("train ", train)
+        parts = [f"{name} {text}" for name, text in texts.items()]
         return "  ".join([*parts, f"up {format_bytes(self._up_bytes)}"])

@@ -1,55 +1,25 @@
-"""Reports of finished runs: a table for the terminal, JSON to keep, a plot."""
+"""The closing table of finished runs."""
 
 from __future__ import annotations
 
-import json
-import math
-import platform
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from flowerpress.simulations import gossip_plot
-from flowerpress.simulations.experiment import Outcome
-
-REPORTED_PACKAGES = ("flowerpress", "flwr", "flwr-nightly", "numpy", "numba", "torch")
-
-
-def format_bytes(count: int) -> str:
-    """Format a number of bytes in decimal units.
-
-    Examples
-    --------
-    >>> format_bytes(999), format_bytes(1_234), format_bytes(123_456_789)
-    ('999 B', '1.23 kB', '123 MB')
-    """
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+from flowerpress.simulations.formats import format_bytes, format_metrics
+from flowerpress.simulations.outcome import Outcome
 
 
-def format_metric(name: str, value: float) -> str:
-    """Format a metric: accuracies in percent, others to four digits.
-
-    Examples
-    --------
-    >>> format_metric("accuracy", 0.9312), format_metric("loss", 0.25)
-    ('93.12 %', '0.25')
-    """
-    return f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4g}"
-
-
-def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
+def table(
+    outcomes: Sequence[Outcome], dense: Outcome | None = None, *, tall: bool = False
+) -> Table:
     """Build the closing table: one row a run, the dense one last.
+
+    Metrics are those on held-out data, and the means of the clients' own evaluations; where there
+    are none of either, the training loss. Lists of numbers are not shown.
 
     Parameters
     ----------
@@ -58,168 +28,72 @@ def table(outcomes: Sequence[Outcome], dense: Outcome | None = None) -> Table:
     dense : Outcome or None
         The dense baseline. None: ratios are computed from the model's size and the number of
         messages, and say so.
+    tall : bool
+        One column a run, for narrow terminals.
     """
     rows = [*outcomes, *([dense] if dense is not None else [])]
-    metrics = list(dict.fromkeys(name for row in rows for name in sorted(row.final)))
-    built = Table(
-        title=f"{rows[0].experiment.task}: {len(rows[0].history) - 1} rounds, held-out data"
-    )
-    built.add_column("run")
-    for name in (*metrics, "up", "down", "ratio to dense", "seconds"):
-        built.add_column(name, justify="right", no_wrap=True)
-    if dense is None:
-        built.caption = "ratio to dense: computed from the model's size and the uplink messages"
-    if any(row.up_collected for row in rows):
-        collected = ", ".join(format_bytes(row.up_collected) for row in rows)
-        built.caption = (
-            f"{built.caption or ''}\nnot in up: the nodes' models, collected to evaluate them and "
-            f"for the result ({collected})"
-        ).strip()
-    for row in rows:
-        ratio, _ = row.ratio_to_dense(dense)
-        built.add_row(
-            row.experiment.title,
-            *(
-                format_metric(name, row.final[name]) if name in row.final else ""
-                for name in metrics
-            ),
-            format_bytes(row.up_training),
-            format_bytes(row.down_bytes),
-            f"{ratio:.1f}x",
-            f"{row.seconds:.1f}",
-        )
+    metrics = [_metrics(row) for row in rows]
+    names = list(dict.fromkeys(name for row in metrics for name in row))
+    lines = [("run", *names, "up", "down", "ratio to dense", "seconds")]
+    lines += [_cells(row, found, names, dense) for row, found in zip(rows, metrics, strict=True)]
+    heads, *cells = zip(*lines, strict=True) if tall else lines
+    built = Table(title=Text(_title(rows)), caption=_caption(rows, dense) or None)
+    for place, head in enumerate(heads):
+        justify: Literal["left", "right"] = "right" if place else "left"
+        built.add_column(Text(head), justify=justify, overflow="fold")
+    for row in cells:
+        built.add_row(*map(Text, row))
     return built
 
 
-def as_json(
-    outcomes: Sequence[Outcome], dense: Outcome | None, finished: datetime
-) -> dict[str, Any]:
-    """Return everything needed to read, plot or repeat the runs, as JSON values.
-
-    JSON has no NaN and no infinity: a metric that diverged is null.
-    """
-    rows = [*outcomes, *([dense] if dense is not None else [])]
-    return {
-        "finished": finished.isoformat(timespec="seconds"),
-        "versions": _versions(),
-        "runs": [_without_nan(_run_as_json(row, dense)) for row in rows],
-    }
+def show(console: Console, outcomes: Sequence[Outcome], dense: Outcome | None = None) -> None:
+    """Print the table: where no terminal has a width, as wide as it needs to be."""
+    built = table(outcomes, dense)
+    options = console.options.update(max_width=1000)
+    wanted = built.__rich_measure__(console, options).maximum
+    if not console.is_terminal:
+        console.width = max(console.width, wanted)
+    console.print(table(outcomes, dense, tall=True) if wanted > console.width else built)
 
 
-def save(
-    directory: Path, outcomes: Sequence[Outcome], dense: Outcome | None = None
-) -> tuple[Path, list[str]]:
-    """Write `results.json`, and pictures where matplotlib is installed, in a new folder.
-
-    These are `plot.png`, and `gossip.png` of decentralized training.
-
-    Parameters
-    ----------
-    directory : Path
-        Gets the new folder; made when it does not exist. Earlier runs' folders stay as they are.
-    outcomes, dense
-        As in :func:`table`.
-
-    Returns
-    -------
-    tuple[Path, list[str]]
-        The new folder, and hints on what was left out and how to have it.
-
-    Raises
-    ------
-    OSError
-        When the folder cannot be written.
-    """
-    finished = datetime.now(UTC)
-    folder = _new_folder(directory, finished, outcomes[0])
-    document = json.dumps(as_json(outcomes, dense, finished), indent=1, allow_nan=False)
-    (folder / "results.json").write_text(document + "\n", encoding="utf-8")
-    hints = []
-    try:
-        rows = [*outcomes, *([dense] if dense is not None else [])]
-        plot(folder / "plot.png", rows)
-        if gossip := [row for row in rows if gossip_plot.is_gossip(row)]:
-            gossip_plot.plot(folder / "gossip.png", gossip)
-    except ModuleNotFoundError:
-        hints.append("no plot: matplotlib is not installed; pip install 'flowerpress[demo]'")
-    return folder, hints
+def _cells(
+    row: Outcome, metrics: dict[str, str], names: Sequence[str], dense: Outcome | None
+) -> tuple[str, ...]:
+    """Return a run's cells, in the order of the heads."""
+    ratio, _ = row.ratio_to_dense(dense)
+    return (
+        row.experiment.title,
+        *(metrics.get(name, "") for name in names),
+        format_bytes(row.up_training),
+        format_bytes(row.down_bytes),
+        f"{ratio:.1f}x",
+        f"{row.seconds:.1f}",
+    )
 
 
-def plot(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Plot accuracy (or else loss) on held-out data against uplink bytes, on a log axis, as PNG.
+def _title(rows: Sequence[Outcome]) -> str:
+    first = rows[0]
+    done, asked = min(row.rounds for row in rows), first.experiment.rounds
+    rounds = f"{done} rounds" if done == asked else f"{done} of {asked} rounds"
+    held_out = ", held-out data" if any(row.final for row in rows) else ""
+    return f"{first.experiment.label}: {rounds}{held_out}"
 
-    Raises
-    ------
-    ModuleNotFoundError
-        When matplotlib is not installed.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: it holds global state and may want a display
-    axes = figure.add_subplot()
-    metric = "accuracy" if all("accuracy" in row.final for row in outcomes) else "loss"
-    for row in outcomes:
-        sent = accumulate(record.up_bytes - record.up_collected for record in row.history)
-        # Round 0 has sent nothing, which a log axis cannot show.
-        points = [
-            (total, record.metrics[metric])
-            for total, record in zip(sent, row.history, strict=True)
-            if total > 0 and metric in record.metrics
-        ]
-        axes.plot(
-            [x for x, _ in points], [y for _, y in points], marker=".", label=row.experiment.title
+def _caption(rows: Sequence[Outcome], dense: Outcome | None) -> str:
+    lines = []
+    if dense is None:
+        lines.append("ratio to dense: computed from the model's size and the uplink messages")
+    if any(row.up_collected for row in rows):
+        collected = ", ".join(format_bytes(row.up_collected) for row in rows)
+        lines.append(
+            "not in up: the nodes' models, collected to evaluate them and for the result "
+            f"({collected})"
         )
-    axes.set(xscale="log", xlabel="uplink bytes as sent, all clients", ylabel=f"held-out {metric}")
-    axes.set_title(outcomes[0].experiment.task)
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=150)
+    return "\n".join(lines)
 
 
-def _run_as_json(outcome: Outcome, dense: Outcome | None) -> dict[str, Any]:
-    ratio, source = outcome.ratio_to_dense(dense)
-    return {
-        "config": outcome.experiment.as_dict(),
-        "final": outcome.final,
-        "up_bytes": outcome.up_bytes,
-        "down_bytes": outcome.down_bytes,
-        "up_collected": outcome.up_collected,
-        "ratio_to_dense": {"value": ratio, "source": source},
-        "seconds": outcome.seconds,
-        "history": [asdict(record) for record in outcome.history],
-        "ledger": [asdict(row) for row in outcome.ledger_rounds],
-    }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
-    return [_without_nan(each) for each in value] if isinstance(value, list) else value
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in REPORTED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _new_folder(directory: Path, finished: datetime, outcome: Outcome) -> Path:
-    """Make a folder that no other run has, even one started in the same second."""
-    name = f"{finished:%Y%m%d-%H%M%S}-{outcome.experiment.task}-{outcome.experiment.strategy}"
-    directory.mkdir(parents=True, exist_ok=True)
-    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-        folder = directory / (name + suffix)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise FileExistsError(f"{directory} holds a thousand folders named {name}; give another --out")
+def _metrics(row: Outcome) -> dict[str, str]:
+    """Return a run's last metrics as text, by the head of their column."""
+    found = format_metrics("", row.final) | format_metrics("clients' ", row.final_evaluate)
+    train = row.history[-1].train if row.history else {}
+    return found or format_metrics("train ", {k: v for k, v in train.items() if k == "loss"})

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from flowerpress.simulations.options import Option
+from flowerpress.suggestions import unknown
 
 DEFAULTS: dict[str, bool | int | float | str] = {
     "strategy": "ef21-sgdm",
@@ -87,7 +88,7 @@ def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
     Raises
     ------
     ValueError
-        The run config lacks a key, or a value has the wrong type.
+        The run config lacks a key, has one that nothing knows, or a value has the wrong type.
 
     Examples
     --------
@@ -95,8 +96,15 @@ def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
     >>> strategy_choice(config)
     ('ef21', {'local_steps': 2, 'seed': 7})
     """
+    from flowerpress.strategies import strategy_names, strategy_options  # no client needs them
+
     keys = sorted(set(run_config) - {*RUN_KEYS, *TASK_KEYS})
     options = _given(run_config, keys)
+    known = {option for name in strategy_names() for option in strategy_options(name)}
+    for option in sorted(set(options) - known):
+        key, names = option.replace("_", "-"), {each.replace("_", "-") for each in known}
+        every = sorted({*RUN_KEYS, *TASK_KEYS, *names})
+        raise ValueError(unknown(f"no run has a key {key!r}", key, every, "keys are"))
     return _text(run_config, "strategy"), {**options, "seed": _whole(run_config, "seed")}
 
 

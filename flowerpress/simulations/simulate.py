@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord
 
 from flowerpress.clients import Task, client_app
-from flowerpress.protocol import Ledger
 from flowerpress.simulations.engine import InProcessGrid, NodeConfig
 from flowerpress.simulations.faults import Faults
+from flowerpress.simulations.recorded import SimulationResult, run_recorded
 from flowerpress.simulations.recorder import EvaluateFn, Recorder, RoundRecord
 from flowerpress.strategies import Checkpoints, CompressedStrategy
 from flowerpress.strategies.rounds import ShouldStop
 
 TaskFn = Callable[[int, int], Task]
-
-
-@dataclass
-class SimulationResult:
-    """A finished run: final model, bytes, history, and wall-clock seconds."""
-
-    arrays: ArrayRecord
-    ledger: Ledger
-    history: list[RoundRecord] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def simulate(
@@ -46,6 +35,8 @@ def simulate(
     faults: Faults | None = None,
     on_round: Callable[[RoundRecord], None] | None = None,
     node_evaluate_fn: EvaluateFn | None = None,
+    train_config: Mapping[str, Any] | None = None,
+    evaluate_config: Mapping[str, Any] | None = None,
     timeout: float = 3600.0,
     verbose: bool = False,
     checkpoint: str | Path | Checkpoints | None = None,
@@ -67,8 +58,8 @@ def simulate(
         ``task_fn.initial_arrays()`` if it has that, else client 0's ``initial_arrays()``.
     num_clients, num_rounds, seed : int
     evaluate_fn : callable, optional
-        ``evaluate_fn(server_round, arrays)`` returns a MetricRecord or None, as in Flower: called
-        for round 0 (the initial model), then after each round.
+        ``evaluate_fn(server_round, arrays)`` returns a MetricRecord or None, as in Flower, or any
+        dictionary of numbers: called for round 0 (the initial model), then after each round.
     threads : int, optional
         Clients computed at the same time; the result does not depend on it.
     state_dir : path, optional
@@ -82,6 +73,8 @@ def simulate(
     node_evaluate_fn : callable, optional
         Like `evaluate_fn`, for strategies whose nodes train models of their own: called with each
         of these in the rounds in which they were collected.
+    train_config, evaluate_config : mapping, optional
+        As Flower's: what tasks with a `configure` hear before each round.
     timeout : float
         Seconds to wait for a round's replies.
     verbose : bool
@@ -109,6 +102,12 @@ def simulate(
     RuntimeError
         All clients of a round failed, or cannot take part: says what the first of them said.
 
+    Notes
+    -----
+    Whatever ends a run before its time, Ctrl-C too, is raised with an attribute ``result``: the
+    `SimulationResult` up to the last round that had ended. In a notebook that is
+    ``sys.last_value.result``.
+
     Examples
     --------
     >>> import numpy as np
@@ -135,7 +134,6 @@ def simulate(
     common: dict[str, str] = {}
     if state_dir is not None:
         common = {"state-store": "disk", "state-dir": str(state_dir)}
-    start = time.perf_counter()
     with (
         InProcessGrid(
             lambda: client_app(task_fn),
@@ -150,25 +148,32 @@ def simulate(
         _for_as_long(strategy, num_clients, checkpoint),
     ):
         recorder.grid = grid
-        initial = _initial_arrays(task_fn, num_clients)
-        result = strategy.start(
+        initial = initial_arrays(task_fn, num_clients)
+
+        return run_recorded(
+            strategy,
             grid,
             initial,
+            recorder,
             num_rounds=num_rounds,
             timeout=timeout,
-            evaluate_fn=recorder,
+            clients=num_clients,
+            configs=(train_config, evaluate_config),
             should_stop=should_stop,
         )
-    return SimulationResult(
-        result.arrays, strategy.ledger, recorder.history, time.perf_counter() - start
-    )
 
 
-def _initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
+def initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
+    """Return the model that a run starts from; raises `ValueError` where a task is none."""
     make = getattr(task_fn, "initial_arrays", None)
-    arrays = make() if make is not None else task_fn(0, num_clients).initial_arrays()
+    if make is None:
+        task = task_fn(0, num_clients)
+        make = getattr(task, "initial_arrays", None)
+        if make is None:
+            raise ValueError(f"task_fn(0, {num_clients}) gave a {type(task).__name__}, not a Task")
+    arrays = make()
     if not isinstance(arrays, ArrayRecord):
-        raise TypeError(f"initial_arrays() gave a {type(arrays).__name__}, not an ArrayRecord")
+        raise ValueError(f"initial_arrays() gave a {type(arrays).__name__}, not an ArrayRecord")
     return arrays
 
 

@@ -25,11 +25,11 @@ from flwr.serverapp.strategy import Result
 
 from flowerpress.compressors import make_compressor
 from flowerpress.protocol import Hello, Hyper, Ledger, ModelPart, Reply
-from flowerpress.strategies.averages import MetricsFn, average_metrics
 from flowerpress.strategies.buffers import average_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange
+from flowerpress.strategies.metrics import MetricsFn, Report
 from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Client, Population
 from flowerpress.strategies.resumable import Resumable
@@ -70,6 +70,9 @@ class CompressedStrategy(Resumable, FederatedEvaluation):
         Seconds to wait for `min_available_nodes` workers before the run ends with an error.
     hello_timeout : float (default: 60)
         Seconds to wait for a new node to say who it is.
+    metric_weights : {"reported", "known"} (default: "reported")
+        What a worker's metrics count for: the "num-examples" that it reports with them, as in
+        Flower; or what its updates count for, which it cannot change from round to round.
     fraction_train, fraction_evaluate, min_train_nodes, min_evaluate_nodes, min_available_nodes, \
 weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evaluate_metrics_aggr_fn
         As in Flower's `FedAvg`.
@@ -112,6 +115,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         configrecord_key: str = "config",
         train_metrics_aggr_fn: MetricsFn | None = None,
         evaluate_metrics_aggr_fn: MetricsFn | None = None,
+        metric_weights: str = "reported",
     ) -> None:
         check_options({k: v for k, v in locals().items() if k != "self"})
         super().__init__(
@@ -122,7 +126,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             arrayrecord_key=arrayrecord_key,
             configrecord_key=configrecord_key,
         )
-        self._train_fn, self._evaluate_fn = train_metrics_aggr_fn, evaluate_metrics_aggr_fn
+        self.set_metrics(train_metrics_aggr_fn, evaluate_metrics_aggr_fn, metric_weights)
         # Not given to FedAvg's constructor, which warns about 0.
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.compressor = make_compressor(compressor).spec
@@ -202,7 +206,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     def reset(self) -> None:
         """Forget all of an earlier run."""
         self.run = Run(self)
-        self.train_metrics: MetricRecord | None = None
+        self.forget_metrics()
 
     def begin_run(self, initial: ArrayRecord) -> None:
         """Forget all of an earlier run, and begin one from the model `initial`."""
@@ -229,8 +233,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Sample the cohort and make its instructions; `config` is not used."""
-        del config
+        """Sample the cohort and make its instructions; `config` goes to the workers' tasks."""
         if server_round == 1:
             self.begin_run(arrays)
         self.grid = grid
@@ -244,7 +247,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             run.forget(server_round)
         self.plan(run.cohort, server_round)
         run.exchange.question += 1
-        return run.orders(server_round, run.cohort, "train")
+        return run.orders(server_round, run.cohort, "train", config=config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -256,11 +259,13 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         if not applied:
             run.explain(server_round)
             return None, None
+        before = self.model.version
         self.step([client for client, _ in applied], server_round)
+        run.attendance.steps += self.model.version > before
         masses = [self.population.mass(client) for client, _ in applied]
         self.model.buffers = average_buffers(self.model.buffers, run.received, masses)
-        reports = [(self.population.mass(client), reply.metrics) for client, reply in applied]
-        self.train_metrics = average_metrics(reports, self.weighted_by_key, self._train_fn)
+        reports = [Report(c.id, self.population.mass(c), reply.metrics) for c, reply in applied]
+        self.train_metrics = self.train_mean(reports)
         return self.model.arrays(), self.train_metrics
 
     def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:

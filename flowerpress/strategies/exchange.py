@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from flowerpress.compressors import Packet, PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import (
-    HELD,
     Instruction,
     Layout,
     Ledger,
@@ -20,7 +19,6 @@ from flowerpress.protocol import (
     ProtocolError,
     Reply,
     content_bytes,
-    metrics_of,
     printable,
     release,
 )
@@ -47,6 +45,8 @@ class Exchange:
         Of these, answers that were too large (`flowerpress.strategies.guard`).
     resyncs : int
         Workers that could not continue from what the server believed they had.
+    troubles : dict of int to str
+        Why the last question has no answer of a client, or one that was not applied.
     """
 
     population: Population
@@ -55,6 +55,7 @@ class Exchange:
     refused: int = 0
     oversized: int = 0
     resyncs: int = 0
+    troubles: dict[int, str] = field(default_factory=dict)
 
     def orders(
         self,
@@ -62,22 +63,26 @@ class Exchange:
         cohort: Sequence[Client],
         purpose: str,
         part_for: Callable[[Client], ModelPart],
+        beside: Mapping[str, ConfigRecord] | None = None,
     ) -> list[Message]:
         """Return `order` as one message to each of the cohort, entered in the ledger.
 
         Each gets the model's part it lacks; where it is to answer with packets, also its rank and
-        the version applied last.
+        the version applied last. `beside` are records that go along.
         """
         messages = []
+        self.troubles.clear()
         for rank, client in enumerate(cohort):
             own = replace(order, session=client.session, model=part_for(client))
             if purpose != "evaluate":
                 applied = client.receiver.ask(order.version)
                 own = replace(own, rank=rank, applied=applied)
             content = own.encode()
+            for key, record in (beside or {}).items():
+                content[key] = record
             # A collection's question brings what training would have brought with its next one.
             kind = "evaluate" if purpose == "evaluate" else "train"
-            self._enter(order.round, client.id, "down", content, own.payload, kind)
+            self.enter(order.round, client.id, "down", content, own.payload, kind)
             messages.append(Message(content, client.node, kind))
         return messages
 
@@ -92,9 +97,10 @@ class Exchange:
             if message.has_error():
                 # Errors the SuperLink makes itself come from node 1: nobody's in particular.
                 who = f"client {client.id}" if client else "a client"
-                log.warning(
-                    "round %d: %s: %s", server_round, who, printable(str(message.error.reason))
-                )
+                reason = printable(str(message.error.reason))
+                log.warning("round %d: %s: %s", server_round, who, reason)
+                if client is not None:
+                    self.troubles[client.id] = reason
             elif client is None:
                 self.refuse(server_round, "an answer of a node that was not asked")
             else:
@@ -112,7 +118,7 @@ class Exchange:
         last = None
         for client, message in arrivals:
             if client.id == last:
-                self.refuse(server_round, f"client {client.id} answers twice")
+                self.refuse(server_round, f"client {client.id} answers twice", client)
                 continue
             reply = self._decode(server_round, client, message.content, purpose)
             release(message)
@@ -151,12 +157,14 @@ class Exchange:
         try:
             reply = Reply.decode(content)
         except ProtocolError as error:
-            self._enter(server_round, client.id, "up", content, 0, purpose)
-            self.refuse(server_round, f"client {client.id}: {error}")
+            self.enter(server_round, client.id, "up", content, 0, purpose)
+            self.refuse(server_round, f"client {client.id}: {error}", client)
             return None
-        self._enter(server_round, client.id, "up", content, reply.payload, purpose)
+        self.enter(server_round, client.id, "up", content, reply.payload, purpose)
         if reply.client != client.id:
-            self.refuse(server_round, f"client {client.id} answers as client {reply.client}")
+            self.refuse(
+                server_round, f"client {client.id} answers as client {reply.client}", client
+            )
             return None
         return reply
 
@@ -184,7 +192,7 @@ class Exchange:
             reply.status in ("resync", "snapshot", "stale")
             and reply.version != client.receiver.asked
         ):
-            self.refuse(server_round, f"client {client.id}: {Acceptance.STALE.value}")
+            self.refuse(server_round, f"client {client.id}: {Acceptance.STALE.value}", client)
             return Acceptance.STALE
         if reply.status == "stale":
             # Asked by an earlier life of this server: the next question must be new to it.
@@ -193,8 +201,11 @@ class Exchange:
             return Acceptance.STALE
         if reply.status == "resync":
             self.resyncs += 1
+            self.troubles[client.id] = f"it has lost its state: {reply.reason}"
             log.warning("%s has lost its state: %s", where, reply.reason)
             return Acceptance.MISMATCH
+        if reply.status not in ("update", "silent"):
+            self.troubles[client.id] = f"{reply.status}: {reply.reason}"
         if reply.status == "failed":
             client.failing = reply.reason or "no reason given"
         silent = silence and reply.status == "silent"
@@ -204,9 +215,10 @@ class Exchange:
             return Acceptance.STALE
         verdict = client.receiver.judge(reply.base, reply.version, shared=shared)
         if verdict is Acceptance.STALE:
-            self.refuse(server_round, f"client {client.id}: {verdict.value}")
+            self.refuse(server_round, f"client {client.id}: {verdict.value}", client)
         elif verdict is Acceptance.MISMATCH:
             self.resyncs += 1
+            self.troubles[client.id] = "it builds on an update that was not applied"
             log.warning(
                 "%s builds on version %d, applied is %d", where, reply.base, client.receiver.applied
             )
@@ -214,45 +226,18 @@ class Exchange:
             try:
                 check_packets(reply, layout, () if silent else dims, bare=bare)
             except (PacketError, ProtocolError) as error:
-                self.refuse(server_round, f"client {client.id}: {error}")
+                self.refuse(server_round, f"client {client.id}: {error}", client)
                 return Acceptance.STALE
         return verdict
 
-    def evaluations(
-        self,
-        server_round: int,
-        cohort: Sequence[Client],
-        messages: Iterable[Message],
-        replicas: bool,
-    ) -> list[tuple[Client, Mapping[str, float]]]:
-        """Return the cohort's evaluation metrics, in order of the workers' ids.
-
-        With `replicas`, workers evaluate what deltas have led them to: one that fails may lack it.
-        """
-        expected = {client.node: client for client in cohort}
-        found = []
-        for message in messages:
-            client = expected.pop(message.metadata.src_node_id, None)
-            if message.has_error():
-                reason = printable(str(message.error.reason))
-                log.warning("round %d: evaluation: %s", server_round, reason)
-                if client is not None and replicas:
-                    client.held = -1
-            elif client is None:
-                self.refuse(server_round, "an evaluation of a node that was not asked")
-            else:
-                self._enter(server_round, client.id, "up", message.content, 0, "evaluate")
-                metrics = dict(metrics_of(message.content))
-                client.held = held_in(metrics, client.held)
-                found.append((client, metrics))
-        return sorted(found, key=lambda pair: pair[0].id)
-
-    def refuse(self, server_round: int, reason: str) -> None:
-        """Count and log an answer that is damaged or wrong."""
+    def refuse(self, server_round: int, reason: str, client: Client | None = None) -> None:
+        """Count and log an answer that is damaged or wrong, of a client that was asked or not."""
         self.refused += 1
+        if client is not None:
+            self.troubles[client.id] = f"refused: {reason.removeprefix(f'client {client.id}: ')}"
         log.warning("round %d: refused %s", server_round, reason)
 
-    def _enter(
+    def enter(
         self,
         server_round: int,
         client: int,
@@ -263,12 +248,6 @@ class Exchange:
     ) -> None:
         framing = content_bytes(content) - payload
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
-
-
-def held_in(metrics: dict[str, float], believed: int) -> int:
-    """Take the model version a worker holds out of its evaluation's metrics."""
-    held = metrics.pop(HELD, None)
-    return int(held) if held is not None and -1 <= held < 2**53 else believed
 
 
 def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from flowerpress.protocol import Hello, Hyper, ModelPart, Reply
+from flowerpress.protocol import Hello, Hyper, ModelPart, Reply, finite_numbers
 from flowerpress.strategies.base import FloatVector
 from flowerpress.strategies.collection import OwnModels
 from flowerpress.strategies.consensus import Consensus, check_gamma, safe_gamma
@@ -252,7 +252,7 @@ class SquarmSGD(OwnModels):
     def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
         """Take the answers, and watch whether the nodes come apart."""
         taken = super().collect(server_round, replies)
-        self.consensus.watch([reply.metrics for _, reply in taken])
+        self.consensus.watch([finite_numbers(reply.metrics) for _, reply in taken])
         return taken
 
     def holders(self) -> dict[int, FloatVector]:

@@ -125,6 +125,12 @@ class Population:
         """The whole population's mass: absent workers count."""
         return sum(map(self.mass, self.clients.values()))
 
+    def strangers(self, nodes: Iterable[int]) -> dict[int, str]:
+        """Return those of the nodes that were never admitted, with the reason."""
+        unheard = "it did not say who it is, or came after the last round had begun"
+        new = [node for node in sorted(nodes) if node not in self._nodes]
+        return {node: self._refusals.get(node, unheard) for node in new}
+
     def id_of(self, node: int) -> int | None:
         """Return the id of the worker at `node`, None if it is not known."""
         return self._nodes.get(node)

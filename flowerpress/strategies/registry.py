@@ -22,6 +22,7 @@ from flowerpress.strategies.onebit_adam import OneBitAdam
 from flowerpress.strategies.options import declared_options
 from flowerpress.strategies.sketched import SketchedSGD
 from flowerpress.strategies.sketched_amsgrad import SketchedAMSGrad
+from flowerpress.suggestions import unknown
 
 _STRATEGIES: dict[str, type[CompressedStrategy]] = {
     cls.name: cls
@@ -63,9 +64,7 @@ def strategy_class(name: str) -> type[CompressedStrategy]:
     try:
         return _STRATEGIES[name]
     except KeyError:
-        raise ValueError(
-            f"unknown strategy {name!r}: choose one of {', '.join(strategy_names())}"
-        ) from None
+        raise ValueError(unknown(f"unknown strategy {name!r}", name, strategy_names())) from None
 
 
 def strategy_options(name: str) -> dict[str, Any]:
@@ -100,7 +99,6 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
     known = strategy_options(name)
     for option in options:
         if option not in known and not (name == "fedavg" and option == "compressor"):
-            raise ValueError(
-                f"strategy {name} has no option {option!r}: it has {', '.join(sorted(known))}"
-            )
+            what = f"strategy {name} has no option {option!r}"
+            raise ValueError(unknown(what, option, sorted(known), "it has"))
     return cls(**options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,22 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from flowerpress.protocol import LedgerRow
+from flowerpress.protocol import LedgerRow, MetricReader
 from flowerpress.strategies import saved
 from flowerpress.strategies.tree import Tree
 
 if TYPE_CHECKING:
     from flowerpress.strategies.base import CompressedStrategy
 
-EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+EvaluateFn = Callable[[int, ArrayRecord], Mapping[str, Any] | None]
+"""Flower's: what it returns may be a `MetricRecord` or any mapping of names to numbers."""
 ShouldStop = Callable[[int, Result], bool]
 _METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
 # The rounds' log goes where that of Flower's own strategies does.
 flower = logging.getLogger("flwr")
 log = logging.getLogger("flowerpress")
+closing = logging.getLogger("flowerpress.closing")
+"""Who was left out of a run, when it has ended."""
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Rounds:
     saved_round: int = -1  # of the last checkpoint
     saved_rows: int = 0  # of the ledger, in it
     stopped: bool = False  # before the last round
+    reader: MetricReader = field(default_factory=lambda: MetricReader("evaluate_fn"))
 
     def __post_init__(self) -> None:
         if not (self.should_stop is None or callable(self.should_stop)):
@@ -57,10 +61,12 @@ class Rounds:
         if not self._resume():
             self._evaluate(0)
             self._save(0)
-        server_round = max(self.saved_round, 0)
+        begun = server_round = max(self.saved_round, 0)
         while server_round < self.num_rounds and not self.stopped:
             server_round += 1
             self._round(server_round)
+        if server_round > begun:
+            self._close()
         flower.info("")
         flower.info("Run finished in %.2f s", time.perf_counter() - start)
         for line in ("", *str(self.result).splitlines()):
@@ -122,10 +128,19 @@ class Rounds:
     def _evaluate(self, server_round: int) -> None:
         if self.evaluate_fn is None:
             return
-        metrics = self.evaluate_fn(server_round, self.result.arrays)
-        flower.info("Global evaluation: %s", metrics)
-        if metrics is not None:
+        found = self.evaluate_fn(server_round, self.result.arrays)
+        if found is not None:
+            metrics = MetricRecord(dict(self.reader.read(found)))
+            flower.info("Global evaluation: %s", metrics)
             self.result.evaluate_metrics_serverapp[server_round] = metrics
+
+    def _close(self) -> None:
+        """Say who was left out, now that all rounds have ended."""
+        run, name_of = self.strategy.run, getattr(self.grid, "name_of", "node {}".format)
+        strangers = run.population.strangers(self.grid.get_node_ids())
+        run.attendance.strangers = {name_of(node): why for node, why in strangers.items()}
+        for line in run.attendance.lines():
+            closing.warning("%s", line)
 
     def _save(self, server_round: int) -> None:
         """Save a checkpoint where one is due."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from flowerpress.compressors import PacketError
@@ -23,6 +23,7 @@ from flowerpress.protocol.buffers import (
     unpack_buffers,
 )
 from flowerpress.protocol.layout import Kept, other_values
+from flowerpress.strategies.attendance import Attendance
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.exchange import Exchange
@@ -60,6 +61,8 @@ class Run:
         Buffers that came in the round's last exchange, by client.
     heard : set of int
         Whose answers to the last question could be read.
+    attendance : Attendance
+        Who took part.
     start_over : bool
         Whether all workers must forget what they share with the server.
     """
@@ -74,6 +77,7 @@ class Run:
             scaled=strategy.scaled,
             buffers_norm=self._buffers_norm,
         )
+        self.attendance = Attendance()
         self.model: Downlink | None = None
         self.cohort: list[Client] = []
         self.judges: list[Client] = []
@@ -161,6 +165,7 @@ class Run:
         stage: int = 1,
         places: bytes = b"",
         part_for: Callable[[Client], ModelPart] | None = None,
+        config: ConfigRecord | None = None,
     ) -> list[Message]:
         """Make the cohort's instructions.
 
@@ -174,6 +179,8 @@ class Run:
             See `Instruction`.
         part_for : callable, optional
             What each worker is sent of the model; by default as the strategy says.
+        config : ConfigRecord, optional
+            Goes to the workers' tasks as it is; nothing is sent where it is empty.
         """
         strategy, model = self._strategy, self.started
         if part_for is None:
@@ -191,7 +198,10 @@ class Run:
             stage=stage,
             places=places,
         )
-        return self.exchange.orders(order, cohort, purpose, part_for)
+        if purpose == "train" and stage == 1:
+            self.attendance.ask(client.id for client in cohort)
+        beside = {strategy.configrecord_key: config} if config else {}
+        return self.exchange.orders(order, cohort, purpose, part_for, beside)
 
     def nothing(self, client: Client) -> ModelPart:
         """Return the part of a model that the worker holds already."""
@@ -241,6 +251,9 @@ class Run:
             if self._take(server_round, client, reply, receive, dims, stage):
                 taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
+        if stage != COLLECTION:
+            asked, went_in = {c.id for c in cohort}, {c.id for c, _ in taken}
+            self.attendance.note(asked, went_in, self.exchange.troubles, final=stage != 1)
         return taken
 
     def _bare(self, stage: int) -> bool:
@@ -284,7 +297,7 @@ class Run:
             receive(Update(client, mass, reply.scale, reply.packets, reply.held))
         except PacketError as error:
             self.exchange.oversized += isinstance(error, OversizedError)
-            self.exchange.refuse(server_round, f"client {client.id}: {error}")
+            self.exchange.refuse(server_round, f"client {client.id}: {error}", client)
             return False
         self.guard.accept(client, sizes)
         client.failing, client.held = "", reply.held

@@ -14,8 +14,9 @@ from flowerpress.strategies.tree import CheckpointError, Tree
 if TYPE_CHECKING:
     from flowerpress.strategies.base import CompressedStrategy
 
-# What may be another when a run is resumed: it decides how long the server waits, not what it does.
-_FREE = frozenset({"available_timeout", "hello_timeout", "min_available_nodes"})
+# What may be another when a run is resumed: it decides how long the server waits, or how metrics
+# are averaged, and not what becomes of the model.
+_FREE = frozenset({"available_timeout", "hello_timeout", "metric_weights", "min_available_nodes"})
 
 
 def options_of(strategy: CompressedStrategy) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def state_of(strategy: CompressedStrategy) -> dict[str, Tree]:
         # The number of the last question, and counts.
         "exchange": {name: n for name, n in vars(exchange).items() if isinstance(n, int)},
         "start_over": run.start_over,
+        "attendance": run.attendance.state(),
         "state": strategy.state() if model else {},
     }
 
@@ -81,4 +83,6 @@ def restore(found: Tree, strategy: CompressedStrategy, initial: ArrayRecord) -> 
     except ValueError as error:
         raise CheckpointError(f"the checkpoint is of another model: {error}") from None
     model.restore(found["model"])
+    # Checkpoints of before have none: it is then that of the rounds that follow.
+    run.attendance.restore(found.get("attendance", [model.version, {}]))
     strategy.restore(found["state"])

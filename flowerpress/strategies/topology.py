@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.suggestions import did_you_mean
+
 if TYPE_CHECKING:
     from networkx import Graph
 
@@ -116,7 +118,9 @@ def parse_topology(spec: str) -> tuple[str, str]:
     name, colon, parameter = spec.partition(":")
     wants = bool(_PARAMETERS.get(name))
     if name not in _PARAMETERS or (bool(colon), bool(parameter)) != (wants, wants):
-        raise ValueError(f"topology is {spec!r}: expected one of {', '.join(topology_names())}")
+        guess = "" if name in _PARAMETERS else did_you_mean(name, _PARAMETERS)
+        expected = ", ".join(topology_names())
+        raise ValueError(f"topology is {spec!r}: expected one of {expected}{guess}")
     return name, parameter
 
 

@@ -6,10 +6,10 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from flowerpress.user_code import is_module, load_module
 
 Config = dict[str, bool | int | float | str]
 _PAIR = re.compile(r"""\s*([\w.-]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s"']+)(?=\s|$)""")
@@ -39,17 +39,12 @@ class App(NamedTuple):
         Raises
         ------
         ValueError
-            The module has no such object.
-        ImportError
-            The module, or one it needs, is not there.
+            There is no such module, it raises, or has no such object: says what and where.
         """
-        module_name, _, attribute = getattr(self, side).partition(":")
-        if module_name.endswith(".py"):
-            module = _load_file(Path(module_name))
-        else:
-            if self.folder is not None and str(self.folder) not in sys.path:
-                sys.path.insert(0, str(self.folder))
-            module = import_module(module_name)
+        module_name, _, attribute = getattr(self, side).rpartition(":")
+        if self.folder is not None and str(self.folder) not in sys.path:
+            sys.path.insert(0, str(self.folder))
+        module = load_module(module_name)
         found = getattr(module, attribute, None)
         if found is None:
             raise ValueError(f"{module_name} has no {attribute!r}")
@@ -69,40 +64,20 @@ def find_app(name: str) -> App:
     Raises
     ------
     ValueError
-        It stands for nothing: says what was looked for.
+        It stands for nothing: says what was looked for. Or the file or module raises: says where.
     """
     path = Path(name)
     if (path / "pyproject.toml").is_file():
         return _from_pyproject(path.resolve())
     if path.suffix == ".py" and path.is_file():
-        where = str(path.resolve())
-        config = dict(getattr(_load_file(path.resolve()), "run_config", {}))
-        return App(f"{where}:server_app", f"{where}:client_app", config)
-    try:
-        module = import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and name.split(".", maxsplit=1)[0] != error.name.split(".")[0]:
-            raise  # the module is there, and lacks a package
+        name = str(path.resolve())
+    elif not is_module(name):
         raise ValueError(
             f"{name!r} is neither a shipped task, nor a directory with a Flower pyproject.toml, "
-            "nor a Python file or module with server_app and client_app"
-        ) from None
-    config = dict(getattr(module, "run_config", {}))
+            "nor a Python file or module with server_app and client_app, or with task_fn"
+        )
+    config = dict(getattr(load_module(name), "run_config", {}))
     return App(f"{name}:server_app", f"{name}:client_app", config)
-
-
-def _load_file(path: Path) -> Any:
-    """Import a Python file by its path; once."""
-    name = f"flowerpress_app_{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be imported")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _from_pyproject(folder: Path) -> App:

@@ -15,6 +15,7 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
+from flowerpress.protocol import as_json
 from flowerpress.transport.grid import SERVER, GrpcGrid
 from flowerpress.transport.hub import Hub
 from flowerpress.transport.limits import Limits
@@ -136,6 +137,6 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
 def _write_json(path: Path, data: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(as_json(data), indent=1) + "\n", encoding="utf-8")
     part.replace(path)
     return path

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from flowerpress.extras import import_failure
 from flowerpress.transport.client import LinkClient
 from flowerpress.transport.serve import Service
 
@@ -116,10 +117,9 @@ def serve_metrics(host: str, port: int, collect: Callable[[], dict[str, tuple[st
     try:
         from prometheus_client import CollectorRegistry, start_http_server
         from prometheus_client.core import GaugeMetricFamily
-    except ImportError:
-        raise ImportError(
-            "--metrics-port needs prometheus-client: pip install 'flowerpress[metrics]'"
-        ) from None
+    except ImportError as error:
+        what, package = "--metrics-port", "prometheus-client"
+        raise import_failure(error, what, package, "prometheus_client") from error
 
     class Gauges:
         def collect(self) -> Iterator[Any]:

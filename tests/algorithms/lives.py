@@ -137,7 +137,8 @@ def killed_at(monkeypatch, name, folder, positions, ends, **more):
 def records(result):
     """What the rounds gave, but for how long they took."""
     return [
-        (r.round, r.metrics, r.train, r.up_bytes, r.down_bytes, r.nodes) for r in result.history
+        (r.round, r.metrics, r.train, r.evaluate, r.up_bytes, r.down_bytes, r.nodes)
+        for r in result.history
     ]
 
 

@@ -49,7 +49,11 @@ def test_kill_9_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         process.kill()
         process.wait()
     assert 3 <= rounds_saved(saved) < ROUNDS
-    assert not (tmp_path / "never").exists()
+    (never,) = (tmp_path / "never").iterdir()
+    assert [path.name for path in never.iterdir()] == ["results.json"]
+    (run,) = json.loads((never / "results.json").read_text("utf-8"))["runs"]
+    assert run["status"] == "running", "a kill leaves what was written at the beginning"
+    assert "history" not in run
     assert main([*command, "--out", str(tmp_path / "resumed")]) == 0
     assert main([*RUN, "--out", str(tmp_path / "whole")]) == 0
     assert outcome(tmp_path / "resumed") == outcome(tmp_path / "whole")

@@ -122,7 +122,7 @@ def test_twins_have_the_same_functions():
 @pytest.mark.parametrize("module", ["torch", "flwr", "numba"])
 def test_import_is_light(module):
     code = f"import sys, flowerpress.compressors; sys.exit({module!r} in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_threads_do_not_disturb_each_other():

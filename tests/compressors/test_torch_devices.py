@@ -45,7 +45,7 @@ def test_torch_is_not_imported_for_arrays():
         "import sys, numpy; from flowerpress.compressors import make_compressor;"
         "make_compressor('qsgd').compress(numpy.ones(5)); sys.exit('torch' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("spec", [s for s in SPECS if not s.startswith("topk")])

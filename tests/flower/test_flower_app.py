@@ -26,6 +26,7 @@ from flowerpress.simulations.run_config import (
 )
 from flowerpress.simulations.tasks import _TASKS, make_task_fn, task_names
 from flowerpress.strategies import make_strategy, strategy_names, strategy_options
+from flowerpress.strategies.errors import FailedRunError
 from tests.algorithms.lives import kill
 
 pytest.importorskip("sklearn")  # the task digits
@@ -161,9 +162,71 @@ def test_app_goes_on_under_another_run_id(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match="holds a run up to round 2: resume it"):
         run_app(saved, nodes=nodes)
     run_app({**saved, "resume": True}, nodes=nodes)
-    found = [next((tmp_path / name).iterdir()) for name in ("whole", "resumed")]
+    # The life that was killed has kept what it had until then.
+    killed, resumed = sorted((tmp_path / "resumed").iterdir())
+    assert json.loads((killed / "results.json").read_text("utf-8"))["runs"][0]["rounds"] == 2
+    found = [next((tmp_path / "whole").iterdir()), resumed]
     for name in ("model.safetensors", "ledger.json"):
         assert len({(path / name).read_bytes() for path in found}) == 1, name
+
+
+def test_app_that_diverges_says_so_and_keeps_its_results(tmp_path: Path) -> None:
+    config = {**CONFIG, "num-server-rounds": 2, "strategy": "ef21", "lr": 1e30}
+    with pytest.raises(FailedRunError, match=r"diverged: the held-out loss went from 2.303 to"):
+        run_app({**config, "out": str(tmp_path)})
+    (folder,) = tmp_path.iterdir()
+    run = json.loads((folder / "results.json").read_text("utf-8"))["runs"][0]
+    assert (run["status"], run["rounds"]) == ("diverged", 2)
+    assert (folder / "model.safetensors").exists()
+
+
+def test_app_that_is_stopped_keeps_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flowerpress.simulations.tasks.digits import DigitsTaskFn
+
+    evaluate = DigitsTaskFn.evaluate_fn
+
+    def stopped(self: Any, server_round: int, arrays: ArrayRecord) -> Any:
+        if server_round == 2:
+            raise KeyboardInterrupt
+        return evaluate(self, server_round, arrays)
+
+    monkeypatch.setattr(DigitsTaskFn, "evaluate_fn", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_app({**CONFIG, "num-server-rounds": 9, "out": str(tmp_path)})
+    (folder,) = tmp_path.iterdir()
+    run = json.loads((folder / "results.json").read_text("utf-8"))["runs"][0]
+    assert (run["status"], run["rounds"], run["config"]["clients"]) == ("interrupted", 1, 3)
+    assert {path.name for path in folder.iterdir()} == {
+        "results.json",
+        "ledger.json",
+        "model.safetensors",
+        "plot.png",
+    }
+
+
+def test_app_finds_a_place_that_cannot_be_written_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"results cannot be kept in .*file/out: Not a directory"):
+        run_app({**CONFIG, "out": str(tmp_path / "file" / "out")})
+
+
+def test_app_has_the_clients_evaluation_in_its_results(tmp_path: Path) -> None:
+    run_app({**CONFIG, "num-server-rounds": 1, "fraction-evaluate": 1.0, "out": str(tmp_path)})
+    (folder,) = tmp_path.iterdir()
+    run = json.loads((folder / "results.json").read_text("utf-8"))["runs"][0]
+    assert 0 < run["final_evaluate"]["accuracy"] < 1
+    assert run["history"][1]["evaluate"] == run["final_evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("num-server-round", "num-server-rounds"), ("LR", "lr"), ("batchsize", "batch-size")],
+)
+def test_a_key_that_nothing_knows_is_refused(key: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"no run has a key '{key}': did you mean '{meant}'"):
+        strategy_choice({**CONFIG, key: 3})
 
 
 def test_client_that_cannot_compute_says_so_to_the_server() -> None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,7 +251,15 @@ def test_a_peers_words_are_safe_to_log():
     assert len(Reply.decode(reply.encode()).reason) == 300
 
 
-def test_metrics_that_are_no_numbers_are_left_out():
+def test_metrics_are_numbers_and_lists_of_numbers():
     content = REPLY.encode()
     content["metrics"] = MetricRecord({"a": 10**400, "b": [1.0], "c": float("nan"), "d": 2})
-    assert Reply.decode(content).metrics == {"d": 2.0}
+    metrics = Reply.decode(content).metrics
+    assert math.isnan(metrics.pop("c"))
+    assert metrics == {"b": [1.0], "d": 2}, "no message can hold 10**400"
+
+
+def test_a_kept_reply_has_the_metrics_it_was_sent_with():
+    metrics = {"loss": float("inf"), "recall": [0.25, 0.75], "num-examples": 3}
+    kept = Reply.from_bytes(replace(REPLY, metrics=metrics).to_bytes())
+    assert kept.metrics == metrics

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flowerpress.simulations.tasks import partition as module
 from flowerpress.simulations.tasks.partition import Partition, parse_partition, shards
+from tests.packages import without
 
 LABELS = np.arange(600) % 10
 SPECS = ["iid", "contiguous", "dirichlet:0.5", "pathological:2"]
@@ -137,7 +138,14 @@ def test_an_empty_client_is_refused(monkeypatch):
 
 
 def test_without_flwr_datasets_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "flwr_datasets.partitioner", None)
+    without(monkeypatch, "flwr_datasets")
     assert len(split("iid", 4)) == 4
-    with pytest.raises(ImportError, match=r"pip install 'flowerpress\[demo\]'"):
+    with pytest.raises(ImportError, match="pip install flwr-datasets"):
+        split("dirichlet:0.5", 4)
+
+
+def test_a_package_that_is_there_and_broken_is_told_as_that(monkeypatch):
+    broken = ImportError("libarrow.so: cannot open shared object file", name="pyarrow.lib")
+    without(monkeypatch, "flwr_datasets", broken)
+    with pytest.raises(ImportError, match=r"fails to import here: .*libarrow.* \(module 'pyarrow"):
         split("dirichlet:0.5", 4)

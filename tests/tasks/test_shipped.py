@@ -158,8 +158,13 @@ def test_numpy_clients_do_not_import_torch():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mnits", {}, "unknown task 'mnits'; tasks: digits, libsvm, mnist"),
-        ("digits", {"modle": 1}, "no option 'modle'; its options: backend, batch_size"),
+        ("mnits", {}, "'mnits': did you mean 'mnist'. Choose one of digits, libsvm, mnist"),
+        ("digits", {"modle": 1}, "no option 'modle': it has backend, batch_size"),
+        (
+            "mnist",
+            {"modle": 1},
+            "'modle': did you mean 'model'. It has batch_size, model",
+        ),
         ("digits", {"backend": "jax"}, "'backend': expected one of numpy, torch, not 'jax'"),
         ("digits", {"batch_size": -2}, "'batch_size': expected a whole number, at least 0"),
         ("digits", {"batch_size": "many"}, "not 'many'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -269,7 +270,8 @@ def test_silence_ends_a_connection() -> None:
 
 def test_a_server_that_was_killed_is_found_again() -> None:
     """The next server knows nothing of the client; the client does not mix them up."""
-    first, _ = start_server(lambda grid, context: time.sleep(60), 1)
+    over = threading.Event()
+    first, ended = start_server(lambda grid, context: over.wait(60), 1)
     port = first.port
     client, farewell = start_client(port, echo_app(), 0)
     end = time.monotonic() + 10
@@ -288,6 +290,8 @@ def test_a_server_that_was_killed_is_found_again() -> None:
     assert farewell.result(20) == Farewell(True, "")
     assert client.logins == 2
     assert not got[0][2].has_error()
+    over.set()
+    ended.result(30)
 
 
 def test_a_run_that_fails_says_so_to_the_clients() -> None:

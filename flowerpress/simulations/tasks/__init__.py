@@ -11,6 +11,7 @@ from typing import Any
 
 from flowerpress.simulations.tasks.base import ShippedTaskFn
 from flowerpress.simulations.tasks.options import read_options
+from flowerpress.suggestions import unknown
 
 __all__ = ["ShippedTaskFn", "describe", "make_task_fn", "task_names"]
 
@@ -83,7 +84,7 @@ def describe(name: str) -> tuple[str, str]:
 
 def _task_class(name: str) -> type[ShippedTaskFn]:
     if name not in _TASKS:
-        raise ValueError(f"unknown task {name!r}; tasks: {', '.join(task_names())}")
+        raise ValueError(unknown(f"unknown task {name!r}", name, task_names()))
     module = import_module(f"flowerpress.simulations.tasks.{name}")
     task: type[ShippedTaskFn] = getattr(module, _TASKS[name])
     return task

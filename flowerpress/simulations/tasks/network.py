@@ -87,7 +87,7 @@ class NetworkTask(Task):
                 "output.bias": (classes,),
             }
         self._chunk = max(1, _CHUNK // max(dim, hidden, classes))
-        self.num_examples = len(train)
+        self.num_examples, self.num_test_examples = len(train), len(self._test)
 
     def initial_arrays(self) -> ArrayRecord:
         """Return zeros, or for a hidden layer what `torch.nn.Linear` draws from, by the seed."""

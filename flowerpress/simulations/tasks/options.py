@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from flowerpress.suggestions import did_you_mean, unknown
+
 Reader: TypeAlias = Callable[[Any], Any]
 """Turns a given value into a checked one, or raises `ValueError` saying what is accepted."""
 
@@ -48,7 +50,8 @@ def choice(*names: str) -> Reader:
 
     def read(value: Any) -> str:
         if value not in names:
-            raise ValueError(f"expected one of {', '.join(names)}, not {value!r}")
+            guess = did_you_mean(str(value), names)
+            raise ValueError(f"expected one of {', '.join(names)}, not {value!r}{guess}")
         return str(value)
 
     return read
@@ -89,8 +92,8 @@ def read_options(
     for name, value in given.items():
         key = name.replace("-", "_")
         if key not in readers:
-            valid = ", ".join(sorted(readers))
-            raise ValueError(f"task {task!r} has no option {name!r}; its options: {valid}")
+            what = f"task {task!r} has no option {name!r}"
+            raise ValueError(unknown(what, key, sorted(readers), "it has"))
         try:
             values[key] = readers[key](value)
         except ValueError as error:

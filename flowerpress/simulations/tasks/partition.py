@@ -25,8 +25,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.extras import import_failure
+from flowerpress.suggestions import did_you_mean
+
 Indices: TypeAlias = npt.NDArray[np.int64]
 
+_KINDS = ("iid", "contiguous", "dirichlet", "pathological")
 _CHOICES = "iid, contiguous, dirichlet:ALPHA (a number above 0), pathological:K (a whole number)"
 _log = logging.getLogger(__name__)
 
@@ -77,7 +81,8 @@ def parse_partition(spec: str) -> Partition:
         return Partition(kind, value)
     if kind == "pathological" and whole and value >= 1:
         return Partition(kind, value)
-    raise ValueError(f"unknown partition {spec!r}; valid: {_CHOICES}")
+    guess = "" if kind in _KINDS else did_you_mean(kind, _KINDS)
+    raise ValueError(f"unknown partition {spec!r}; valid: {_CHOICES}{guess}")
 
 
 def shards(
@@ -149,10 +154,8 @@ def _by_flwr_datasets(
         from datasets import Dataset
         from flwr_datasets.partitioner import DirichletPartitioner, PathologicalPartitioner
     except ImportError as error:
-        raise ImportError(
-            f"partition {partition.spec!r} needs flwr-datasets: pip install 'flowerpress[demo]'; "
-            "iid and contiguous need nothing"
-        ) from error
+        what = f"partition {partition.spec!r} (iid and contiguous need nothing)"
+        raise import_failure(error, what, "flwr-datasets", "flwr_datasets", "datasets") from error
     partitioner: Any
     if partition.kind == "dirichlet":
         partitioner = DirichletPartitioner(

@@ -1,0 +1,122 @@
+"""Tasks of a user's own, by the name of a file or a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flowerpress.simulations.tasks import make_task_fn, task_names
+from flowerpress.suggestions import unknown
+from flowerpress.user_code import is_file, is_module, load_module, split_name
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord
+
+    from flowerpress.clients import Task
+    from flowerpress.simulations.recorder import EvaluateFn
+
+DEFAULT = "task_fn"
+_WAYS = "a file or a module with task_fn is named ./my_task.py, ./my_task.py:NAME or package.module"
+
+
+class TaskSource(NamedTuple):
+    """What a run needs of its task.
+
+    Attributes
+    ----------
+    task_fn : callable
+        ``task_fn(partition_id, num_partitions)`` returns a client's task.
+    evaluate_fn : callable or None
+        Evaluates the server's model, if there is such a thing.
+    """
+
+    task_fn: Callable[[int, int], Task]
+    evaluate_fn: EvaluateFn | None
+
+
+@dataclass(frozen=True)
+class OwnTaskFn:
+    """A user's task function, and the initial model that its module makes."""
+
+    make: Callable[[int, int], Task]
+    initial_arrays: Callable[[], ArrayRecord]
+
+    def __call__(self, partition_id: int, num_partitions: int) -> Task:
+        return self.make(partition_id, num_partitions)
+
+
+def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -> TaskSource:
+    """Return the task that a name stands for.
+
+    Parameters
+    ----------
+    name : str
+        A shipped task's name, or ``FILE.py``, ``FILE.py:NAME``, ``MODULE`` or ``MODULE:NAME``,
+        where NAME is a task function, by default ``task_fn``. The function, or else its module, may
+        have ``evaluate_fn(server_round, arrays)``, which evaluates the server's model, and
+        ``initial_arrays()``, which makes the first one; by default client 0's task does.
+    seed : int
+        Of a shipped task.
+    options : dict, optional
+        Of a shipped task; one's own has none.
+
+    Raises
+    ------
+    ValueError
+        The name stands for nothing, an option is wrong, or the code raises: says where.
+    """
+    given = options or {}
+    if name in task_names():
+        shipped = make_task_fn(name, seed=seed, **given)
+        return TaskSource(shipped, shipped.evaluate_fn)
+    if not is_own(name):
+        what = f"unknown task {name!r}"
+        raise ValueError(f"{unknown(what, name, task_names())}; {_WAYS}")
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise ValueError(
+            f"{option!r} is an option of shipped tasks: {name} is your own, so set it there"
+        )
+    source, wanted = split_name(name, DEFAULT)
+    module = load_module(source)
+    task_fn = getattr(module, wanted, None)
+    if not callable(task_fn):
+        what = "is not callable" if hasattr(module, wanted) else "is not there"
+        raise ValueError(
+            f"{source}: {wanted} {what}; define {wanted}(partition_id, num_partitions), "
+            "which returns a client's task"
+        )
+    try:
+        signature(task_fn).bind(0, 1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{source}: {wanted} must take (partition_id, num_partitions): {error}"
+        ) from None
+    found = {
+        part: getattr(task_fn, part, None) or getattr(module, part, None)
+        for part in ("initial_arrays", "evaluate_fn")
+    }
+    if found["initial_arrays"] is not None:
+        task_fn = OwnTaskFn(task_fn, found["initial_arrays"])
+    return TaskSource(task_fn, found["evaluate_fn"])
+
+
+def label_of(name: str) -> str:
+    """Return a short name of a task, for folders and titles.
+
+    Examples
+    --------
+    >>> label_of("digits"), label_of("tasks/mine.py:task_fn"), label_of("package.mine")
+    ('digits', 'mine', 'mine')
+    """
+    source = split_name(name)[0]
+    return Path(source).stem if is_file(source) else source.rpartition(".")[2]
+
+
+def is_own(name: str) -> bool:
+    """Whether a name means a file or a module, and not a shipped task."""
+    source = split_name(name)[0]
+    return is_file(source) or source != name or "." in source or is_module(source)
