@@ -7,10 +7,12 @@ import math
 import numpy as np
 
 from flowerpress.compressors.base import Vector
+from flowerpress.compressors.kernels.subnormals import keeps_subnormals
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.registry import codec
 
 
+@keeps_subnormals
 def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     """Do ``out += weight * decoded`` without a dense temporary.
 
@@ -65,6 +67,7 @@ def _is_accumulator(out: object) -> bool:
     )
 
 
+@keeps_subnormals
 def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
     """Return the vector that a packet holds, in the dtype that was compressed.
 

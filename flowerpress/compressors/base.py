@@ -18,6 +18,7 @@ import numpy.typing as npt
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.device import device_vector, on_device, stays_on_device
+from flowerpress.compressors.kernels.subnormals import keeps_subnormals
 from flowerpress.compressors.packet import MAX_DIM, Buffer, Packet
 
 Vector: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -98,6 +99,7 @@ class Compressor(ABC):
     finds_nonfinite: ClassVar[bool] = False
     torch_kernels: ClassVar[bool] = False
 
+    @keeps_subnormals
     def compress(self, x: Vector | Tensor, draw: Draw = _NO_DRAW) -> Packet:
         """Compress `x`.
 

@@ -15,6 +15,7 @@ from flowerpress.compressors.fields import kept, real, require_share, require_wh
 from flowerpress.compressors.front import require_finite_values
 from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.kernels.countsketch import MOST_ROWS
+from flowerpress.compressors.kernels.subnormals import keeps_subnormals
 from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Reader, require_finite
@@ -51,6 +52,7 @@ class Table:
                 return what
         return "dtype" if self.cells.dtype != other.cells.dtype else ""
 
+    @keeps_subnormals
     def add(self, packet: Packet | bytes, weight: float = 1.0) -> None:
         """Add `weight` times the sketch in `packet` to the cells, in place.
 
@@ -69,6 +71,7 @@ class Table:
             raise PacketError(f"countsketch: the sum of the cells overflows {total.dtype}")
         self.cells[:] = total
 
+    @keeps_subnormals
     def estimates(self) -> Vector:
         """Return the estimate of each coordinate, shape (dim,)."""
         table = self.cells.reshape(self.rows, self.columns)
@@ -179,6 +182,7 @@ class CountSketch(Compressor):
         return Traits(True, omega, 1.0 if not omega else None, (omega, 0.0), bits)
 
 
+@keeps_subnormals
 def merge(packets: Sequence[Packet], weights: Sequence[float] | None = None) -> Packet:
     """Return the packet of the weighted sum of the vectors that were sketched.
 

@@ -13,6 +13,7 @@ from flowerpress.compressors.chain import Expanded
 from flowerpress.compressors.countsketch import Table
 from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.induced import Sum
+from flowerpress.compressors.kernels.subnormals import keeps_subnormals
 from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Sparse
 from flowerpress.compressors.powersgd import Product, Tensors
@@ -21,6 +22,7 @@ from flowerpress.compressors.scaled import Shrunk
 from flowerpress.compressors.sign import Signs
 
 
+@keeps_subnormals
 def norm(packet: Packet | Buffer) -> float:
     """Return the l2 norm of the vector that a packet holds.
 

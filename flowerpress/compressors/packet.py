@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.subnormals import keeps_subnormals
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
 
@@ -128,6 +129,7 @@ class Packet:
         return memoryview(self.data)[HEADER_BYTES:]
 
     @property
+    @keeps_subnormals
     def compressor(self) -> str:
         """The spec of a compressor that sends packets like this one.
 
