@@ -15,6 +15,7 @@ from flowerpress.compressors.kernels import (
     jit_ids,
     jit_levels,
     jit_select,
+    philox,
 )
 from flowerpress.compressors.kernels.jit_intrinsics import has_carryless
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
@@ -51,6 +52,20 @@ __all__ = [
     "varint_decode",
     "varint_encode",
 ]
+
+
+def agree() -> bool:
+    """Return whether compiled kernels give known numbers: two blocks' random words.
+
+    Nearly every kernel depends on the functions behind them. It takes a few milliseconds where
+    compiled kernels come from the disk.
+    """
+    words = np.empty(BLOCK, dtype=np.uint32)
+    for block in (0, 0xABCDEF01):
+        jit_levels.rounding_words(np.uint32(0x243F6A88), np.uint32(0x85A308D3), block, words)
+        if (words != philox.rounding_words((0x243F6A88, 0x85A308D3), block, 1)[0]).any():
+            return False
+    return True
 
 
 def crc32(data: U8, start: int) -> int:
