@@ -17,7 +17,7 @@ from flowerpress.compressors import (
     testing,
 )
 from flowerpress.compressors.countsketch import CountSketch, merge
-from flowerpress.compressors.kernels import device, subnormals
+from flowerpress.compressors.kernels import arithmetic, device
 from tests.compressors.table import COMPRESSORS
 from tests.golden.make import CASES
 from tests.golden.test_golden import load
@@ -33,7 +33,7 @@ DTYPES = (np.float32, np.float64)
 def flushing():
     """Flush subnormal numbers in this thread."""
     torch.set_flush_denormal(True)
-    assert subnormals.flushed()
+    assert arithmetic.flushed()
     yield
     torch.set_flush_denormal(False)
 
@@ -86,7 +86,7 @@ def test_the_same_bytes(spec, backend, flushing):
         torch.set_flush_denormal(True)
         for (name, values), want in zip(inputs, wanted, strict=True):
             assert written(compressor, values, backend) == want, (name, dtype)
-        assert subnormals.flushed()  # the caller's rules are its own again
+        assert arithmetic.flushed()  # the caller's rules are its own again
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -134,17 +134,17 @@ def test_rules_are_those_of_a_thread(flushing):
     inside, done = threading.Event(), threading.Event()
 
     def other():
-        with subnormals.kept_subnormals():
+        with arithmetic.kept_subnormals():
             inside.set()
             done.wait(10)
-            seen.append(subnormals.flushed())
+            seen.append(arithmetic.flushed())
 
     torch.set_flush_denormal(False)
     thread = threading.Thread(target=other)
     thread.start()
     inside.wait(10)
     torch.set_flush_denormal(True)
-    assert subnormals.flushed()
+    assert arithmetic.flushed()
     done.set()
     thread.join()
     assert seen == [False]
@@ -153,12 +153,12 @@ def test_rules_are_those_of_a_thread(flushing):
 def test_a_failure_restores_the_rules(flushing):
     with pytest.raises(ValueError, match=r"x\[0\] is nan"):
         make_compressor("sign").compress(np.array([np.nan]))
-    assert subnormals.flushed()
+    assert arithmetic.flushed()
 
 
 def test_a_platform_without_the_switch(flushing, monkeypatch):
     """Packets are valid there too, if not always equal in the last bit."""
-    monkeypatch.setattr(subnormals, "_environment", lambda: None)
+    monkeypatch.setattr(arithmetic, "_environment", lambda: None)
     for spec in ("fp16", "bf16", "natural", "sign", "qsgd", "uniform", "drive"):
         x = np.linspace(-1, 1, 50, dtype=np.float32)
         back = decompress(make_compressor(spec).compress(x))

@@ -171,9 +171,10 @@ def varint_encode(gaps: U32) -> U8:
 
 def varint_decode(code: U8, count: int) -> U32:
     """Return the gaps; ValueError unless there are `count`, each in its shortest form."""
-    gaps = np.empty(count, dtype=np.uint32)
-    if jit_ids.varint_decode(code, gaps):
-        return gaps
+    if count <= code.size:  # each takes a byte at least: a larger count gets no memory
+        gaps = np.empty(count, dtype=np.uint32)
+        if jit_ids.varint_decode(code, gaps):
+            return gaps
     return id_codes.varint_decode(code, count)  # says what is wrong
 
 

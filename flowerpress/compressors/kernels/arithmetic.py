@@ -1,10 +1,11 @@
-"""Subnormal numbers, kept whatever the process does with them.
+"""Arithmetic by default rules, whatever the process has set.
 
 Some libraries (those compiled with ``-ffast-math``) and ``torch.set_flush_denormal(True)`` tell the
 processor to take numbers below the smallest normal one for zero, which saves time in training.
 Scales and codes of tiny vectors would then differ from those of a process that does not. So
 packets are written and read with the processor's default rules, which hold for one thread, and the
-thread's own rules are restored afterwards.
+thread's own rules are restored afterwards. Likewise ``numpy.seterr(all="raise")`` does not reach in
+here: what overflows is looked for, and told as what it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,14 +85,18 @@ def kept_subnormals() -> Iterator[None]:
         environment.restore(before)
 
 
-def keeps_subnormals(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function so that it runs inside `kept_subnormals`, at no cost where they are."""
+def by_default_rules(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function so that it keeps subnormal numbers and raises none of numpy's warnings.
+
+    It takes about a microsecond a call.
+    """
 
     @wraps(function)
-    def kept(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not flushed():
-            return function(*args, **kwargs)
-        with kept_subnormals():
-            return function(*args, **kwargs)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with np.errstate(all="ignore"):
+            if not flushed():
+                return function(*args, **kwargs)
+            with kept_subnormals():
+                return function(*args, **kwargs)
 
-    return kept
+    return inside
