@@ -74,7 +74,8 @@ class _Client:
             held, session = (
                 int(state.numbers.get(k, d)) for k, d in (("held", -1), ("session", 0))
             )
-            content = Hello(client, task.num_examples, layout, held, session).encode()
+            own = str(context.node_config.get("compressor", ""))
+            content = Hello(client, task.num_examples, layout, held, session, own).encode()
         except Exception as error:  # one line to the server, the traceback here
             content = self._failed(0, 0, error).encode()
         return Message(content, reply_to=message)

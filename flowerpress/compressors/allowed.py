@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from flowerpress.compressors import nesting
 from flowerpress.compressors.base import Compressor
+from flowerpress.compressors.budget import MOST_FRAMES
+from flowerpress.compressors.induced import Induced
 from flowerpress.compressors.packet import PacketError
 from flowerpress.compressors.registry import codec as class_of
 from flowerpress.compressors.registry import make_compressor
+from flowerpress.compressors.scaled import Scaled
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Allowed:
             (part.codec, part.name) for each in made for part in nesting.parts(each)
         )
         return cls(tuple(found), max(map(nesting.frames, made), default=0))
+
+    def repeated(self) -> Allowed:
+        """Return this with what `repeat.repeated` makes of the compressors."""
+        around = tuple((cls.codec, cls.name) for cls in (Induced, Scaled))
+        return Allowed(tuple(dict.fromkeys(self.codecs + around)), MOST_FRAMES)
 
     @property
     def names(self) -> str:

@@ -11,13 +11,15 @@ from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import unwrap, wrap
 from flowerpress.protocol.layout import Layout
 
+_LONGEST_SPEC = 1000  # characters
+
 
 @dataclass(frozen=True)
 class Hello:
     """What a worker says of itself.
 
-    Its id, number of examples and layout; the model version it holds; and the last session of which
-    it remembers anything (0: none).
+    Its id, number of examples and layout; the model version it holds; the last session of which it
+    remembers anything (0: none); and the compressor that it has chosen for itself (empty: none).
     """
 
     client: int
@@ -25,6 +27,7 @@ class Hello:
     layout: Layout
     held: int = -1
     session: int = 0
+    compressor: str = ""
 
     def encode(self) -> RecordDict:
         """Return the Flower message content."""
@@ -34,6 +37,7 @@ class Hello:
             "layout": self.layout.to_json(),
             "held": self.held + 1,
             "session": self.session,
+            **({"compressor": self.compressor} if self.compressor else {}),
         }
         return wrap(blob.encode_blob(header))
 
@@ -47,12 +51,16 @@ class Hello:
         session = blob.field(header, "session", int)
         if session >= 2**53:
             raise ProtocolError(f"message field 'session' is {session}, expected less than 2**53")
+        compressor = blob.field(header, "compressor", str) if "compressor" in header else ""
+        if len(compressor) > _LONGEST_SPEC:
+            raise ProtocolError(f"message field 'compressor' has {len(compressor)} characters")
         return cls(
             client=blob.field(header, "client", int),
             examples=examples,
             layout=Layout.from_json(header.get("layout")),
             held=blob.field(header, "held", int) - 1,
             session=session,
+            compressor=compressor,
         )
 
 

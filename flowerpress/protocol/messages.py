@@ -201,8 +201,8 @@ class Reply:
     def from_bytes(cls, data: bytes) -> Reply:
         """Read what `to_bytes` wrote; raises `ProtocolError` where it is anything else."""
         header, packets = blob.decode_blob(data)
-        metrics = blob.field(header, "metrics", dict)
-        return cls._read(header, packets, {k: float.fromhex(v) for k, v in metrics.items()})
+        metrics = {k: _from_hex(v) for k, v in blob.field(header, "metrics", dict).items()}
+        return cls._read(header, packets, metrics)
 
     def _blob(self, more: dict[str, Any]) -> bytes:
         header = {
@@ -253,6 +253,14 @@ class Reply:
     def payload(self) -> int:
         """Bytes of packets that `encode` sends."""
         return sum(map(len, self.packets)) + len(self.buffers)
+
+
+def _from_hex(value: Any) -> float:
+    """Return the number that ``float.hex`` wrote."""
+    try:
+        return float.fromhex(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ProtocolError(f"message field 'metrics' has {value!r:.80}, no number") from None
 
 
 def printable(text: str) -> str:
