@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from flowerpress.compressors import budget, nesting
@@ -52,12 +54,15 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
     # kernels alike.
-    with budget.reading(packet):
+    with budget.Spending(budget.of(packet)):
         nesting.decode(packet).add_to(out.view(np.ndarray), float(weight))
 
 
 def _is_finite(weight: object) -> bool:
-    return isinstance(weight, float | int | np.number) and bool(np.isfinite(weight))
+    try:
+        return math.isfinite(weight)  # type: ignore[arg-type]
+    except (TypeError, OverflowError):  # no number, or an integer that no float can hold
+        return False
 
 
 def _is_accumulator(out: object) -> bool:
@@ -92,10 +97,10 @@ def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    with budget.reading(packet):
+    with budget.Spending(budget.of(packet)):
         decoded = nesting.decode(packet)
-        if isinstance(decoded, nesting.MakesVector):
-            return decoded.vector()
-        out: Vector = np.zeros(packet.dim, dtype=packet.dtype)
-        decoded.add_to(out, 1.0)
+        out = nesting.vector_from(decoded)
+        if out is None:
+            out = np.zeros(packet.dim, dtype=packet.dtype)
+            decoded.add_to(out, 1.0)
     return out

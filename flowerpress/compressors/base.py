@@ -30,6 +30,8 @@ from flowerpress.compressors.packet import Buffer, Packet, PacketError
 __all__ = ["Compressor", "Decoded", "Traits", "Vector", "refuse_nonfinite"]
 
 _NO_DRAW = Draw()
+# The roots of the largest numbers: sums and products of smaller ones stay finite.
+_EXTREME = {np.dtype(kind): float(np.finfo(kind).max) ** 0.5 for kind in (np.float32, np.float64)}
 # Compressors made of others, and lengths of vectors, whose packets were decoded once: what they
 # cost a receiver is within its budget.
 _tried: set[tuple[Compressor, int]] = set()
@@ -129,7 +131,7 @@ class Compressor(ABC):
             pays for a packet (see `flowerpress.compressors.budget`).
         """
         vector = as_vector(x, self.encodes_tensors)
-        extreme = not self.finds_nonfinite and largest(vector) > _extreme(vector.dtype)
+        extreme = not self.finds_nonfinite and largest(vector) > _EXTREME[vector.dtype]
         try:
             pieces = self.encode(vector, draw)
         except TooLargeError as error:
@@ -141,7 +143,7 @@ class Compressor(ABC):
 
     def _untried(self, dim: int) -> bool:
         """Return whether packets of what this is made of were never decoded for such vectors."""
-        made_of = any(isinstance(getattr(self, field.name), Compressor) for field in fields(self))
+        made_of = any(isinstance(part, Compressor) for part in vars(self).values())
         return made_of and (self, dim) not in _tried
 
     def _try(self, packet: Packet, x: Vector, extreme: bool) -> None:
@@ -215,8 +217,3 @@ class Compressor(ABC):
     def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
         """Return the compressor for tensors of these shapes, in order; knows more than `bind`."""
         return self.bind([math.prod(shape) for shape in shapes])
-
-
-def _extreme(dtype: np.dtype[Any]) -> float:
-    """Return the root of the largest number: sums and products of smaller ones stay finite."""
-    return math.sqrt(float(np.finfo(dtype).max))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,15 +62,18 @@ class Blocks:
             return self.listed.size - 1
         return -(-self.dim // self.size) if self.size else 1
 
-    def segments(self) -> Iterator[Segment]:
+    def segments(self) -> Iterable[Segment]:
         """Split the vector at multiples of 1024, so that there are few edges at a time.
 
         Edges take eight bytes each: more than the vector, where blocks are of one coordinate.
         """
-        if self.listed is not None or self.count <= _FEW:
-            offsets = self.listed if self.listed is not None else equal_blocks(self.dim, self.size)
-            yield Segment(0, self.dim, 0, self.count, offsets)
-            return
+        if self.listed is not None:
+            return [Segment(0, self.dim, 0, self.count, self.listed)]
+        if self.count <= _FEW:
+            return [Segment(0, self.dim, 0, self.count, equal_blocks(self.dim, self.size))]
+        return self._pieces()
+
+    def _pieces(self) -> Iterator[Segment]:
         step = max(BLOCK, self.size * _FEW // BLOCK * BLOCK)
         for start in range(0, self.dim, step):
             stop = min(start + step, self.dim)

@@ -251,7 +251,7 @@ def _read(packet: Packet) -> Table:
     key, rows, columns = _read_head(reader, packet.dim)
     cells = reader.finite(rows * columns, packet.dtype, "cell")
     reader.done()
-    return Table(cells, rows, columns, packet.dim, key, budget.level())
+    return Table(cells, rows, columns, packet.dim, key, budget.current().level)
 
 
 def _read_head(reader: Reader, dim: int) -> tuple[tuple[int, int], int, int]:

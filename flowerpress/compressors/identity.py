@@ -21,8 +21,7 @@ class Dense:
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * values``, in pieces that stay in the cache."""
-        if self.values.dtype != out.dtype or abs(weight) > 1:
-            require_weighted(self.values, weight, out.dtype)
+        require_weighted(self.values, weight, out.dtype)
         for start, stop in pieces(out.size):
             out[start:stop] += weighted(self.values[start:stop], weight, out.dtype)
 

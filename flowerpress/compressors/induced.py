@@ -112,14 +112,14 @@ class Induced(Compressor):
             rest = self.second.compress(lost, nesting.substream(draw, 2))
         except ValueError as error:
             raise ValueError(f"{error} (x: what {self.first.spec} lost)") from None
-        if not np.isfinite(Sum(packet, rest, budget.level()).unchecked()).all():
+        if not np.isfinite(Sum(packet, rest, budget.current().level).unchecked()).all():
             raise TooLargeError("the sum")
         return [_HEAD.pack(packet.nbytes), packet.data, rest.data]
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check that both packets are there; each is checked when it is read."""
-        return Sum(*_take(packet), budget.level())
+        return Sum(*_take(packet), budget.current().level)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

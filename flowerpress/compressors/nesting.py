@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -16,17 +16,6 @@ from flowerpress.compressors.kernels.philox import philox4x32
 from flowerpress.compressors.packet import Packet, PacketError
 
 MAX_DEPTH = budget.MOST_DEPTH
-
-
-@runtime_checkable
-class MakesVector(Protocol):
-    """What was decoded, where it is a vector of its own before it is added to another."""
-
-    def vector(self) -> Vector:
-        """Return it; the caller may change it."""
-
-    def add_to(self, out: Vector, weight: float) -> None:
-        """As in `Decoded`."""
 
 
 def inside(compressor: Compressor) -> list[Compressor]:
@@ -100,15 +89,22 @@ def decode(packet: Packet) -> Decoded:
     from flowerpress.compressors.registry import codec
 
     kind = codec(packet.header.codec)
-    with budget.frame(kind.codec):
+    with budget.Frame(kind.codec):
         budget.charge(kind.reading_work * packet.dim)
         return kind.decode(packet)
 
 
+def vector_from(decoded: Decoded) -> Vector | None:
+    """Return the vector that is made anyway of what was decoded; None if none is."""
+    make: Callable[[], Vector] | None = getattr(decoded, "vector", None)
+    return make() if make is not None else None
+
+
 def vector_of(decoded: Decoded, dim: int, dtype: np.dtype[Any]) -> Vector:
     """Return what was decoded as a new vector."""
-    if isinstance(decoded, MakesVector):
-        return decoded.vector()
+    own: Vector | None = vector_from(decoded)
+    if own is not None:
+        return own
     budget.hold(dim * dtype.itemsize)
     vector: Vector = np.zeros(dim, dtype)
     decoded.add_to(vector, 1.0)
@@ -120,18 +116,19 @@ def spec_of(packet: Packet) -> str:
     from flowerpress.compressors.registry import codec
 
     kind = codec(packet.header.codec)
-    with budget.frame(kind.codec):
-        try:
+    try:
+        with budget.Frame(kind.codec):
             return kind.spec_of(packet)
-        except PacketError:
-            raise
-        except ValueError as error:  # a parameter that no compressor may have
-            raise PacketError(f"frame: {error}") from error
+    except PacketError:
+        raise
+    except ValueError as error:  # a parameter that no compressor may have
+        raise PacketError(f"frame: {error}") from error
 
 
 def codes_of(packet: Packet) -> tuple[int, int]:
     """Return the codes at the end of a packet inside another one; see `Compressor.codes`."""
     from flowerpress.compressors.registry import codec
 
-    with budget.at(budget.level() + 1):
-        return codec(packet.header.codec).codes(packet)
+    kind = codec(packet.header.codec)
+    with budget.Frame(kind.codec):
+        return kind.codes(packet)

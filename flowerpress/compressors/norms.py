@@ -67,7 +67,7 @@ def norm(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> float:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    with budget.reading(packet):
+    with budget.Spending(budget.of(packet)):
         return _norm(nesting.decode(packet), packet.dim, packet.dtype)
 
 

@@ -162,7 +162,7 @@ class Packet:
         from flowerpress.compressors import budget, nesting
         from flowerpress.compressors.registry import make_compressor
 
-        with budget.reading(self):
+        with budget.Spending(budget.of(self)):
             spec = nesting.spec_of(self)
         try:
             make_compressor(spec)

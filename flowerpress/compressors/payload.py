@@ -125,12 +125,13 @@ def weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Vector:
     return product
 
 
-def require_weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Vector:
-    """Return the least and the largest of ``weight * values``; see `weighted`.
+def require_weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> None:
+    """Raise `PacketError` if a number of ``weight * values`` overflows; see `weighted`.
 
-    Rounding keeps the order: if these do not overflow, no product does.
+    Rounding keeps the order: if the least and the largest do not overflow, no product does.
     """
-    return weighted(np.array([values.min(), values.max()]), weight, dtype)
+    if values.dtype != dtype or abs(weight) > 1:
+        weighted(np.array([values.min(), values.max()]), weight, dtype)
 
 
 def require_finite(values: Vector, what: str) -> None:

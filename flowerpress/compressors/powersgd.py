@@ -238,7 +238,7 @@ def _work(rows: I64, columns: I64, ranks: I64) -> float:
     dense = float((rows * columns).sum())
     products = float((ranks * rows * columns).sum())
     work = dense + _RANK_WORK * products
-    if budget.level() == 1:  # any rank is read, by itself
+    if budget.current().level == 1:  # any rank is read, by itself
         work = min(_MOST_WORK * dense, work)
     return work + _MATRIX_WORK * np.count_nonzero(ranks)
 

@@ -39,7 +39,7 @@ class Levels:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * norm * level / levels``."""
         width, levels = _width(self.levels), self.levels
-        largest = self.norms[[np.argmax(self.norms)]]
+        largest = self.norms if self.norms.size < 64 else self.norms.max(keepdims=True)
         most = weighted(_steps(largest, levels), weight, out.dtype)
         if not np.isfinite(most * out.dtype.type(levels)).all():
             raise PacketError(f"qsgd: a norm times {weight} overflows {out.dtype}")

@@ -54,7 +54,7 @@ class Points:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * (mid + (2 code - top) * step)``."""
         # Of middles there are few; without, the largest scale has the farthest point.
-        some = self.scales if self.mids is not None else self.scales[[np.argmax(self.scales)]]
+        some = self.scales if self.mids is not None else self.scales.max(keepdims=True)
         mids, steps = self._terms(self.mids, some, weight, out.dtype)
         if not np.isfinite(np.abs(mids) + np.abs(steps) * out.dtype.type(self.top)).all():
             raise PacketError(f"a block's points times {weight} overflow {out.dtype}")
