@@ -149,9 +149,19 @@ def test_a_long_search_finds_none_that_takes_long():
 
 @pytest.mark.parametrize(
     "spec",
-    ["topk:k=3", "sign", "drive:biased", "eden:6,scale=biased", "hadamard+drive:biased", "randk:0.1",
-     "topk:0.1+qsgd:7,bucket=16+rans", "powersgd:2,rows=9", "countsketch:columns=50", "natural",
-     "identity"],
+    [
+        "topk:k=3",
+        "sign",
+        "drive:biased",
+        "eden:6,scale=biased",
+        "hadamard+drive:biased",
+        "randk:0.1",
+        "topk:0.1+qsgd:7,bucket=16+rans",
+        "powersgd:2,rows=9",
+        "countsketch:columns=50",
+        "natural",
+        "identity",
+    ],
 )  # fmt: skip
 def test_what_a_node_sends_several_times_is_read(spec):
     x = np.random.default_rng(0).standard_normal(3000)
