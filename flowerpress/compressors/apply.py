@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
+from flowerpress.compressors import budget, nesting
 from flowerpress.compressors.base import Vector
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
-from flowerpress.compressors.registry import codec
 
 
+@by_default_rules
 def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     """Do ``out += weight * decoded`` without a dense temporary.
 
@@ -28,7 +30,8 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     Raises
     ------
     PacketError
-        If the packet is damaged or its dim is not the length of `out`.
+        If the packet is damaged, its dim is not the length of `out`, or it costs more than an
+        honest one may (see `flowerpress.compressors.budget`).
     ValueError
         If `out` or `weight` is not as described.
 
@@ -44,27 +47,35 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     """
     if not _is_accumulator(out):
         raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
-    if not math.isfinite(weight):
-        raise ValueError(f"add_to: weight must be finite, got {weight}")
+    if not _is_finite(weight):
+        raise ValueError(f"add_to: weight must be a finite number, got {weight!r}")
     packet = Packet.parse(packet)
     if packet.dim != out.size:
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
-    decoded = codec(packet.header.codec).decode(packet)
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
-    # kernels alike and without a warning.
-    with np.errstate(over="ignore", under="ignore"):
-        decoded.add_to(out, weight)
+    # kernels alike.
+    with budget.Spending(budget.of(packet)):
+        nesting.decode(packet).add_to(out.view(np.ndarray), float(weight))
+
+
+def _is_finite(weight: object) -> bool:
+    try:
+        return math.isfinite(weight)  # type: ignore[arg-type]
+    except (TypeError, OverflowError):  # no number, or an integer that no float can hold
+        return False
 
 
 def _is_accumulator(out: object) -> bool:
     return (
         isinstance(out, np.ndarray)
+        and not isinstance(out, np.ma.MaskedArray)
         and out.dtype in (np.dtype(np.float32), np.dtype(np.float64))
         and out.ndim == 1
         and bool(out.flags.c_contiguous and out.flags.writeable)
     )
 
 
+@by_default_rules
 def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
     """Return the vector that a packet holds, in the dtype that was compressed.
 
@@ -78,15 +89,18 @@ def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
     Raises
     ------
     PacketError
-        If the packet is damaged or its dim is above `max_dim`.
+        If the packet is damaged, its dim is above `max_dim`, or it costs more than an honest one
+        may (see `flowerpress.compressors.budget`).
     """
     packet = Packet.parse(packet)
     if packet.dim > max_dim:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    decoded = codec(packet.header.codec).decode(packet)
-    out: Vector = np.zeros(packet.dim, dtype=packet.dtype)
-    with np.errstate(over="ignore", under="ignore"):
-        decoded.add_to(out, 1.0)
+    with budget.Spending(budget.of(packet)):
+        decoded = nesting.decode(packet)
+        out = nesting.vector_from(decoded)
+        if out is None:
+            out = np.zeros(packet.dim, dtype=packet.dtype)
+            decoded.add_to(out, 1.0)
     return out

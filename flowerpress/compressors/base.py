@@ -10,30 +10,32 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.device import device_vector, on_device, stays_on_device
-from flowerpress.compressors.packet import MAX_DIM, Buffer, Packet
+from flowerpress.compressors.inputs import (
+    Tensor,
+    TooLargeError,
+    Vector,
+    as_vector,
+    largest,
+    refuse_nonfinite,
+    too_large,
+)
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
+from flowerpress.compressors.packet import Buffer, Packet, PacketError
 
-Vector: TypeAlias = npt.NDArray[np.floating[Any]]
-"""A 1-D array of float32 or float64."""
+__all__ = ["Compressor", "Decoded", "Traits", "Vector", "refuse_nonfinite"]
 
 _NO_DRAW = Draw()
-
-
-class Tensor(Protocol):
-    """The part of a torch tensor that is used to view it as an array."""
-
-    def detach(self) -> Tensor: ...
-
-    def cpu(self) -> Tensor: ...
-
-    def numpy(self) -> Vector: ...
+# The roots of the largest numbers: sums and products of smaller ones stay finite.
+_EXTREME = {np.dtype(kind): float(np.finfo(kind).max) ** 0.5 for kind in (np.float32, np.float64)}
+# Compressors made of others, and lengths of vectors, whose packets were decoded once: what they
+# cost a receiver is within its budget.
+_tried: set[tuple[Compressor, int]] = set()
+_MOST_TRIED = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,10 @@ class Compressor(ABC):
         For each field of the spec string, in order, a function from its text to its value.
     finds_nonfinite : bool
         `encode` itself calls :func:`refuse_nonfinite` when its sums show that `x` is not finite,
-        which saves a pass over `x`.
+        which saves a pass over `x`, and raises ValueError for what could not be decoded.
+    reading_work : float
+        What a packet costs its reader, in vectors of `identity` of its length, beside what decoding
+        itself charges to the `budget`.
     torch_kernels : bool
         `encode` gets along with a :class:`~flowerpress.compressors.kernels.device.DeviceVector`.
     """
@@ -96,8 +101,10 @@ class Compressor(ABC):
     codec: ClassVar[int]
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
     finds_nonfinite: ClassVar[bool] = False
+    reading_work: ClassVar[float] = 1.0
     torch_kernels: ClassVar[bool] = False
 
+    @by_default_rules
     def compress(self, x: Vector | Tensor, draw: Draw = _NO_DRAW) -> Packet:
         """Compress `x`.
 
@@ -119,12 +126,39 @@ class Compressor(ABC):
         ------
         ValueError
             If `x` has another shape or dtype, is empty, or holds NaN or infinity (the message names
-            the first position), or if what must be sent overflows the dtype.
+            the first position), if what must be sent overflows the dtype (it names the largest
+            number's position), or if what is made of others would cost a receiver more than it
+            pays for a packet (see `flowerpress.compressors.budget`).
         """
         vector = as_vector(x, self.encodes_tensors)
-        if not self.finds_nonfinite:
-            refuse_nonfinite(vector)
-        return Packet.build(self.codec, vector.dtype, vector.size, self.encode(vector, draw))
+        extreme = not self.finds_nonfinite and largest(vector) > _EXTREME[vector.dtype]
+        try:
+            pieces = self.encode(vector, draw)
+        except TooLargeError as error:
+            raise too_large(error, vector) from None
+        packet = Packet.build(self.codec, vector.dtype, vector.size, pieces)
+        if extreme or self._untried(vector.size):
+            self._try(packet, vector, extreme)
+        return packet
+
+    def _untried(self, dim: int) -> bool:
+        """Return whether packets of what this is made of were never decoded for such vectors."""
+        made_of = any(isinstance(part, Compressor) for part in vars(self).values())
+        return made_of and (self, dim) not in _tried
+
+    def _try(self, packet: Packet, x: Vector, extreme: bool) -> None:
+        """Raise ValueError unless a receiver would decode what was made of `x`."""
+        from flowerpress.compressors.apply import decompress
+
+        try:
+            decompress(packet, max_dim=packet.dim)
+        except PacketError as error:
+            if extreme:
+                raise too_large("what is decoded", x) from None
+            raise ValueError(f"compress: nobody reads what {self.spec!r} sends: {error}") from None
+        if len(_tried) >= _MOST_TRIED:
+            _tried.clear()
+        _tried.add((self, x.size))
 
     @property
     def encodes_tensors(self) -> bool:
@@ -183,46 +217,3 @@ class Compressor(ABC):
     def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
         """Return the compressor for tensors of these shapes, in order; knows more than `bind`."""
         return self.bind([math.prod(shape) for shape in shapes])
-
-
-def as_vector(x: Vector | Tensor, keep: bool = False) -> Vector:
-    """Return `x` as a contiguous 1-D array; see :meth:`Compressor.compress`.
-
-    With `keep`, a tensor that can be compressed where it is stays there.
-    """
-    if on_device(x):  # on its way to a compressor inside another
-        return cast(Vector, x)
-    if keep and stays_on_device(x):
-        return _require_vector(cast(Vector, device_vector(x)))
-    return np.ascontiguousarray(_require_vector(_to_array(x)))
-
-
-def _require_vector(array: Vector) -> Vector:
-    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"compress: dtype must be float32 or float64, got {array.dtype}")
-    if array.ndim != 1:
-        raise ValueError(f"compress: a vector has one dimension, got shape {array.shape}")
-    if not 1 <= array.size <= MAX_DIM:
-        raise ValueError(f"compress: length must be in [1, 2**32), got {array.size}")
-    return array
-
-
-def _to_array(x: Any) -> Vector:
-    if isinstance(x, np.ndarray):
-        return x
-    # By its methods and not by its type, so that torch is not imported here.
-    if not all(hasattr(x, name) for name in ("detach", "cpu", "numpy")):
-        raise ValueError(
-            f"compress: expected a numpy array or a torch tensor, got {type(x).__name__}"
-        )
-    try:
-        return np.asarray(x.detach().cpu().numpy())
-    except TypeError as error:  # torch: no numpy twin of the dtype, e.g. bfloat16
-        raise ValueError(f"compress: dtype must be float32 or float64, got {x.dtype}") from error
-
-
-def refuse_nonfinite(x: Vector) -> None:
-    """Raise ValueError that names the first NaN or infinity of `x`, if there is one."""
-    position = kernels(x).nonfinite_position(x)
-    if position >= 0:
-        raise ValueError(f"compress: x[{position}] is {x[position]}; nothing was sent")

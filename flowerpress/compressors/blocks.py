@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
 from flowerpress.compressors.base import Vector
@@ -10,6 +14,73 @@ from flowerpress.compressors.kernels.device import on_device
 from flowerpress.compressors.kernels.packing import BLOCK
 from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.kernels.twins import twin
+
+_FEW = 1 << 14  # edges, 128 kB
+
+
+class Segment(NamedTuple):
+    """Some neighbouring blocks, or parts of them.
+
+    From coordinate `start` to `stop`, and from block `first` to `last`; `offsets` are the blocks'
+    edges, counted from `start`.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    offsets: Offsets
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a vector: of one size, or listed.
+
+    Parameters
+    ----------
+    dim : int
+        Length of the vector.
+    size : int, default 0
+        Of each block but the last; 0 makes one block of all.
+    listed : ndarray of int64, optional
+        The blocks' edges, where they are not of one size.
+
+    Examples
+    --------
+    >>> Blocks(10, 4).count, [segment.offsets.tolist() for segment in Blocks(10, 4).segments()]
+    (3, [[0, 4, 8, 10]])
+    """
+
+    dim: int
+    size: int = 0
+    listed: Offsets | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of blocks."""
+        if self.listed is not None:
+            return self.listed.size - 1
+        return -(-self.dim // self.size) if self.size else 1
+
+    def segments(self) -> Iterable[Segment]:
+        """Split the vector at multiples of 1024, so that there are few edges at a time.
+
+        Edges take eight bytes each: more than the vector, where blocks are of one coordinate.
+        """
+        if self.listed is not None:
+            return [Segment(0, self.dim, 0, self.count, self.listed)]
+        if self.count <= _FEW:
+            return [Segment(0, self.dim, 0, self.count, equal_blocks(self.dim, self.size))]
+        return self._pieces()
+
+    def _pieces(self) -> Iterator[Segment]:
+        step = max(BLOCK, self.size * _FEW // BLOCK * BLOCK)
+        for start in range(0, self.dim, step):
+            stop = min(start + step, self.dim)
+            first, last = start // self.size, -(-stop // self.size)
+            offsets = np.arange(first, last + 1, dtype=np.int64) * self.size - start
+            offsets[0], offsets[-1] = 0, stop - start
+            yield Segment(start, stop, first, last, offsets)
 
 
 def equal_blocks(dim: int, size: int) -> Offsets:

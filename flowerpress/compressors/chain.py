@@ -9,10 +9,12 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from flowerpress.compressors import nesting
+from flowerpress.compressors import budget, nesting
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front
+from flowerpress.compressors.identity import Dense
+from flowerpress.compressors.kernels.packing import U8
 from flowerpress.compressors.packet import HEADER_BYTES, Buffer, Packet, total_bytes
 from flowerpress.compressors.payload import Reader
 
@@ -28,11 +30,26 @@ class Expanded:
     expander: Expander
     dtype: np.dtype[np.floating]
 
+    dim: int
+
+    def expanded(self) -> Decoded:
+        """Return the vector of the values, with one temporary of as many values."""
+        with budget.released():
+            values = nesting.vector_of(self.inner, self.expander.size, self.dtype)
+        budget.hold(values.nbytes)
+        return self.expander.expand(values)
+
     def add_to(self, out: Vector, weight: float) -> None:
-        """Do ``out += weight * expand(values)``, with one temporary of as many values."""
-        values: Vector = np.zeros(self.expander.size, dtype=self.dtype)
-        self.inner.add_to(values, 1.0)
-        self.expander.expand(values).add_to(out, weight)
+        """Do ``out += weight * expand(values)``."""
+        self.expanded().add_to(out, weight)
+
+    def vector(self) -> Vector:
+        """Return ``expand(values)``."""
+        decoded = self.expanded()
+        if isinstance(decoded, Dense):  # a rotation's own: as if added to zeros
+            decoded.values[:] += decoded.values.dtype.type(0)
+            return decoded.values
+        return nesting.vector_of(decoded, self.dim, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,7 @@ class Chain(Compressor):
 
     name: ClassVar[str] = "+"
     codec: ClassVar[int] = 25
+    reading_work: ClassVar[float] = 0.0  # that of its parts
 
     def __post_init__(self) -> None:
         if not isinstance(self.front, Front):
@@ -92,14 +110,17 @@ class Chain(Compressor):
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the front's header and the packet of the values."""
         header, values = self.front.split(x, draw)
-        packet = self.rest.compress(values, nesting.substream(draw, 1))
+        try:
+            packet = self.rest.compress(values, nesting.substream(draw, 1))
+        except ValueError as error:  # whose positions are those of the values
+            raise ValueError(f"{error} (x: the values that {self.front.spec} leaves)") from None
         return [_HEAD.pack(self.front.codec, bytes(3), total_bytes(header)), *header, packet.data]
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check the header and the packet inside."""
         expander, inner = cls._parts(packet)
-        return Expanded(nesting.decode(inner), expander, packet.dtype)
+        return Expanded(nesting.decode(inner), expander, packet.dtype, packet.dim)
 
     @classmethod
     def _parts(cls, packet: Packet) -> tuple[Expander, Packet]:
@@ -116,7 +137,7 @@ class Chain(Compressor):
     def spec_of(cls, packet: Packet) -> str:
         """Return both specs, with a ``+`` between."""
         front, header, rest = _take(packet)
-        return f"{front.spec_of_header(header)}+{nesting.spec_of(Packet.parse(rest))}"
+        return f"{front.spec_of_header(header)}+{nesting.spec_of(Packet.view(rest.data))}"
 
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind the front; what follows sees no tensors."""
@@ -164,7 +185,7 @@ def _contraction(first: Traits, then: Traits) -> float | None:
     return product if product > 0 else None
 
 
-def _take(packet: Packet) -> tuple[type[Front], Reader, bytes]:
+def _take(packet: Packet) -> tuple[type[Front], Reader, U8]:
     """Return the front's class, a reader of its header, and the bytes of the packet inside."""
     from flowerpress.compressors.registry import codec
 
@@ -173,7 +194,8 @@ def _take(packet: Packet) -> tuple[type[Front], Reader, bytes]:
     if spare != bytes(3):
         raise reader.error("bytes 1 to 3 must be zero")
     front = codec(number)
+    budget.check(number)
     if not issubclass(front, Front):
         raise reader.error(f"codec {number} ({front.name}) leaves no values for another")
     header = Reader.over(reader.take(size, "the front's header"), front.name)
-    return front, header, reader.take(reader.left, "the packet inside").tobytes()
+    return front, header, reader.take(reader.left, "the packet inside")

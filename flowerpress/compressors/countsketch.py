@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowerpress.compressors import budget
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, require_whole, whole
 from flowerpress.compressors.front import require_finite_values
 from flowerpress.compressors.identity import Dense
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.kernels.countsketch import MOST_ROWS
 from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
@@ -21,6 +23,7 @@ from flowerpress.compressors.payload import Reader, require_finite
 
 _HASH = 1  # signs and shifts as `kernels.countsketch` makes them
 _PLACES = 43  # purpose of the key
+_MOST_WORK = 14.0  # steps of an estimate of a packet that is in no other
 
 # Two words of the key, the hash, the rows, two zero bytes, the columns.
 _HEAD = struct.Struct("<IIBBHI")
@@ -36,6 +39,8 @@ class Table:
     rows, columns, dim : int
     key : tuple of int
         Of the signs and the shifts.
+    level : int
+        How many frames are around the cells, its own included.
     """
 
     cells: Vector
@@ -43,6 +48,7 @@ class Table:
     columns: int
     dim: int
     key: tuple[int, int]
+    level: int = 1
 
     def unlike(self, other: Table) -> str:
         """Return the first thing in which a table differs that cannot be added; empty for none."""
@@ -51,6 +57,7 @@ class Table:
                 return what
         return "dtype" if self.cells.dtype != other.cells.dtype else ""
 
+    @by_default_rules
     def add(self, packet: Packet | bytes, weight: float = 1.0) -> None:
         """Add `weight` times the sketch in `packet` to the cells, in place.
 
@@ -69,6 +76,7 @@ class Table:
             raise PacketError(f"countsketch: the sum of the cells overflows {total.dtype}")
         self.cells[:] = total
 
+    @by_default_rules
     def estimates(self) -> Vector:
         """Return the estimate of each coordinate, shape (dim,)."""
         table = self.cells.reshape(self.rows, self.columns)
@@ -77,7 +85,19 @@ class Table:
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * estimates``, with one temporary as long as the vector."""
-        Dense(self.estimates()).add_to(out, weight)
+        budget.hold(self.dim * self.cells.itemsize)
+        Dense(self.vector()).add_to(out, weight)
+
+    def vector(self) -> Vector:
+        """Return the estimates."""
+        budget.charge(self._work() * self.dim)
+        return self.estimates()
+
+    def _work(self) -> float:
+        """Return the steps of an estimate."""
+        if self.level == 1:
+            return min(_MOST_WORK, float(self.rows))  # any sketch is read, by itself
+        return (3.0 if self.columns < 64 else 1 + 130 / self.columns) * self.rows  # short chunks
 
 
 @dataclass(frozen=True)
@@ -121,6 +141,7 @@ class CountSketch(Compressor):
 
     name: ClassVar[str] = "countsketch"
     codec: ClassVar[int] = 23
+    reading_work: ClassVar[float] = 0.5  # of the cells; that of the estimates comes with them
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {
         "rows": whole,
         "ratio": real,
@@ -179,6 +200,7 @@ class CountSketch(Compressor):
         return Traits(True, omega, 1.0 if not omega else None, (omega, 0.0), bits)
 
 
+@by_default_rules
 def merge(packets: Sequence[Packet], weights: Sequence[float] | None = None) -> Packet:
     """Return the packet of the weighted sum of the vectors that were sketched.
 
@@ -229,7 +251,7 @@ def _read(packet: Packet) -> Table:
     key, rows, columns = _read_head(reader, packet.dim)
     cells = reader.finite(rows * columns, packet.dtype, "cell")
     reader.done()
-    return Table(cells, rows, columns, packet.dim, key)
+    return Table(cells, rows, columns, packet.dim, key, budget.current().level)
 
 
 def _read_head(reader: Reader, dim: int) -> tuple[tuple[int, int], int, int]:

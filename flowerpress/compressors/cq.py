@@ -172,7 +172,7 @@ class CQ(Compressor):
                 raise reader.error(f"code {position} is above {top}")
         mids, step = _grid(reach, levels, key, packet.dim)
         steps = np.full_like(mids, step)
-        return Points(packed, mids, steps, blocks.equal_blocks(packet.dim, BLOCK), top)
+        return Points(packed, steps, 1, blocks.Blocks(packet.dim, BLOCK), top, mids)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from flowerpress.compressors import blocks
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.blocks import Blocks
 from flowerpress.compressors.chain import Expanded
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of
@@ -99,7 +100,8 @@ class Drive(Compressor):
         scales = reader.scales(offsets.size - 1, packet.dtype, "scale")
         packed = reader.codes(packet.dim, 1)
         reader.done()
-        return Expanded(Signs(packed, scales, offsets), Rotation(key, packet.dim), packet.dtype)
+        inner = Signs(packed, scales, Blocks(packet.dim, listed=offsets))
+        return Expanded(inner, Rotation(key, packet.dim), packet.dtype, packet.dim)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.eden import CENTROIDS, spread, tables
-from flowerpress.compressors.kernels.packing import U8, packed_bytes, pieces
+from flowerpress.compressors.kernels.packing import U8, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.packet import Buffer, Packet
@@ -45,10 +45,8 @@ class Centroids:
         centroids, _ = tables(self.bits, out.dtype)
         terms = weighted(self.scales, weight, out.dtype)
         weighted(terms, float(centroids[-1]), out.dtype)  # refuses what overflows
-        codes = twin("symbols").unpack(self.packed, out.size, self.bits)
-        for start, stop in pieces(out.size):
-            scales = spread(terms, self.offsets, start, stop)
-            out[start:stop] += scales * centroids[codes[start:stop]]
+        add = twin("eden").centroids_add
+        add(self.packed, terms, self.offsets, centroids, self.bits, out)
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class Eden(Compressor):
         packed = reader.codes(packet.dim, bits)
         reader.done()
         inner = Centroids(packed, scales, offsets, bits)
-        return Expanded(inner, Rotation(key, packet.dim), packet.dtype)
+        return Expanded(inner, Rotation(key, packet.dim), packet.dtype, packet.dim)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

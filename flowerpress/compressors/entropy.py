@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import struct
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import nesting
+from flowerpress.compressors import budget, nesting
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.kernels.packing import U8, U32, packed_bytes
-from flowerpress.compressors.kernels.rans import BITS, LANES, LOW, TOTAL
+from flowerpress.compressors.kernels.packing import U8, U32, packed_bytes, pieces
+from flowerpress.compressors.kernels.rans import BITS, LANES, LOW, TOTAL, Symbols
 from flowerpress.compressors.kernels.twins import twin
-from flowerpress.compressors.packet import HEADER_BYTES, Buffer, Packet, total_bytes
+from flowerpress.compressors.packet import HEADER_BYTES, Buffer, Header, Packet, total_bytes
 from flowerpress.compressors.payload import Reader
 
 MAX_WIDTH = 12
@@ -45,6 +45,9 @@ class Entropy(Compressor):
 
     inner: Compressor
 
+    reading_work: ClassVar[float] = 0.0  # that of what is inside, and of the symbols:
+    symbol_work: ClassVar[float]
+
     def __post_init__(self) -> None:
         nesting.require_depth(self)
 
@@ -58,8 +61,12 @@ class Entropy(Compressor):
 
     @classmethod
     @abstractmethod
-    def read(cls, reader: Reader, entries: int, count: int) -> U32:
-        """Return the symbols, from zero on; `PacketError` unless the rest holds just these."""
+    def read(cls, reader: Reader, entries: int, count: int) -> Callable[[Symbols], None]:
+        """Check the table and how long the code is, before symbols take memory.
+
+        What is returned sets an array to the symbols, from zero on, and raises `PacketError` unless
+        the code holds just these.
+        """
 
     @property
     def encodes_tensors(self) -> bool:
@@ -71,17 +78,16 @@ class Entropy(Compressor):
         packet = self.inner.compress(x, draw)
         payload = np.frombuffer(packet.payload, dtype=np.uint8)
         number = packet.header.codec
-        coded = self._coded(number, payload, *_symbols_of(packet), x.size)
-        if coded is not None and total_bytes(coded) < payload.size:
-            return coded
+        count, width = _symbols_of(packet)
+        coded = self._coded(number, payload, count, width) if count else None
+        if coded is not None:
+            size = total_bytes(coded)
+            if size < payload.size and count <= _most_symbols(x.size, x.dtype, width, size):
+                return coded
         return [_HEAD.pack(number, 0, 0, 0, 0, 0, payload.size), payload]
 
     @classmethod
-    def _coded(
-        cls, number: int, payload: U8, count: int, width: int, dim: int
-    ) -> Sequence[Buffer] | None:
-        if not count or count > _most_symbols(dim, width):
-            return None
+    def _coded(cls, number: int, payload: U8, count: int, width: int) -> Sequence[Buffer]:
         cut = payload.size - packed_bytes(count, width)
         symbols = twin("symbols").unpack(payload[cut:], count, width)
         counts = twin("symbols").counts(symbols, width)
@@ -99,24 +105,48 @@ class Entropy(Compressor):
         if spare:
             raise reader.error("bytes 10 and 11 must be zero")
         payload = reader.take(cut, "what comes before the symbols")
-        pieces: list[Buffer] = [payload]
-        if width:
-            cls._require_symbols(reader, packet.dim, width, first, count, entries)
-            symbols: U32 = cls.read(reader, entries, count) + np.uint32(first)
-            pieces.append(twin("symbols").pack(symbols, width))
-        elif first or count or entries:
-            raise reader.error("a payload sent as it is has no symbols")
+        if not width:
+            if first or count or entries:
+                raise reader.error("a payload sent as it is has no symbols")
+            reader.done()
+            frame = memoryview(packet.data)[_HEAD.size :]  # with room for a head before it
+        else:
+            cls._require_symbols(reader, packet, width, first, count, entries)
+            frame = cls._unpacked(reader, payload, width, first, count, entries).data
+        return Packet.unframed(Header(number, packet.dtype, packet.dim), frame)
+
+    @classmethod
+    def _unpacked(
+        cls, reader: Reader, payload: U8, width: int, first: int, count: int, entries: int
+    ) -> U8:
+        """Return room for a head, `payload`, and the packed symbols that the rest holds."""
+        start = HEADER_BYTES + payload.size
+        narrow = width <= _BYTE
+        decode = cls.read(reader, entries, count)
         reader.done()
-        return Packet.build(number, packet.dtype, packet.dim, pieces)
+        budget.charge(cls.symbol_work * count)
+        budget.hold(start + 2 * count)
+        # A symbol takes no less room than it does packed: it is packed where it was.
+        frame: U8 = np.empty(start + (count if narrow else packed_bytes(count, width)), np.uint8)
+        frame[:HEADER_BYTES] = 0
+        frame[HEADER_BYTES:start] = payload
+        rest = frame[start:]
+        symbols: Symbols = rest if narrow else np.empty(count, dtype=np.uint16)
+        decode(symbols)
+        for at, stop in pieces(count):
+            codes = symbols[at:stop].astype(np.uint32) + np.uint32(first)
+            packed = twin("symbols").pack(codes, width)
+            rest[packed_bytes(at, width) :][: packed.size] = packed
+        return frame[: start + packed_bytes(count, width)]
 
     @staticmethod
     def _require_symbols(
-        reader: Reader, dim: int, width: int, first: int, count: int, entries: int
+        reader: Reader, packet: Packet, width: int, first: int, count: int, entries: int
     ) -> None:
         if width > MAX_WIDTH:
             raise reader.error(f"symbols of {width} bits, at most {MAX_WIDTH} are read")
-        if not 1 <= count <= _most_symbols(dim, width):
-            raise reader.error(f"{count} symbols of {width} bits for {dim} coordinates")
+        if not 1 <= count <= _most_symbols(packet.dim, packet.dtype, width, len(packet.payload)):
+            raise reader.error(f"{count} symbols of {width} bits for {packet.dim} coordinates")
         if not entries or first + entries > 1 << width:
             raise reader.error(f"symbols {first} to {first + entries - 1} of {width} bits")
 
@@ -156,9 +186,17 @@ def _symbols_of(packet: Packet) -> tuple[int, int]:
     return count, width
 
 
-def _most_symbols(dim: int, width: int) -> int:
-    """Return how many symbols are read: one a coordinate, or the bytes of any codec's payload."""
-    return min(1024 + 24 * dim, (1 << 32) - 1) if width == _BYTE else dim
+def _most_symbols(dim: int, dtype: np.dtype[Any], width: int, coded: int) -> int:
+    """Return how many symbols are read of a payload of `coded` bytes.
+
+    Packed codes are one a coordinate at most. The bytes of any payload may be twice as many as
+    those of the vector: a sketch with as many cells, say; or twice those that they are coded in,
+    which is any payload whose bytes are not easily told beforehand.
+    """
+    if width != _BYTE:
+        return dim
+    most = max(2 * dtype.itemsize * dim, 2 * coded)
+    return min(1024 + most, 1024 + 24 * dim, (1 << 32) - 1)
 
 
 @lru_cache(maxsize=256)
@@ -189,6 +227,7 @@ class Rans(Entropy):
 
     name: ClassVar[str] = "rans"
     codec: ClassVar[int] = 28
+    symbol_work: ClassVar[float] = 2.5
 
     @classmethod
     def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:
@@ -198,8 +237,8 @@ class Rans(Entropy):
         return [frequencies.astype("<u2"), lanes, words]
 
     @classmethod
-    def read(cls, reader: Reader, entries: int, count: int) -> U32:
-        """Check the frequencies and undo the lanes."""
+    def read(cls, reader: Reader, entries: int, count: int) -> Callable[[Symbols], None]:
+        """Check the frequencies and the lanes."""
         table = reader.array(entries, np.dtype("<u2"), "the table").astype(np.uint32)
         if int(table.sum(dtype=np.uint64)) != TOTAL:
             raise reader.error(f"frequencies add up to {table.sum()}, must be {TOTAL}")
@@ -211,10 +250,12 @@ class Rans(Entropy):
         if reader.left % 2:
             raise reader.error("half a word at the end")
         words = reader.array(reader.left // 2, np.dtype("<u2"), "words")
-        symbols: U32 | None = twin("rans").decode(lanes, words, table, count)
-        if symbols is None:
-            raise reader.error(f"the words do not hold {count} symbols")
-        return symbols
+
+        def decode(symbols: Symbols) -> None:
+            if not twin("rans").decode(lanes, words, table, symbols):
+                raise reader.error(f"the words do not hold {count} symbols")
+
+        return decode
 
 
 def _shares(counts: U32) -> U32:

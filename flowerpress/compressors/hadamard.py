@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from flowerpress.compressors import budget
 from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front
@@ -67,6 +68,7 @@ class Hadamard(Front):
         rotation = Rotation(reader.unpack(_HEAD), packet.dim)
         values = reader.finite(packet.dim, packet.dtype, "value")
         reader.done()
+        budget.hold(values.nbytes)
         return rotation.expand(values)
 
     @classmethod

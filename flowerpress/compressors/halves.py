@@ -125,8 +125,9 @@ def _top(codes: U16) -> int:
 
 def _exponents(dtype: np.dtype[Any]) -> tuple[int, int]:
     """Return the range of the exponents that vectors of this dtype have."""
+    # From whole numbers: the smallest subnormal itself is zero where such numbers are flushed.
     limits = np.finfo(dtype)
-    return int(np.frexp(limits.smallest_subnormal)[1]) - _TOP, limits.maxexp - _TOP
+    return limits.minexp - limits.nmant + 1 - _TOP, limits.maxexp - _TOP
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from flowerpress.compressors.entropy import Entropy
 from flowerpress.compressors.kernels.huffman import (
     LENGTH_BITS,
     MAX_LENGTH,
+    Symbols,
     code_lengths,
     is_complete,
     stream_edges,
@@ -51,6 +52,7 @@ class Huffman(Entropy):
 
     name: ClassVar[str] = "huffman"
     codec: ClassVar[int] = 29
+    symbol_work: ClassVar[float] = 2.2
 
     @classmethod
     def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:
@@ -61,8 +63,8 @@ class Huffman(Entropy):
         return [twin("symbols").pack(lengths, LENGTH_BITS), sizes, stream]
 
     @classmethod
-    def read(cls, reader: Reader, entries: int, count: int) -> U32:
-        """Check the lengths and the sizes, and undo the streams."""
+    def read(cls, reader: Reader, entries: int, count: int) -> Callable[[Symbols], None]:
+        """Check the lengths and the sizes."""
         lengths = twin("symbols").unpack(reader.codes(entries, LENGTH_BITS), entries, LENGTH_BITS)
         if entries > 1 and not (lengths[0] and lengths[-1]):
             raise reader.error("the first and the last length must not be zero")
@@ -76,7 +78,9 @@ class Huffman(Entropy):
         if count * shortest > 32 * total:
             raise reader.error(f"{total} words are too few for {count} symbols")
         stream = reader.array(total, np.dtype("<u4"), "streams")
-        symbols: U32 | None = twin("huffman").decode(sizes, stream, lengths, count)
-        if symbols is None:
-            raise reader.error(f"the streams do not hold {count} symbols, each to its end")
-        return symbols
+
+        def decode(symbols: Symbols) -> None:
+            if not twin("huffman").decode(sizes, stream, lengths, symbols):
+                raise reader.error(f"the streams do not hold {count} symbols, each to its end")
+
+        return decode

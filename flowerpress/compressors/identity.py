@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels.packing import pieces
 from flowerpress.compressors.packet import Buffer, Packet
-from flowerpress.compressors.payload import Reader, weighted
+from flowerpress.compressors.payload import Reader, require_weighted, weighted
 
 
 @dataclass(frozen=True)
@@ -23,10 +21,7 @@ class Dense:
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * values``, in pieces that stay in the cache."""
-        if self.values.dtype != out.dtype or abs(weight) > 1:
-            # Rounding keeps the order, so if the extremes do not overflow nothing does.
-            extremes = np.array([self.values.min(), self.values.max()])
-            weighted(extremes, weight, out.dtype)
+        require_weighted(self.values, weight, out.dtype)
         for start, stop in pieces(out.size):
             out[start:stop] += weighted(self.values[start:stop], weight, out.dtype)
 

@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowerpress.compressors import budget
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import U8, U32
 
 RAW, BITMAP, VARINT, RICE = range(4)
+READING_WORK = 4.0  # steps for a place and its value
+_PIECE = 1 << 13  # bytes of a bitmap at once
 
 
 def encode_ids(ids: U32, dim: int) -> tuple[int, int, U8]:
@@ -67,7 +70,11 @@ def decode_ids(tag: int, parameter: int, code: U8, count: int, dim: int) -> U32:
     ------
     ValueError
         If the code is not one of `count` ascending places below `dim`, in every bit.
+    PacketError
+        If that many places are more than the budget allows.
     """
+    budget.charge(READING_WORK * count)
+    budget.hold(8 * count)
     if tag not in (RAW, BITMAP, VARINT, RICE):
         raise ValueError(f"id code {tag} is not known; known are 0 to 3")
     if (parameter and tag != RICE) or parameter > 31:
@@ -96,10 +103,15 @@ def decode_ids(tag: int, parameter: int, code: U8, count: int, dim: int) -> U32:
 def _bitmap_decode(code: U8, count: int, dim: int) -> U32:
     if code.size != (dim + 7) // 8:
         raise ValueError(f"a bitmap of {dim} bits takes {(dim + 7) // 8} bytes, got {code.size}")
-    places = np.flatnonzero(np.unpackbits(code, bitorder="little"))
-    if places.size != count or (count and places[-1] >= dim):
+    ids, found = np.empty(count, dtype=np.uint32), 0
+    for start in range(0, code.size, _PIECE):
+        places = np.flatnonzero(np.unpackbits(code[start : start + _PIECE], bitorder="little"))
+        if found + places.size <= count:
+            ids[found : found + places.size] = places + 8 * start
+        found += places.size
+    if found != count or (count and ids[-1] >= dim):
         raise ValueError(f"the bitmap does not have {count} bits set below bit {dim}")
-    return places.astype(np.uint32)
+    return ids
 
 
 def _varint_bytes(gaps: U32) -> int:

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import nesting
+from flowerpress.compressors import budget, nesting
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import require_finite_values
 from flowerpress.compressors.identity import Dense
+from flowerpress.compressors.inputs import TooLargeError
 from flowerpress.compressors.packet import HEADER_BYTES, Buffer, Packet
 from flowerpress.compressors.payload import Reader
 
@@ -23,21 +24,50 @@ _HEAD = struct.Struct("<Q")
 
 @dataclass(frozen=True)
 class Sum:
-    """Two packets of one vector."""
+    """Two packets of one vector, read one after the other when they are wanted.
 
-    first: Decoded
-    second: Decoded
-    dim: int
-    dtype: np.dtype[np.floating]
+    Parameters
+    ----------
+    first, second : Packet
+    level : int
+        How many frames are around them.
+    """
+
+    first: Packet
+    second: Packet
+    level: int
+
+    def vector(self) -> Vector:
+        """Return the sum, in memory of one vector and of what reading one of the packets takes."""
+        total = self.unchecked()
+        require_finite_values(total)
+        return total
+
+    def unchecked(self) -> Vector:
+        """Return the sum, which may have overflowed."""
+        # A sum inside this one goes first, so that there is one sum at a time: which number is
+        # added to which does not matter.
+        order = [self.first, self.second]
+        if self.second.header.codec == Induced.codec:
+            order.reverse()
+        with budget.at(self.level):
+            total = self._one(order[0])
+            budget.hold(total.nbytes)
+            with budget.released():
+                nesting.decode(order[1]).add_to(total, 1.0)
+        return total
+
+    @staticmethod
+    def _one(packet: Packet) -> Vector:
+        with budget.released():
+            return nesting.vector_of(nesting.decode(packet), packet.dim, packet.dtype)
 
     def add_to(self, out: Vector, weight: float) -> None:
-        """Do ``out += weight * (first + second)``, with a temporary as long as the vector."""
-        # Either could be right and the other not: `out` is touched only once both are known to be.
-        total: Vector = np.zeros(self.dim, dtype=self.dtype)
-        self.first.add_to(total, 1.0)
-        self.second.add_to(total, 1.0)
-        require_finite_values(total)
-        Dense(total).add_to(out, weight)
+        """Do ``out += weight * (first + second)``, once both are known to be right.
+
+        It takes a temporary as long as the vector.
+        """
+        Dense(self.vector()).add_to(out, weight)
 
 
 @dataclass(frozen=True)
@@ -68,6 +98,7 @@ class Induced(Compressor):
 
     name: ClassVar[str] = "induced"
     codec: ClassVar[int] = 26
+    reading_work: ClassVar[float] = 1.0  # beside that of both
 
     def __post_init__(self) -> None:
         nesting.require_depth(self)
@@ -76,26 +107,19 @@ class Induced(Compressor):
         """Return both packets."""
         packet = self.first.compress(x, nesting.substream(draw, 1))
         lost = x.copy()
-        with np.errstate(over="ignore", under="ignore"):
-            nesting.decode(packet).add_to(lost, -1.0)
-        rest = self.second.compress(lost, nesting.substream(draw, 2))
-        self._require_a_finite_sum(packet, rest)
+        nesting.decode(packet).add_to(lost, -1.0)
+        try:
+            rest = self.second.compress(lost, nesting.substream(draw, 2))
+        except ValueError as error:
+            raise ValueError(f"{error} (x: what {self.first.spec} lost)") from None
+        if not np.isfinite(Sum(packet, rest, budget.current().level).unchecked()).all():
+            raise TooLargeError("the sum")
         return [_HEAD.pack(packet.nbytes), packet.data, rest.data]
-
-    @staticmethod
-    def _require_a_finite_sum(packet: Packet, rest: Packet) -> None:
-        total: Vector = np.zeros(packet.dim, dtype=packet.dtype)
-        with np.errstate(over="ignore", under="ignore"):
-            nesting.decode(packet).add_to(total, 1.0)
-            nesting.decode(rest).add_to(total, 1.0)
-        if not np.isfinite(total).all():
-            raise ValueError(f"compress: the sum overflows {total.dtype}; scale the vector down")
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
-        """Check both packets."""
-        first, second = _take(packet)
-        return Sum(nesting.decode(first), nesting.decode(second), packet.dim, packet.dtype)
+        """Check that both packets are there; each is checked when it is read."""
+        return Sum(*_take(packet), budget.current().level)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.inputs import TooLargeError
 from flowerpress.compressors.kernels.natural import TOP_EXPONENT
 from flowerpress.compressors.kernels.packing import U8
 from flowerpress.compressors.kernels.twins import twin
@@ -71,10 +72,7 @@ class Natural(Compressor):
         mantissa, exponent = np.frexp(largest)
         top = int(exponent) - (1 if mantissa == 0.5 else 0) if largest else 0
         if top >= np.finfo(x.dtype).maxexp:
-            raise ValueError(
-                f"compress: 2**{top}, to which the largest magnitude may round, overflows "
-                f"{x.dtype}; scale the vector down"
-            )
+            raise TooLargeError(f"2**{top}, to which the largest magnitude may round,")
         shift = TOP_EXPONENT[x.dtype] - top
         factors = [x.dtype.type(2.0**part) for part in (shift // 2, shift - shift // 2)]
         with np.errstate(under="ignore"):

@@ -8,21 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from flowerpress.compressors import budget, nesting
 from flowerpress.compressors.base import Decoded, Vector
 from flowerpress.compressors.chain import Expanded
 from flowerpress.compressors.countsketch import Table
 from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.induced import Sum
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.packet import Buffer, Packet
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
+from flowerpress.compressors.kernels.packing import pieces
+from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Sparse
-from flowerpress.compressors.powersgd import Product, Tensors
-from flowerpress.compressors.registry import codec
+from flowerpress.compressors.powersgd import Tensors
 from flowerpress.compressors.scaled import Shrunk
 from flowerpress.compressors.sign import Signs
 
+_SMALLEST = 2.0**-900  # of sums of squares: none of what counts in them underflowed
+_MANY = 64  # matrices, or ranks, from which their products are faster made than measured
 
-def norm(packet: Packet | Buffer) -> float:
+
+@by_default_rules
+def norm(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> float:
     """Return the l2 norm of the vector that a packet holds.
 
     The work is O(bytes of the packet), the memory too: quantized packets, which are about as long
@@ -31,7 +37,9 @@ def norm(packet: Packet | Buffer) -> float:
     Parameters
     ----------
     packet : Packet or bytes
-        The packet or the bytes of its frame. Check its dim first: a damaged one may claim any.
+        The packet or the bytes of its frame.
+    max_dim : int, default 2**28
+        The longest vector to measure: some packets of a few bytes must be decoded for it.
 
     Returns
     -------
@@ -44,7 +52,8 @@ def norm(packet: Packet | Buffer) -> float:
     Raises
     ------
     PacketError
-        The packet is damaged.
+        The packet is damaged, its dim is above `max_dim`, or it costs more than an honest one may
+        (see `flowerpress.compressors.budget`).
 
     Examples
     --------
@@ -54,9 +63,12 @@ def norm(packet: Packet | Buffer) -> float:
     (5.0, 4.0)
     """
     packet = Packet.parse(packet)
-    decoded = codec(packet.header.codec).decode(packet)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return _norm(decoded, packet.dim, packet.dtype)
+    if packet.dim > max_dim:
+        raise PacketError(
+            f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
+        )
+    with budget.Spending(budget.of(packet)):
+        return _norm(nesting.decode(packet), packet.dim, packet.dtype)
 
 
 def square_sum(x: Vector) -> float:
@@ -76,6 +88,10 @@ def square_sum(x: Vector) -> float:
 @singledispatch
 def _norm(decoded: Decoded, dim: int, dtype: np.dtype[Any]) -> float:
     """Return the norm of what a payload decodes to, `dim` numbers; here by decoding it."""
+    return _norm_by_decoding(decoded, dim, dtype)
+
+
+def _norm_by_decoding(decoded: Decoded, dim: int, dtype: np.dtype[Any]) -> float:
     out: Vector = np.zeros(dim, dtype)
     decoded.add_to(out, 1.0)
     return _length(out)
@@ -91,7 +107,14 @@ def _(decoded: Dense | Sparse, dim: int, dtype: np.dtype[Any]) -> float:
 @_norm.register
 def _(decoded: Signs, dim: int, dtype: np.dtype[Any]) -> float:
     del dim, dtype
-    return _length(decoded.scales * np.sqrt(np.diff(decoded.offsets)))
+    largest = float(decoded.scales.max())
+    if largest == 0.0:
+        return 0.0
+    square = 0.0
+    for _, _, first, last, offsets in decoded.blocks.segments():
+        shares = decoded.scales[first:last].astype(np.float64) / largest
+        square += float(np.sum(np.square(shares) * np.diff(offsets)))
+    return largest * math.sqrt(square)
 
 
 @_norm.register
@@ -107,7 +130,11 @@ def _(decoded: Shrunk, dim: int, dtype: np.dtype[Any]) -> float:
 
 @_norm.register
 def _(decoded: Sum, dim: int, dtype: np.dtype[Any]) -> float:
-    return _norm(decoded.first, dim, dtype) + _norm(decoded.second, dim, dtype)
+    total = 0.0
+    for packet in (decoded.first, decoded.second):
+        with budget.at(decoded.level), budget.released():
+            total += _norm(nesting.decode(packet), dim, dtype)
+    return total
 
 
 @_norm.register
@@ -117,28 +144,37 @@ def _(decoded: Table, dim: int, dtype: np.dtype[Any]) -> float:
 
 
 @_norm.register
-def _(decoded: Product, dim: int, dtype: np.dtype[Any]) -> float:
+def _(decoded: Tensors, dim: int, dtype: np.dtype[Any]) -> float:
+    if decoded.ranks.size > _MANY or decoded.ranks.max() > _MANY:
+        return _norm_by_decoding(decoded, dim, dtype)
+    return math.hypot(*(_product(*part) for part in decoded.parts()))
+
+
+def _product(left: Vector, right: Vector) -> float:
     """|L'R|^2 is the sum of (L L') * (R R'), of which both are rank by rank."""
-    del dim, dtype
-    left, right = (factor.astype(np.float64) for factor in (decoded.left, decoded.right))
+    left, right = (factor.astype(np.float64) for factor in (left, right))
     a, b = (float(np.abs(factor).max(initial=0.0)) or 1.0 for factor in (left, right))
     left, right = left / a, right / b
     square = float(np.sum((left @ left.T) * (right @ right.T)))
-    return a * b * math.sqrt(max(square, 0.0))
-
-
-@_norm.register
-def _(decoded: Tensors, dim: int, dtype: np.dtype[Any]) -> float:
-    del dim
-    return math.hypot(*(_norm(part, stop - start, dtype) for start, stop, part in decoded.parts))
+    return a * b * math.sqrt(square) if square > 0 else 0.0
 
 
 def _length(values: Vector) -> float:
-    """Return the l2 norm of an array, in its own dtype unless the squares leave its range."""
-    square, limits = float(np.dot(values, values)), np.finfo(values.dtype)
-    if float(limits.tiny / limits.eps) < square < math.inf:
+    """Return the l2 norm of an array, with its squares in float64 unless they leave its range."""
+    square = _sum_of_squares(values)
+    if values.dtype == np.float32 or _SMALLEST < square < math.inf:
         return math.sqrt(square)
-    largest = float(np.abs(values).max(initial=0.0))
+    largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
     if largest == 0.0:
         return 0.0
-    return largest * float(np.linalg.norm(values.astype(np.float64) / largest))
+    return largest * math.sqrt(
+        sum(_sum_of_squares(values[a:b] / largest) for a, b in pieces(values.size))
+    )
+
+
+def _sum_of_squares(values: Vector) -> float:
+    """Return the sum in float64, by one thread: a BLAS may use several, for one packet of many."""
+    if not values.size:
+        return 0.0
+    edges = np.array([0, values.size], dtype=np.int64)
+    return float(kernels().block_sums(values, edges, True)[0])

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
 
@@ -82,6 +83,26 @@ class Packet:
         return cls(bytes(data))
 
     @classmethod
+    def view(cls, data: memoryview) -> Packet:
+        """Return the frame in `data`, checked, and where it is: nothing is copied."""
+        return cls._of(data, _parse_header(data))
+
+    @classmethod
+    def unframed(cls, header: Header, data: memoryview) -> Packet:
+        """Return a packet of `header`; `data` is its payload after so many bytes as a head has.
+
+        What these bytes are is not looked at.
+        """
+        return cls._of(data, header)
+
+    @classmethod
+    def _of(cls, data: bytes | memoryview, header: Header) -> Packet:
+        packet = object.__new__(cls)
+        object.__setattr__(packet, "data", data)
+        object.__setattr__(packet, "header", header)
+        return packet
+
+    @classmethod
     def build(cls, codec: int, dtype: np.dtype[Any], dim: int, parts: Iterable[Buffer]) -> Packet:
         """Frame a payload, given as the pieces it is made of.
 
@@ -102,10 +123,7 @@ class Packet:
         crc = zlib.crc32(head)
         for view in views:
             crc = _crc32(view, crc)
-        packet = object.__new__(cls)
-        object.__setattr__(packet, "data", b"".join([head, _CRC.pack(crc), *views]))
-        object.__setattr__(packet, "header", Header(codec, dtype, dim))
-        return packet
+        return cls._of(b"".join([head, _CRC.pack(crc), *views]), Header(codec, dtype, dim))
 
     @property
     def nbytes(self) -> int:
@@ -128,6 +146,7 @@ class Packet:
         return memoryview(self.data)[HEADER_BYTES:]
 
     @property
+    @by_default_rules
     def compressor(self) -> str:
         """The spec of a compressor that sends packets like this one.
 
@@ -137,16 +156,19 @@ class Packet:
         Raises
         ------
         PacketError
-            If the codec is not known or the start of its payload is damaged.
+            If the codec is not known, the start of its payload is damaged, or what it says is none
+            of a compressor.
         """
-        from flowerpress.compressors.registry import codec
+        from flowerpress.compressors import budget, nesting
+        from flowerpress.compressors.registry import make_compressor
 
+        with budget.Spending(budget.of(self)):
+            spec = nesting.spec_of(self)
         try:
-            return codec(self.header.codec).spec_of(self)
-        except PacketError:
-            raise
+            make_compressor(spec)
         except ValueError as error:  # a parameter that no compressor may have
             raise PacketError(f"frame: {error}") from error
+        return spec
 
 
 def total_bytes(parts: Iterable[Buffer]) -> int:
@@ -167,7 +189,7 @@ def _crc32(view: memoryview, start: int) -> int:
     return crc
 
 
-def _parse_header(data: bytes) -> Header:
+def _parse_header(data: bytes | memoryview) -> Header:
     if len(data) < HEADER_BYTES:
         raise PacketError(
             f"frame: {len(data)} bytes, fewer than the {HEADER_BYTES} bytes of a header"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowerpress.compressors.base import Vector
+from flowerpress.compressors.inputs import TooLargeError
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
 from flowerpress.compressors.packet import Packet, PacketError
@@ -124,10 +125,17 @@ def weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Vector:
     return product
 
 
+def require_weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> None:
+    """Raise `PacketError` if a number of ``weight * values`` overflows; see `weighted`.
+
+    Rounding keeps the order: if the least and the largest do not overflow, no product does.
+    """
+    if values.dtype != dtype or abs(weight) > 1:
+        weighted(np.array([values.min(), values.max()]), weight, dtype)
+
+
 def require_finite(values: Vector, what: str) -> None:
-    """Raise ValueError if a number that must be sent does not fit the dtype."""
+    """Raise `TooLargeError` if a number that must be sent does not fit the dtype."""
     position = kernels().nonfinite_position(values)
     if position >= 0:
-        raise ValueError(
-            f"compress: {what} {position} overflows {values.dtype}; scale the vector down"
-        )
+        raise TooLargeError(f"{what} {position}")

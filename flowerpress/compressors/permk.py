@@ -9,9 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from flowerpress.compressors import budget
 from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front, Places, require_finite_values
+from flowerpress.compressors.ids import READING_WORK
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U32
 from flowerpress.compressors.kernels.philox import words
@@ -20,6 +22,7 @@ from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Reader, Sparse, require_finite
 
 _TURNS, _ORDER, _START = 16, 17, 18  # purposes of the keys
+_MOST_LISTED = 1 << 20  # senders; a few bytes may claim four billion
 
 # The cohort's size and the sender's rank; then the shared key, or the one coordinate's place.
 _HEAD = struct.Struct("<II")
@@ -49,6 +52,8 @@ class _Share:
     def expand(self, values: Vector) -> Decoded:
         """Put the values at their places."""
         require_finite_values(values)
+        budget.charge(READING_WORK * self.size)
+        budget.hold(4 * self.size)
         ids = twin("permk").share_ids(self.dim, self.cohort, self.rank, self.key)
         return Sparse(ids, values)
 
@@ -94,6 +99,7 @@ class PermK(Front):
 
     name: ClassVar[str] = "permk"
     codec: ClassVar[int] = 16
+    reading_work: ClassVar[float] = 0.0  # that of the values
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the cohort, the rank, where the places come from, and the scaled values."""
@@ -176,7 +182,8 @@ def missing_ranks(packets: Iterable[Packet]) -> list[int]:
     PacketError
         If a packet is not of perm-k.
     ValueError
-        If there is no packet, two are of one rank, or they are not of one cohort and key.
+        If there is no packet, two are of one rank, they are not of one cohort and key, or the
+        cohort is of more than a million senders.
 
     Examples
     --------
@@ -198,6 +205,8 @@ def missing_ranks(packets: Iterable[Packet]) -> list[int]:
     if len(set(ranks)) != len(ranks):
         raise ValueError("permk: two packets are of the same rank")
     ((cohort, _, _),) = rounds
+    if cohort > _MOST_LISTED:
+        raise ValueError(f"permk: the packets say that they are of a cohort of {cohort}")
     return sorted(set(range(cohort)) - set(ranks))
 
 

@@ -9,67 +9,65 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
+from flowerpress.compressors import budget
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
-from flowerpress.compressors.identity import Dense
+from flowerpress.compressors.inputs import TooLargeError
 from flowerpress.compressors.kernels import lowrank
+from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Reader, weighted
 
 MOST_RANK = 256
 MOST_TENSORS = 1 << 16
 _START = 44  # purpose of the key
-_PIECE = 1 << 15
+# Steps of a product of two numbers, of a coordinate at most, and of a matrix that is a product.
+_RANK_WORK, _MOST_WORK, _MATRIX_WORK = 0.1, 14.0, 2000.0
 
 Matrix: TypeAlias = tuple[int, int]
+I64: TypeAlias = npt.NDArray[np.int64]
 
 # Rank, two zero bytes, the number of matrices; rows and columns of each follow.
 _HEAD = struct.Struct("<HHI")
 
 
 @dataclass(frozen=True)
-class Product:
-    """A matrix as a product.
+class Tensors:
+    """The values of each matrix in turn, and its rows, columns and rank; see `kernels.products`.
 
-    Parameters
-    ----------
-    left, right : Vector, shapes (rank, a) and (rank, b)
+    `largest` is what no number can be above, nor below its negative.
     """
 
-    left: Vector
-    right: Vector
+    values: Vector
+    rows: I64
+    columns: I64
+    ranks: I64
+    largest: Vector
+
+    def parts(self) -> Iterator[tuple[Vector, Vector]]:
+        """Yield the two factors of each matrix; of one sent as it is, a one and its values."""
+        at = 0
+        for a, b, rank in zip(*(each.tolist() for each in self._shapes), strict=True):
+            count = rank * (a + b) if rank else a * b
+            part = self.values[at : at + count]
+            at += count
+            if rank:
+                yield part[: rank * a].reshape(rank, a), part[rank * a :].reshape(rank, b)
+            else:
+                yield np.ones((1, 1), part.dtype), part.reshape(1, -1)
 
     @property
-    def largest(self) -> float:
-        """Twice the most that a sum over the rank can reach: no rounding comes above it."""
-        with np.errstate(over="ignore", under="ignore"):
-            tops = np.abs([self.left.max(1), self.left.min(1)]).max(0).astype(np.float64)
-            tops *= np.abs([self.right.max(1), self.right.min(1)]).max(0)
-            return 2 * math.fsum(tops) if np.isfinite(tops).all() else math.inf
-
-    def add_to(self, out: Vector, weight: float) -> None:
-        """Do ``out += weight * left.T @ right``, some rows at a time."""
-        a, b = self.left.shape[1], self.right.shape[1]
-        height = max(1, _PIECE // b)
-        for top in range(0, a, height):
-            rows = lowrank.product_rows(self.left, self.right, top, min(a, top + height))
-            out[top * b : top * b + rows.size] += weighted(rows.reshape(-1), weight, out.dtype)
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """What stands for each tensor, and where it starts."""
-
-    parts: Sequence[tuple[int, int, Decoded]]
-    largest: Vector
+    def _shapes(self) -> tuple[I64, I64, I64]:
+        return self.rows, self.columns, self.ranks
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Add every tensor to its place."""
         weighted(self.largest, weight, out.dtype)  # raises before anything is changed
-        for start, stop, part in self.parts:
-            part.add_to(out[start:stop], weight)
+        factor = np.promote_types(self.values.dtype, out.dtype).type(weight)
+        twin("products").add(self.values, *self._shapes, factor, out)
 
 
 @dataclass(frozen=True)
@@ -129,6 +127,7 @@ class PowerSGD(Compressor):
 
     name: ClassVar[str] = "powersgd"
     codec: ClassVar[int] = 24
+    reading_work: ClassVar[float] = 0.0  # that of the products
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"rank": whole, "rows": whole}
 
     def __post_init__(self) -> None:
@@ -177,36 +176,30 @@ class PowerSGD(Compressor):
                 continue
             begin = lowrank.start(key, drawn, rank, min(a, b))
             drawn += begin.size
-            product = Product(*lowrank.factors(part.reshape(a, b), begin))
-            if not product.largest <= float(np.finfo(x.dtype).max):
-                raise ValueError(f"compress: a factor overflows {x.dtype}; scale the vector down")
-            pieces += [product.left, product.right]
+            factors = np.concatenate(
+                [factor.reshape(-1) for factor in lowrank.factors(part.reshape(a, b), begin)]
+            )
+            one = np.array([[a], [b], [rank]], dtype=np.int64)
+            if not twin("products").reach(factors, *one)[0] <= float(np.finfo(x.dtype).max):
+                raise TooLargeError("a factor")
+            pieces.append(factors)
         return pieces
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check the shapes, every value, and that no product can overflow."""
         reader = Reader(packet, cls.name)
-        rank, matrices = _read_head(reader, packet.dim)
-        count = sum(_values(each, r) for _, each, r in _tensors(matrices, rank))
-        values = reader.finite(count, packet.dtype, "value")
+        rank, (rows, columns) = _read_head(reader, packet.dim)
+        ranks = np.minimum(rank, np.minimum(rows, columns))
+        ranks[ranks * (rows + columns) >= rows * columns] = 0
+        budget.charge(_work(rows, columns, ranks))
+        sizes = np.where(ranks, ranks * (rows + columns), rows * columns)
+        values = reader.finite(int(sizes.sum()), packet.dtype, "value")
         reader.done()
-        parts: list[tuple[int, int, Decoded]] = []
-        largest = []
-        at = 0
-        for start, (a, b), r in _tensors(matrices, rank):
-            taken = values[at : at + _values((a, b), r)]
-            at += taken.size
-            if r:
-                product = Product(taken[: r * a].reshape(r, a), taken[r * a :].reshape(r, b))
-                largest.append(product.largest)
-                parts.append((start, start + a * b, product))
-            else:
-                largest.append(max(float(taken.max()), -float(taken.min())))
-                parts.append((start, start + a * b, Dense(taken)))
-        if not max(largest) <= float(np.finfo(packet.dtype).max):
-            raise reader.error(f"matrix {np.argmax(largest)} overflows {packet.dtype}")
-        return Tensors(parts, np.array(largest, dtype=packet.dtype))
+        reach = twin("products").reach(values, rows, columns, ranks)
+        if not reach.max() <= float(np.finfo(packet.dtype).max):
+            raise reader.error(f"matrix {np.argmax(reach)} overflows {packet.dtype}")
+        return Tensors(values, rows, columns, ranks, reach.max(keepdims=True).astype(packet.dtype))
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
@@ -240,7 +233,18 @@ def _values(matrix: Matrix, rank: int) -> int:
     return rank * sum(matrix) if rank else math.prod(matrix)
 
 
-def _read_head(reader: Reader, dim: int) -> tuple[int, Sequence[Matrix]]:
+def _work(rows: I64, columns: I64, ranks: I64) -> float:
+    """Return the steps of the products, and of each matrix that is one."""
+    dense = float((rows * columns).sum())
+    products = float((ranks * rows * columns).sum())
+    work = dense + _RANK_WORK * products
+    if budget.current().level == 1:  # any rank is read, by itself
+        work = min(_MOST_WORK * dense, work)
+    return work + _MATRIX_WORK * np.count_nonzero(ranks)
+
+
+def _read_head(reader: Reader, dim: int) -> tuple[int, tuple[I64, I64]]:
+    """Return the rank, and the rows and the columns of the matrices."""
     rank, spare, count = reader.unpack(_HEAD)
     if not 1 <= rank <= MOST_RANK:
         raise reader.error(f"rank is {rank}, must be in [1, {MOST_RANK}]")
@@ -248,8 +252,9 @@ def _read_head(reader: Reader, dim: int) -> tuple[int, Sequence[Matrix]]:
         raise reader.error("bytes 2 and 3 must be zero")
     if not 1 <= count <= MOST_TENSORS:
         raise reader.error(f"{count} matrices, must be 1 to {MOST_TENSORS}")
-    sides = reader.array(2 * count, np.dtype("<u4"), "the matrices' sides").tolist()
-    matrices = list(zip(sides[::2], sides[1::2], strict=True))
-    if not all(sides) or sum(map(math.prod, matrices)) != dim:
+    sides = reader.array(2 * count, np.dtype("<u4"), "the matrices' sides").astype(np.uint64)
+    sizes = sides[::2] * sides[1::2]  # below 2**64
+    if not sides.all() or sizes.max() > dim or sizes.sum() != dim:
         raise reader.error(f"the matrices do not make up {dim} coordinates")
-    return rank, matrices
+    rows, columns = sides.astype(np.int64).reshape(-1, 2).T
+    return rank, (rows.copy(), columns.copy())

@@ -10,18 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import blocks
+from flowerpress.compressors import blocks, budget
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, packed_bytes
-from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Reader, require_finite, weighted
 
 MAX_LEVELS = (1 << 15) - 1
 _DITHER = 2  # purpose of the key
+_BLOCK_WORK = 3.0  # steps for a bucket, beside those for its coordinates
 
 # Levels, two zero bytes, the bucket's size.
 _HEAD = struct.Struct("<HHI")
@@ -33,16 +33,20 @@ class Levels:
 
     packed: U8
     norms: Vector
-    offsets: Offsets
+    blocks: blocks.Blocks
     levels: int
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * norm * level / levels``."""
-        steps = weighted(_steps(self.norms, self.levels), weight, out.dtype)
-        if kernels().nonfinite_position(steps * out.dtype.type(self.levels)) >= 0:
+        width, levels = _width(self.levels), self.levels
+        largest = self.norms if self.norms.size < 64 else self.norms.max(keepdims=True)
+        most = weighted(_steps(largest, levels), weight, out.dtype)
+        if not np.isfinite(most * out.dtype.type(levels)).all():
             raise PacketError(f"qsgd: a norm times {weight} overflows {out.dtype}")
-        width = _width(self.levels)
-        kernels().levels_add(self.packed, steps, self.offsets, self.levels, width, out)
+        for start, stop, first, last, offsets in self.blocks.segments():
+            packed = self.packed[packed_bytes(start, width) : packed_bytes(stop, width)]
+            steps = weighted(_steps(self.norms[first:last], levels), weight, out.dtype)
+            kernels().levels_add(packed, steps, offsets, levels, width, out[start:stop])
 
 
 def _steps(norms: Vector, levels: int) -> Vector:
@@ -129,13 +133,14 @@ class QSGD(Compressor):
         # Before the buckets' edges take memory.
         if count * packet.dtype.itemsize > reader.left:
             raise reader.error(f"{count} norms do not fit {reader.left} bytes")
+        budget.charge(_BLOCK_WORK * count)
         norms = reader.scales(count, packet.dtype, "norm")
         packed = reader.codes(packet.dim, width)
         reader.done()
         position = kernels().code_above(packed, packet.dim, width, 2 * levels)
         if position >= 0:
             raise reader.error(f"code {position} is above {2 * levels}")
-        return Levels(packed, norms, blocks.equal_blocks(packet.dim, bucket), levels)
+        return Levels(packed, norms, blocks.Blocks(packet.dim, bucket), levels)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowerpress.compressors import budget
 from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_one_of, require_share, whole
@@ -20,6 +21,7 @@ from flowerpress.compressors.payload import Reader, Sparse, require_finite
 
 LAWS = ("uniform", "stratified")
 _PLACES = 1  # purpose of the key
+_PLACE_WORK = 6.0  # steps for a place and its value
 
 # Two words of the key, k, the law, three zero bytes.
 _HEAD = struct.Struct("<IIIB3s")
@@ -42,6 +44,8 @@ class _Drawn:
 
     def expand(self, values: Vector) -> Decoded:
         require_finite_values(values)
+        budget.charge(_PLACE_WORK * self.size)
+        budget.hold(4 * self.size)
         return Sparse(_places(self.law, self.size, self.dim, self.key), values)
 
 
@@ -82,6 +86,7 @@ class RandK(Front):
 
     name: ClassVar[str] = "randk"
     codec: ClassVar[int] = 3
+    reading_work: ClassVar[float] = 0.0  # that of the values
     torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole, "law": str}
 

@@ -80,7 +80,7 @@ class RandSign(Compressor):
         reach = reader.scales(1, packet.dtype, "range")
         packed = reader.codes(packet.dim, 1)
         reader.done()
-        return Points(packed, np.zeros_like(reach), reach, blocks.equal_blocks(packet.dim, 0), 1)
+        return Points(packed, reach, 1, blocks.Blocks(packet.dim), 1)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

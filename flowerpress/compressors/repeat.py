@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from flowerpress.compressors import nesting
+from functools import lru_cache
+
+import numpy as np
+
+from flowerpress.compressors import budget, nesting
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.induced import Induced
 from flowerpress.compressors.scaled import Scaled
@@ -12,7 +16,7 @@ def repeated(compressor: Compressor, times: int, dim: int) -> Compressor:
     """Return what sends C(x) + C(x - C(x)) + ..., `times` times.
 
     Each time takes off a share of what is left, if C is a contraction; an unbiased C is scaled into
-    one first. Fewer times where packets would go too deep.
+    one first. Fewer times where packets would go too deep, or cost more than a receiver pays.
 
     Parameters
     ----------
@@ -35,5 +39,21 @@ def repeated(compressor: Compressor, times: int, dim: int) -> Compressor:
         compressor = Scaled(compressor)
     total = compressor
     for _ in range(min(times, nesting.MAX_DEPTH - nesting.depth(compressor) + 1) - 1):
-        total = Induced(compressor, total)
+        if nesting.frames(compressor) + nesting.frames(total) >= budget.MOST_FRAMES:
+            break
+        longer = Induced(compressor, total)
+        if not _is_read(longer, dim):
+            break
+        total = longer
     return total
+
+
+@lru_cache(maxsize=256)
+def _is_read(compressor: Compressor, dim: int) -> bool:
+    """Return whether a receiver decodes what `compressor` makes of some vector."""
+    x = np.random.default_rng(0).standard_normal(dim, dtype=np.float32)
+    try:
+        compressor.compress(x)
+    except ValueError:
+        return False
+    return True

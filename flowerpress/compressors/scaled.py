@@ -60,6 +60,7 @@ class Scaled(Compressor):
 
     name: ClassVar[str] = "scaled"
     codec: ClassVar[int] = 27
+    reading_work: ClassVar[float] = 0.0  # that of what is inside
 
     def __post_init__(self) -> None:
         nesting.require_depth(self)
@@ -96,14 +97,14 @@ class Scaled(Compressor):
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
         """Return the codes of the packet inside, which comes last."""
-        return nesting.codes_of(Packet.parse(packet.payload[_HEAD.size :]))
+        return nesting.codes_of(Packet.view(packet.payload[_HEAD.size :]))
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``scaled(...)`` with the spec inside."""
         reader = Reader(packet, cls.name)
         reader.unpack(_HEAD)
-        inner = nesting.spec_of(Packet.parse(reader.take(reader.left, "packet")))
+        inner = nesting.spec_of(Packet.view(reader.take(reader.left, "packet").data))
         return f"{cls.name}({inner})"
 
     def bind(self, sizes: Sequence[int]) -> Compressor:

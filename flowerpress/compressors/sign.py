@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import blocks
+from flowerpress.compressors import blocks, budget
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
@@ -18,10 +18,11 @@ from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import U8, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.packet import Buffer, Packet
-from flowerpress.compressors.payload import Reader, weighted
+from flowerpress.compressors.payload import Reader, require_weighted, weighted
 
 SCALES = ("l1", "l2")
 _EQUAL, _LISTED = range(2)
+_BLOCK_WORK = 3.0  # steps for a block, beside those for its coordinates
 
 # Scale, kind of blocks, two zero bytes; the blocks' size, or their number when sizes are listed.
 _HEAD = struct.Struct("<BBHI")
@@ -33,12 +34,15 @@ class Signs:
 
     packed: U8
     scales: Vector
-    offsets: Offsets
+    blocks: blocks.Blocks
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * scale * sign``."""
-        terms = weighted(self.scales, weight, out.dtype)
-        kernels().sign_add(self.packed, terms, self.offsets, out)
+        require_weighted(self.scales, weight, out.dtype)
+        for start, stop, first, last, offsets in self.blocks.segments():
+            packed = self.packed[packed_bytes(start, 1) : packed_bytes(stop, 1)]
+            terms = weighted(self.scales[first:last], weight, out.dtype)
+            kernels().sign_add(packed, terms, offsets, out[start:stop])
 
 
 def _block(text: str) -> int | str:
@@ -146,17 +150,15 @@ class Sign(Compressor):
             count = -(-packet.dim // size) if size else 1
             if count * packet.dtype.itemsize > reader.left:
                 raise reader.error(f"{count} scales do not fit {reader.left} bytes")
-            offsets = blocks.equal_blocks(packet.dim, size)
+            listed = None
         else:
-            count = size
-            sizes = reader.array(count, np.dtype("<u4"), "sizes").astype(np.int64)
-            if not count or sizes.min() < 1 or sizes.sum() != packet.dim:
-                raise reader.error(f"the blocks' sizes do not make up {packet.dim} coordinates")
-            offsets = np.append(0, np.cumsum(sizes))
+            count, size = size, 0
+            listed = _edges(reader, count, packet.dim)
+        budget.charge(_BLOCK_WORK * count)
         scales = reader.scales(count, packet.dtype, "scale")
         packed = reader.codes(packet.dim, 1)
         reader.done()
-        return Signs(packed, scales, offsets)
+        return Signs(packed, scales, blocks.Blocks(packet.dim, size, listed))
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
@@ -175,6 +177,17 @@ class Sign(Compressor):
         listed = 0 if isinstance(self.block, int) else 32 * count
         bits = 8.0 * (_HEAD.size + packed_bytes(dim, 1)) + 32 * count + listed
         return Traits(False, None, alpha if alpha > 0 else None, None, bits)
+
+
+def _edges(reader: Reader, count: int, dim: int) -> Offsets:
+    """Read the sizes of listed blocks."""
+    sizes = reader.array(count, np.dtype("<u4"), "sizes")
+    budget.hold(8 * (count + 1))
+    edges = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum(sizes, dtype=np.int64, out=edges[1:])
+    if not count or not sizes.all() or edges[-1] != dim:
+        raise reader.error(f"the blocks' sizes do not make up {dim} coordinates")
+    return edges
 
 
 def _read_head(reader: Reader) -> tuple[str, int, int]:

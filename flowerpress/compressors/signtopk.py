@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import blocks
+from flowerpress.compressors import blocks, budget
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, whole
 from flowerpress.compressors.ids import decode_ids, encode_ids
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.packing import packed_bytes, unpack
+from flowerpress.compressors.kernels.packing import packed_bytes
 from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Reader, Sparse
+from flowerpress.compressors.sign import Signs
 from flowerpress.compressors.topk import expected_id_bits
 
 # k, the ids' code and its parameter, two zero bytes.
@@ -56,6 +57,7 @@ class SignTopK(Compressor):
 
     name: ClassVar[str] = "signtopk"
     codec: ClassVar[int] = 11
+    reading_work: ClassVar[float] = 0.0  # that of the values
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole}
 
     def __post_init__(self) -> None:
@@ -86,7 +88,10 @@ class SignTopK(Compressor):
             ids = decode_ids(tag, parameter, reader.take(reader.left, "ids"), k, packet.dim)
         except ValueError as error:
             raise reader.error(str(error)) from error
-        return Sparse(ids, np.where(unpack(packed, k, 1) > 0, scale, -scale))
+        budget.hold(k * packet.dtype.itemsize)
+        values: Vector = np.zeros(k, packet.dtype)
+        Signs(packed, np.array([scale]), blocks.Blocks(k)).add_to(values, 1.0)
+        return Sparse(ids, values)
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:

@@ -61,8 +61,7 @@ class TernGrad(Compressor):
         position = kernels().code_above(packed, packet.dim, _BITS, _TOP)
         if position >= 0:
             raise reader.error(f"code {position} is above {_TOP}")
-        steps = largest / packet.dtype.type(2)
-        return Points(packed, np.zeros_like(steps), steps, blocks.equal_blocks(packet.dim, 0), _TOP)
+        return Points(packed, largest, 2, blocks.Blocks(packet.dim), _TOP)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

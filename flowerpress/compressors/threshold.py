@@ -14,7 +14,7 @@ from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import real
 from flowerpress.compressors.ids import RAW, decode_ids, encode_ids
-from flowerpress.compressors.kernels.packing import U8, U32
+from flowerpress.compressors.kernels.packing import U8, U32, pieces
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Reader, Sparse
 from flowerpress.compressors.topk import expected_id_bits
@@ -53,6 +53,7 @@ class Threshold(Compressor):
 
     name: ClassVar[str] = "threshold"
     codec: ClassVar[int] = 14
+    reading_work: ClassVar[float] = 0.0  # that of the values
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"threshold": real}
 
     def __post_init__(self) -> None:
@@ -76,10 +77,11 @@ class Threshold(Compressor):
         if k > packet.dim:
             raise reader.error(f"the count is {k}, must be at most {packet.dim}")
         values = reader.finite(k, packet.dtype, "value")
-        small = np.abs(values) < np.float64(threshold)
-        if small.any():
-            position = int(np.argmax(small))
-            raise reader.error(f"value {position} is {values[position]}, below {threshold}")
+        for start, stop in pieces(k):
+            small = np.abs(values[start:stop]) < np.float64(threshold)
+            if small.any():
+                position = start + int(np.argmax(small))
+                raise reader.error(f"value {position} is {values[position]}, below {threshold}")
         code: U8 = reader.take(reader.left, "ids")
         if not k and (tag, parameter, code.size) != (RAW, 0, 0):
             raise reader.error("there are ids, but no values")

@@ -55,6 +55,7 @@ class TopK(Front):
 
     name: ClassVar[str] = "topk"
     codec: ClassVar[int] = 2
+    reading_work: ClassVar[float] = 0.0  # that of the values
     finds_nonfinite: ClassVar[bool] = True
     torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole}

@@ -9,19 +9,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import blocks
+from flowerpress.compressors import blocks, budget
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, packed_bytes
-from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Reader, require_finite, weighted
 
 ROUNDINGS = ("stochastic", "nearest")
 _DITHER = 6  # purpose of the key
+_BLOCK_WORK = 3.0  # steps for a bucket, beside those for its coordinates
 
 # Bits, rounding, two zero bytes; the bucket's size.
 _HEAD = struct.Struct("<BBHI")
@@ -29,23 +29,48 @@ _HEAD = struct.Struct("<BBHI")
 
 @dataclass(frozen=True)
 class Points:
-    """Codes of evenly spaced points, and each block's middle and half step."""
+    """Codes of evenly spaced points, and each block's middle and half step.
+
+    Parameters
+    ----------
+    packed : ndarray of uint8
+    scales : Vector, shape (blocks,)
+        Half the distance of two points, times `divisor`.
+    divisor : int
+    blocks : Blocks
+    top : int
+        The largest code.
+    mids : Vector, shape (blocks,), optional
+        The middles; zero by default.
+    """
 
     packed: U8
-    mids: Vector
-    steps: Vector
-    offsets: Offsets
+    scales: Vector
+    divisor: int
+    blocks: blocks.Blocks
     top: int
+    mids: Vector | None = None
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * (mid + (2 code - top) * step)``."""
-        mids = weighted(self.mids, weight, out.dtype)
-        steps = weighted(self.steps, weight, out.dtype)
-        farthest = np.abs(mids) + np.abs(steps) * out.dtype.type(self.top)
-        if kernels().nonfinite_position(farthest) >= 0:
+        # Of middles there are few; without, the largest scale has the farthest point.
+        some = self.scales if self.mids is not None else self.scales.max(keepdims=True)
+        mids, steps = self._terms(self.mids, some, weight, out.dtype)
+        if not np.isfinite(np.abs(mids) + np.abs(steps) * out.dtype.type(self.top)).all():
             raise PacketError(f"a block's points times {weight} overflow {out.dtype}")
         width = self.top.bit_length()
-        twin("affine").affine_add(self.packed, mids, steps, self.offsets, self.top, width, out)
+        for start, stop, first, last, offsets in self.blocks.segments():
+            packed = self.packed[packed_bytes(start, width) : packed_bytes(stop, width)]
+            middles = None if self.mids is None else self.mids[first:last]
+            terms = self._terms(middles, self.scales[first:last], weight, out.dtype)
+            twin("affine").affine_add(packed, *terms, offsets, self.top, width, out[start:stop])
+
+    def _terms(
+        self, mids: Vector | None, scales: Vector, weight: float, dtype: np.dtype[Any]
+    ) -> tuple[Vector, Vector]:
+        """Return the middles and the half steps of some blocks, times `weight`."""
+        steps = weighted(_steps(scales, self.divisor), weight, dtype)
+        return np.zeros_like(steps) if mids is None else weighted(mids, weight, dtype), steps
 
 
 @dataclass(frozen=True)
@@ -121,6 +146,7 @@ class Uniform(Compressor):
         # Before the buckets' edges take memory.
         if count * packet.dtype.itemsize > reader.left:
             raise reader.error(f"{count} maxima do not fit {reader.left} bytes")
+        budget.charge(_BLOCK_WORK * count)
         maxima = reader.scales(count, packet.dtype, "maximum")
         packed = reader.codes(packet.dim, width)
         reader.done()
@@ -128,8 +154,7 @@ class Uniform(Compressor):
         position = kernels().code_above(packed, packet.dim, width, top)
         if position >= 0:
             raise reader.error(f"code {position} is above {top}")
-        offsets = blocks.equal_blocks(packet.dim, bucket)
-        return Points(packed, np.zeros_like(maxima), _steps(maxima, top), offsets, top)
+        return Points(packed, maxima, top, blocks.Blocks(packet.dim, bucket), top)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:

@@ -12,13 +12,16 @@ from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import unwrap, wrap
 from flowerpress.protocol.layout import MAX_ARRAYS, Kept, Layout
 
+_LONGEST_SPEC = 1000  # characters
+
 
 @dataclass(frozen=True)
 class Hello:
     """What a worker says of itself.
 
     Its id, number of examples and layout; the model version it holds; the last session of which it
-    remembers anything (0: none); and what its model has that never travels (see `Layout.match`).
+    anything (0: none); what its model has that never travels (see `Layout.match`); and the
+    compressor that it has chosen for itself (empty: none).
     """
 
     client: int
@@ -27,6 +30,7 @@ class Hello:
     held: int = -1
     session: int = 0
     kept: Kept = field(default_factory=dict)
+    compressor: str = ""
 
     def encode(self) -> RecordDict:
         """Return the Flower message content."""
@@ -36,6 +40,7 @@ class Hello:
             "layout": self.layout.to_json(),
             "held": self.held + 1,
             "session": self.session,
+            **({"compressor": self.compressor} if self.compressor else {}),
         }
         if self.kept:
             header["kept"] = dict(self.kept)
@@ -51,6 +56,9 @@ class Hello:
         session = blob.field(header, "session", int)
         if session >= 2**53:
             raise ProtocolError(f"message field 'session' is {session}, expected less than 2**53")
+        compressor = blob.field(header, "compressor", str) if "compressor" in header else ""
+        if len(compressor) > _LONGEST_SPEC:
+            raise ProtocolError(f"message field 'compressor' has {len(compressor)} characters")
         return cls(
             client=blob.field(header, "client", int),
             examples=examples,
@@ -58,6 +66,7 @@ class Hello:
             held=blob.field(header, "held", int) - 1,
             session=session,
             kept=_kept(header.get("kept", {})),
+            compressor=compressor,
         )
 
 

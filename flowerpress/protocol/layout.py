@@ -42,7 +42,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return math.prod(self.shape)
+        return math.prod(self.shape)  # exact, unlike numpy's, whatever a peer says it is
 
     @property
     def nbytes(self) -> int:

@@ -207,12 +207,7 @@ class Reply:
     def from_bytes(cls, data: bytes) -> Reply:
         """Read what `to_bytes` wrote; raises `ProtocolError` where it is anything else."""
         header, packets = blob.decode_blob(data)
-        metrics = {
-            name: [float.fromhex(each) for each in value]
-            if isinstance(value, list)
-            else float.fromhex(value)
-            for name, value in blob.field(header, "metrics", dict).items()
-        }
+        metrics = {k: _from_hex(v) for k, v in blob.field(header, "metrics", dict).items()}
         return cls._read(header, packets, metrics)
 
     def _blob(self, more: dict[str, Any]) -> bytes:
@@ -264,6 +259,16 @@ class Reply:
     def payload(self) -> int:
         """Bytes of packets that `encode` sends."""
         return sum(map(len, self.packets)) + len(self.buffers)
+
+
+def _from_hex(value: Any) -> float | list[float]:
+    """Return the number, or the list of numbers, that ``float.hex`` wrote."""
+    try:
+        if isinstance(value, list):
+            return [float.fromhex(each) for each in value]
+        return float.fromhex(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ProtocolError(f"message field 'metrics' has {value!r:.80}, no number") from None
 
 
 def printable(text: str) -> str:

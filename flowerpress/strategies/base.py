@@ -62,7 +62,8 @@ class CompressedStrategy(Resumable, FederatedEvaluation):
     weights : {"num-examples", "uniform"} (default: "num-examples")
         What a worker counts for.
     client_compressors : bool (default: True)
-        Whether a worker may choose its own compressor (``compressor`` in its node config).
+        Whether a worker may choose its own compressor (``compressor`` in its node config). It says
+        in its hello which it has chosen; packets of any other codec are refused.
     max_scale : float (default: 1000)
         How many times the median of the clients' largest norms an update may have; above, it is
         refused and counted, see `flowerpress.strategies.guard`. 0: no limit.
@@ -85,6 +86,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
     silence: ClassVar[bool] = False  # whether a worker may answer that it has nothing to send
     local_buffers: ClassVar[bool] = False  # whether buffers stay with the workers
+    repeats: ClassVar[bool] = False  # whether an update may be several packets of the compressor
     scaled: ClassVar[bool] = True  # whether an update goes in times its scale, and nowhere without
     baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     grid: Grid

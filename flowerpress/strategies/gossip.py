@@ -97,6 +97,7 @@ class SquarmSGD(OwnModels):
     shared = True
     silence = True
     local_buffers = True
+    repeats = True
 
     def __init__(
         self,

@@ -55,6 +55,8 @@ class Client:
         memory of, so that it forgets that.
     forgiven, restarts : int
         The first round in which losing its state may make all start over, and how often it has.
+    compressor : str
+        The one that it has chosen for itself; empty for none.
     largest, claimed : list of float
         Largest norms that were accepted of it, and that it sent at all, of each kind of quantity;
         see `flowerpress.strategies.guard`.
@@ -69,6 +71,7 @@ class Client:
     session: int = 1
     forgiven: int = 0
     restarts: int = 0
+    compressor: str = ""
     largest: list[float] = field(default_factory=lambda: [0.0] * 4)
     claimed: list[float] = field(default_factory=lambda: [0.0] * 4)
 
@@ -231,6 +234,7 @@ class Population:
         self._nodes.pop(client.node, None)
         same = hello.session == client.session
         client.node, client.held = node, hello.held if same else -1
+        client.compressor = hello.compressor
         self._nodes[node] = client.id
 
     def _refuse(self, node: int, why: str) -> None:

@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from flowerpress.compressors import PacketError
+from flowerpress.compressors.budget import only
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
 from flowerpress.protocol.buffers import (
@@ -30,6 +31,7 @@ from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.guard import KINDS, Guard, OversizedError
 from flowerpress.strategies.options import require
 from flowerpress.strategies.population import Client, Population, wait_for
+from flowerpress.strategies.sent import Sent
 from flowerpress.strategies.update import Update
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Run:
         The workers met.
     exchange : Exchange
         Questions, answers, and the ledger.
+    sent : Sent
+        Which packets are read of whom.
     guard : Guard
         Refuses what is too large.
     model : Downlink or None
@@ -71,6 +75,7 @@ class Run:
         self._strategy, self._initial = strategy, initial
         self.population = Population(strategy.weights, strategy.hello_timeout)
         self.exchange = Exchange(self.population)
+        self.sent = Sent(strategy, self.population)
         self.guard = Guard(
             self.population,
             strategy.max_scale,
@@ -105,6 +110,7 @@ class Run:
     def _admit(self, hello: Hello) -> None:
         """Start with the first worker's layout; refuse a worker with another one."""
         self._strategy.admit(hello)
+        self.sent.admit(hello)
         if self.model is not None:
             self.model.layout.check(hello.layout)
             for name, value in self._kept.items():
@@ -243,12 +249,15 @@ class Run:
             self.buffers.clear()
         arrivals = self.exchange.arrivals(server_round, cohort, messages)
         glances = self.exchange.glances(arrivals, self.started.layout, dims, bare=self._bare(stage))
-        self.guard.begin(KINDS[stage], glances)
+        update = stage in (0, 1)
+        self.guard.begin(KINDS[stage], self.sent.only(glances, update=update))
         purpose = "collect" if stage == COLLECTION else "train"
         taken = []
         for client, reply in self.exchange.answers(server_round, arrivals, purpose):
             self.heard.add(client.id)
-            if self._take(server_round, client, reply, receive, dims, stage):
+            with only(self.sent.allowed(client, update=update)):
+                good = self._take(server_round, client, reply, receive, dims, stage)
+            if good:
                 taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
         if stage != COLLECTION:

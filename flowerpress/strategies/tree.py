@@ -111,7 +111,7 @@ def load(path: Path) -> Tree:
         if int(metadata["crc32"]) != _check(text, tensors):
             raise ValueError("its checksum is wrong")
         return _Reader(tensors).tree(json.loads(text))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
 
 

@@ -115,6 +115,16 @@ def test_without_numba(monkeypatch):
         choice._load.cache_clear()
 
 
+def test_a_numba_that_does_not_work(monkeypatch, caplog):
+    name = "flowerpress.compressors.kernels"
+    monkeypatch.setitem(sys.modules, f"{name}.numba_kernels", None)
+    monkeypatch.delattr(sys.modules[name], "numba_kernels")
+    assert choice._load.__wrapped__("") is numpy_kernels
+    assert "numba cannot be imported" in caplog.text
+    with pytest.raises(ImportError, match="FLOWERPRESS_KERNELS=numba, but numba cannot be"):
+        choice._load.__wrapped__("numba")
+
+
 def test_twins_have_the_same_functions():
     assert numpy_kernels.__all__ == numba_kernels.__all__
 

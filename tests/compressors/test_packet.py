@@ -95,9 +95,9 @@ def test_out_must_be_an_accumulator(out):
         add_to(make_compressor("sign").compress(X), out)
 
 
-@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "1", None, 10**400])
 def test_weight_must_be_finite(weight):
-    with pytest.raises(ValueError, match="weight must be finite"):
+    with pytest.raises(ValueError, match="weight must be a finite number"):
         add_to(make_compressor("sign").compress(X), np.zeros(3), weight)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from types import ModuleType
 from flowerpress.compressors.kernels.device import on_device
 
 VARIABLE = "FLOWERPRESS_KERNELS"
+log = logging.getLogger("flowerpress")
 
 
 def kernels(x: object = None) -> ModuleType:
@@ -45,7 +47,34 @@ def _load(wanted: str) -> ModuleType:
         from flowerpress.compressors.kernels import numpy_kernels
 
         return numpy_kernels
-    # Imported on first use: numba takes most of a second.
-    from flowerpress.compressors.kernels import numba_kernels
+    return _compiled(wanted == "numba")
 
-    return numba_kernels
+
+def _compiled(wanted: bool) -> ModuleType:
+    """Return numba's module; numpy's, and a line that says so, where numba does not work."""
+    from flowerpress.compressors.kernels import numpy_kernels
+
+    try:  # imported on first use: numba takes most of a second
+        from flowerpress.compressors.kernels import numba_kernels
+    except Exception as error:  # numba raises what it likes, for a numpy that it does not know, say
+        if wanted:
+            raise ImportError(
+                f"{VARIABLE}=numba, but numba cannot be imported ({error}): reinstall it"
+            ) from error
+        _fall_back(f"numba cannot be imported ({error})", "update it")
+        return numpy_kernels
+    if numba_kernels.agree():
+        return numba_kernels
+    what = "compiled kernels do not give the numbers that they should"
+    _fall_back(what, "remove their caches (NUMBA_CACHE_DIR), or update numba")
+    return numpy_kernels
+
+
+def _fall_back(why: str, remedy: str) -> None:
+    log.warning(
+        "%s: numpy's kernels are used, with the same bytes, several times slower; %s, "
+        "or set %s=numpy",
+        why,
+        remedy,
+        VARIABLE,
+    )

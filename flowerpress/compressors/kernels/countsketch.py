@@ -14,12 +14,12 @@ shifts in the place of hashes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.packing import pieces
 from flowerpress.compressors.kernels.philox import block_keys, words
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -28,35 +28,50 @@ U32 = npt.NDArray[np.uint32]
 MOST_ROWS = 15
 # The block whose Philox words are the second key: coordinates never come that far.
 _SECOND_KEY = (1 << 32) - 1
+_CHUNKS = 64  # of which a block of 1024 words has the shifts
+_PIECE = 1 << 13
 
 
-def shifts(key: tuple[int, int], rows: int, columns: int, dim: int) -> U32:
-    """Return the shift of each chunk in each row, shape (chunks, rows)."""
-    chunks = -(-dim // columns)
+def second_key(key: tuple[int, int]) -> tuple[int, int]:
+    """Return the key of the shifts."""
     low, high = block_keys(key, _SECOND_KEY, 1)
-    found = np.empty((chunks, rows), dtype=np.uint32)
-    step = 1 << 16  # chunks at once: 1024 blocks of words
-    for start in range(0, chunks, step):
-        count = min(step, chunks - start)
-        block = start // 64
-        word = words((int(low[0]), int(high[0])), block, -(-count // 64)).reshape(-1, 16)
-        found[start : start + count] = (
-            word[:count, :rows].astype(np.uint64) * np.uint64(columns) >> np.uint64(32)
-        ).astype(np.uint32)
-    return found
+    return int(low[0]), int(high[0])
+
+
+def _shifts(key: tuple[int, int], rows: int, columns: int, first: int, stop: int) -> U32:
+    """Return the shift of each of some chunks in each row, shape (chunks, rows)."""
+    block = first // _CHUNKS
+    word = words(key, block, -(-stop // _CHUNKS) - block).reshape(-1, 16)
+    word = word[first - block * _CHUNKS : stop - block * _CHUNKS, :rows]
+    return (word.astype(np.uint64) * np.uint64(columns) >> np.uint64(32)).astype(np.uint32)
+
+
+def _columns(
+    key: tuple[int, int], rows: int, columns: int, start: int, stop: int
+) -> npt.NDArray[np.int64]:
+    """Return the column of each coordinate in each row, shape (rows, stop - start)."""
+    place = np.arange(start, stop)
+    first = start // columns
+    moved = _shifts(key, rows, columns, first, (stop - 1) // columns + 1)
+    return (place + moved[place // columns - first].T) % columns
+
+
+def _pieces(count: int) -> Iterator[tuple[int, int]]:
+    """Split `count` coordinates: all that is said of a piece stays in the cache."""
+    for start in range(0, count, _PIECE):
+        yield start, min(start + _PIECE, count)
 
 
 def sketch(x: Floats, rows: int, columns: int, key: tuple[int, int]) -> Floats:
     """Return the table, shape (rows, columns); sums are in the dtype, in order of coordinates."""
     table = np.zeros((rows, columns), dtype=x.dtype)
-    moved = shifts(key, rows, columns, x.size)
-    for start, stop in pieces(x.size):
-        places = np.arange(start, stop)
+    second = second_key(key)
+    for start, stop in _pieces(x.size):
         word, piece = _words(key, start, stop), x[start:stop]
+        column = _columns(second, rows, columns, start, stop)
         for row in range(rows):
-            column = (places + moved[places // columns, row]) % columns
             # add.at, unlike +=, adds to a cell as often as it is named, in order.
-            np.add.at(table[row], column, _signed(piece, word, row))
+            np.add.at(table[row], column[row], _signed(piece, word, row))
     return table
 
 
@@ -64,16 +79,16 @@ def unsketch(table: Floats, dim: int, key: tuple[int, int]) -> Floats:
     """Return the median over the rows, an odd number, of what they say of each coordinate."""
     rows, columns = table.shape
     out = np.empty(dim, dtype=table.dtype)
-    moved = shifts(key, rows, columns, dim)
-    for start, stop in pieces(dim):
-        places = np.arange(start, stop)
+    second = second_key(key)
+    for start, stop in _pieces(dim):
         word = _words(key, start, stop)
+        column = _columns(second, rows, columns, start, stop)
         said = np.empty((rows, stop - start), dtype=table.dtype)
         for row in range(rows):
-            column = (places + moved[places // columns, row]) % columns
-            said[row] = _signed(table[row, column], word, row)
+            said[row] = _signed(table[row, column[row]], word, row)
+        said.sort(axis=0)
         # + 0.0: which of two zeros of different sign is in the middle is not settled.
-        out[start:stop] = np.sort(said, axis=0)[rows // 2] + table.dtype.type(0)
+        out[start:stop] = said[rows // 2] + table.dtype.type(0)
     return out
 
 

@@ -95,7 +95,9 @@ def stays_on_device(x: Any) -> bool:
     if wanted not in ("", "0", "1"):
         raise ValueError(f"{VARIABLE} must be 0 or 1, got {wanted!r}")
     kinds = (*_KINDS, "cpu") if wanted == "1" else _KINDS
-    dense = x.layout == torch.strided and x.dtype in (torch.float32, torch.float64)
+    # Subclasses, which may be wrappers without numbers, are left to the way by the host.
+    plain = type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_nested
+    dense = plain and x.layout == torch.strided and x.dtype in (torch.float32, torch.float64)
     return wanted != "0" and x.device.type in kinds and dense
 
 
@@ -104,4 +106,5 @@ def device_vector(x: Any) -> DeviceVector:
     import torch
 
     kind = np.float32 if x.dtype == torch.float32 else np.float64
-    return DeviceVector(x.detach().contiguous(), np.dtype(kind))
+    # Not as torch's view of negatives, whose bits are those of the positives.
+    return DeviceVector(x.detach().resolve_neg().contiguous(), np.dtype(kind))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.packing import U32, pieces
+from flowerpress.compressors.kernels.packing import U8, U32, packed_bytes, pieces, unpack
 from flowerpress.compressors.kernels.sums import Offsets
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -98,6 +98,16 @@ def nearest(z: Floats, roots: Floats, offsets: Offsets, edges: Floats) -> U32:
         negative = (z[start:stop] < 0) & (root > 0)
         codes[start:stop] = np.where(negative, half - 1 - level, half + level)
     return codes
+
+
+def centroids_add(
+    packed: U8, terms: Floats, offsets: Offsets, centroids: Floats, width: int, out: Floats
+) -> None:
+    """Add ``terms[b] * centroids[code]`` to each coordinate of block b, in the dtype of `out`."""
+    for start, stop in pieces(out.size):
+        first, last = packed_bytes(start, width), packed_bytes(stop, width)
+        codes = unpack(packed[first:last], stop - start, width)
+        out[start:stop] += spread(terms, offsets, start, stop) * centroids[codes]
 
 
 def spread(values: Floats, offsets: Offsets, start: int, stop: int) -> Floats:

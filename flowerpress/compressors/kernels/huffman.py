@@ -12,7 +12,9 @@ Kallick, "Generating a canonical prefix encoding", 1964; for bounded lengths Lar
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ import numpy.typing as npt
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
+Symbols = npt.NDArray[np.unsignedinteger[Any]]
 
 MAX_LENGTH = 15
 LENGTH_BITS = 4  # of an entry of a table, below the symbol or the word
@@ -112,10 +115,17 @@ def _canonical(lengths: U32) -> tuple[I64, I64, int]:
 
 
 def _reversed(numbers: U32, bits: int) -> U32:
-    result = np.zeros_like(numbers)
-    for place in range(bits):
-        result |= (numbers >> np.uint32(place) & np.uint32(1)) << np.uint32(bits - 1 - place)
-    return result
+    """Return numbers of so many bits with the bits in the other order."""
+    return _all_reversed()[numbers] >> np.uint32(MAX_LENGTH - bits)
+
+
+@cache
+def _all_reversed() -> U32:
+    """Return all numbers of `MAX_LENGTH` bits with their bits in the other order."""
+    found = np.zeros(1, dtype=np.uint32)
+    for place in range(MAX_LENGTH):
+        found = np.concatenate([found, found | np.uint32(1 << (MAX_LENGTH - 1 - place))])
+    return found
 
 
 def stream_edges(count: int) -> I64:
@@ -160,8 +170,8 @@ def _stream(words: U32) -> U32:
     return stream[:-2]
 
 
-def decode(sizes: U32, stream: U32, lengths: U32, count: int) -> U32 | None:
-    """Return the `count` symbols; None unless exactly these streams hold them.
+def decode(sizes: U32, stream: U32, lengths: U32, symbols: Symbols) -> bool:
+    """Set all of `symbols`; return whether exactly these streams hold them.
 
     Parameters
     ----------
@@ -170,16 +180,15 @@ def decode(sizes: U32, stream: U32, lengths: U32, count: int) -> U32 | None:
     stream : ndarray of uint32
     lengths : ndarray of uint32
         Of a complete code.
-    count : int
+    symbols : ndarray of uint8 or uint16
     """
-    edges = stream_edges(count)
+    edges = stream_edges(symbols.size)
     table = table_of(lengths)
     padded = np.append(stream, np.zeros(2, dtype=np.uint32)).astype(np.uint64)
     # At each word the 64 bits from there on.
     pairs = padded[:-1] | padded[1:] << np.uint64(32)
     ends = np.cumsum(sizes, dtype=np.int64)
     at = 32 * (ends - sizes)
-    symbols = np.empty(count, dtype=np.uint32)
     for row in range(int(edges[1])):
         live = int(np.count_nonzero(edges[:-1] + row < edges[1:]))
         place = at[:live]
@@ -187,7 +196,7 @@ def decode(sizes: U32, stream: U32, lengths: U32, count: int) -> U32 | None:
         entry = table[(bits & np.uint64(table.size - 1)).astype(np.int64)]
         symbols[edges[:live] + row] = entry >> np.uint16(LENGTH_BITS)
         place += entry & np.uint16((1 << LENGTH_BITS) - 1)
-    return symbols if ends_exactly(stream, ends, sizes, at) else None
+    return ends_exactly(stream, ends, sizes, at)
 
 
 def ends_exactly(stream: U32, ends: I64, sizes: U32, at: I64) -> bool:

@@ -2,8 +2,7 @@
 
 Rules of these modules: constants and intermediates are wrapped in 32-bit types, because numba
 widens integers to 64 bits and so halves the vector width; no fast-math, because each sum and
-product must round as numpy's does. The disk cache of a kernel does not notice a change in another
-file that it calls into: whoever edits a shared function here removes the caches (``*.nbi``).
+product must round as numpy's does.
 """
 
 from __future__ import annotations
@@ -15,16 +14,17 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.kernels.disk_cache import KernelCache, config
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def jit(function: Function) -> Function:
     """Compile `function` on first call, without the GIL, cached on disk where that is possible."""
     # error_model: division by zero is IEEE's, not an exception that would keep loops scalar.
-    try:
-        compiled: Any = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # no writable directory for the cache
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    if not config.DISABLE_JIT:
+        compiled._cache = KernelCache(function)
     return cast(Function, compiled)
 
 

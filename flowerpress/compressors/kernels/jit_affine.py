@@ -30,6 +30,7 @@ TINY = np.float32(affine.TINY)
 SCALED_UP = np.float32(affine.SCALED_UP)
 HALF = np.uint32(affine.HALF)
 FIVE_BITS = np.uint32(31)
+SHORT = 32  # coordinates of a block below which a view of it takes longer than its work
 
 
 @jit
@@ -179,10 +180,14 @@ def _affine_add(
         at = start
         while at < stop:
             end = min(stop, offsets[owner + 1])
-            part, target = points[at - start : end - start], out[at:end]
             mid, step = mids[owner], steps[owner]
-            for i in range(target.size):
-                target[i] += mid + step * part[i]
+            if end - at < SHORT:
+                for i in range(at, end):
+                    out[i] += mid + step * points[i - start]
+            else:
+                part, target = points[at - start : end - start], out[at:end]
+                for i in range(target.size):
+                    target[i] += mid + step * part[i]
             at = end
             owner += at == offsets[owner + 1]
 

@@ -28,6 +28,7 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 BLOCK = 1024
 LANES = 32
 SIXTEEN_ROWS = 16 * LANES
+SHORT = 32  # coordinates of a block below which a call for it takes longer than its work
 
 
 @jit
@@ -169,6 +170,10 @@ def sign_add(packed: U32, rest: U8, terms: Floats, offsets: I64, out: Floats) ->
         at = start
         while at < stop:
             end = min(stop, offsets[owner + 1])
-            _add_signs(codes[at - start : end - start], terms[owner], out[at:end])
+            if end - at < SHORT:
+                for i in range(at, end):
+                    out[i] += terms[owner] if codes[i - start] else -terms[owner]
+            else:
+                _add_signs(codes[at - start : end - start], terms[owner], out[at:end])
             at = end
             owner += at == offsets[owner + 1]

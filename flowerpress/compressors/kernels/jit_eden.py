@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels.eden import tables
-from flowerpress.compressors.kernels.jit import jit
-from flowerpress.compressors.kernels.packing import U32
+from flowerpress.compressors.kernels.jit import empty_words, jit
+from flowerpress.compressors.kernels.jit_affine import load, split
+from flowerpress.compressors.kernels.packing import BLOCK, U8, U32
 from flowerpress.compressors.kernels.sums import Offsets
 
-__all__ = ["nearest", "tables"]
+__all__ = ["centroids_add", "nearest", "tables"]
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -24,6 +25,38 @@ def nearest(z: Floats, roots: Floats, offsets: Offsets, edges: Floats) -> U32:
         part = slice(offsets[block], offsets[block + 1])
         _nearest(z[part], roots[block], edges, codes[part])
     return codes
+
+
+def centroids_add(
+    packed: U8, terms: Floats, offsets: Offsets, centroids: Floats, width: int, out: Floats
+) -> None:
+    """Add ``terms[b] * centroids[code]`` to each coordinate of block b, in the dtype of `out`."""
+    _centroids_add(*split(packed, out.size, width), terms, offsets, centroids, width, out)
+
+
+@jit
+def _centroids_add(
+    packed: U32,
+    rest: U8,
+    terms: Floats,
+    offsets: Offsets,
+    centroids: Floats,
+    width: int,
+    out: Floats,
+) -> None:
+    codes = empty_words(BLOCK)
+    owner = 0
+    for start in range(0, out.size, BLOCK):
+        stop = min(start + BLOCK, out.size)
+        load(packed, rest, start, stop, width, codes)
+        at = start
+        while at < stop:
+            end = min(stop, offsets[owner + 1])
+            term = terms[owner]
+            for i in range(at, end):
+                out[i] += term * centroids[codes[i - start]]
+            at = end
+            owner += at == offsets[owner + 1]
 
 
 @jit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from flowerpress.compressors.kernels.huffman import (
@@ -9,6 +11,7 @@ from flowerpress.compressors.kernels.huffman import (
     LENGTH_BITS,
     U16,
     U32,
+    Symbols,
     ends_exactly,
     stream_edges,
     table_of,
@@ -34,13 +37,13 @@ def encode(symbols: U32, lengths: U32) -> tuple[U32, U32]:
     return sizes, stream[:used]
 
 
-def decode(sizes: U32, stream: U32, lengths: U32, count: int) -> U32 | None:
-    """Return the `count` symbols; None unless exactly these streams hold them."""
-    symbols = np.empty(count, dtype=np.uint32)
+def decode(sizes: U32, stream: U32, lengths: U32, symbols: Symbols) -> bool:
+    """Set all of `symbols`; return whether exactly these streams hold them."""
     ends = np.cumsum(sizes, dtype=np.int64)
     at = ends - sizes
-    _decode(np.ascontiguousarray(stream), table_of(lengths), stream_edges(count), at, symbols)
-    return symbols if ends_exactly(stream, ends, sizes, at) else None
+    edges = stream_edges(symbols.size)
+    _decode(np.ascontiguousarray(stream), table_of(lengths), edges, at, symbols)
+    return ends_exactly(stream, ends, sizes, at)
 
 
 @jit
@@ -84,7 +87,7 @@ def _filled(
 
 
 @jit
-def _decode(stream: U32, table: U16, edges: I64, at: I64, symbols: U32) -> None:
+def _decode(stream: U32, table: U16, edges: I64, at: I64, symbols: Any) -> None:
     """Decode four streams at once; `at` goes from each one's first word to the bit it ends at."""
     mask, zero = np.uint64(table.size - 1), np.uint64(0)
     for part in range(0, at.size, 4):
@@ -104,8 +107,8 @@ def _decode(stream: U32, table: U16, edges: I64, at: I64, symbols: U32) -> None:
             for j in range(i, i + 2):
                 e0, e1 = np.uint64(table[b0 & mask]), np.uint64(table[b1 & mask])
                 e2, e3 = np.uint64(table[b2 & mask]), np.uint64(table[b3 & mask])
-                s0[j], s1[j] = np.uint32(e0 >> _SHIFT), np.uint32(e1 >> _SHIFT)
-                s2[j], s3[j] = np.uint32(e2 >> _SHIFT), np.uint32(e3 >> _SHIFT)
+                s0[j], s1[j] = e0 >> _SHIFT, e1 >> _SHIFT
+                s2[j], s3[j] = e2 >> _SHIFT, e3 >> _SHIFT
                 b0, h0 = b0 >> (e0 & _LENGTH), h0 - (e0 & _LENGTH)
                 b1, h1 = b1 >> (e1 & _LENGTH), h1 - (e1 & _LENGTH)
                 b2, h2 = b2 >> (e2 & _LENGTH), h2 - (e2 & _LENGTH)
@@ -118,13 +121,13 @@ def _decode(stream: U32, table: U16, edges: I64, at: I64, symbols: U32) -> None:
 
 @jit
 def _last(
-    bits: np.uint64, held: np.uint64, at: np.int64, stream: U32, table: U16, symbols: U32
+    bits: np.uint64, held: np.uint64, at: np.int64, stream: U32, table: U16, symbols: Any
 ) -> np.int64:
     """Decode the last symbols of a stream, two at most; return the bit where it ends."""
     bits, held, at = _filled(bits, held, at, stream)
     for i in range(symbols.size):
         entry = np.uint64(table[bits & np.uint64(table.size - 1)])
-        symbols[i] = np.uint32(entry >> _SHIFT)
+        symbols[i] = entry >> _SHIFT
         bits >>= entry & _LENGTH
         held -= entry & _LENGTH
     return np.int64(32) * at - np.int64(held)

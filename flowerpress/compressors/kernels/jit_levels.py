@@ -33,6 +33,7 @@ U32 = npt.NDArray[np.uint32]
 BLOCK = 1024
 LANES = 32
 HALF = BLOCK // 2
+SHORT = 32  # coordinates of a block below which a call for it takes longer than its work
 
 
 @jit
@@ -209,6 +210,21 @@ def code_above(packed: U32, rest: U8, count: int, width: int, top: np.uint32) ->
 
 
 @jit
+def _add_short(
+    codes: U32, place: int, step: Any, middle: np.int32, out: Floats, at: int, end: int
+) -> None:
+    """Do as `_add_levels` with the codes from `place` on and ``out[at:end]``, without views."""
+    if out.itemsize == 4:
+        for i in range(at, end):
+            level = np.int32(np.int32(codes[place + i - at]) - middle)
+            out[i] += step * np.float32(level)
+    else:
+        for i in range(at, end):
+            level = np.int32(np.int32(codes[place + i - at]) - middle)
+            out[i] += step * np.float64(level)
+
+
+@jit
 def _add_levels(codes: U32, step: Any, middle: np.int32, out: Floats) -> None:
     if out.itemsize == 4:
         for i in range(out.size):
@@ -231,7 +247,10 @@ def levels_add(
         at = start
         while at < stop:
             end = min(stop, offsets[owner + 1])
-            part = codes[at - start : end - start]
-            _add_levels(part, steps[owner], np.int32(levels), out[at:end])
+            if end - at < SHORT:
+                _add_short(codes, at - start, steps[owner], np.int32(levels), out, at, end)
+            else:
+                part = codes[at - start : end - start]
+                _add_levels(part, steps[owner], np.int32(levels), out[at:end])
             at = end
             owner += at == offsets[owner + 1]

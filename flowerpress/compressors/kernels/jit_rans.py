@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from flowerpress.compressors.kernels.jit import jit
-from flowerpress.compressors.kernels.rans import BITS, LANES, LOW, TOTAL, U16, U32
+from flowerpress.compressors.kernels.rans import BITS, LANES, LOW, TOTAL, U16, U32, Symbols
 
 __all__ = ["decode", "encode"]
 
@@ -18,14 +20,11 @@ def encode(symbols: U32, frequencies: U32) -> tuple[U32, U16]:
     return lanes, words[free:]
 
 
-def decode(lanes: U32, words: U16, frequencies: U32, count: int) -> U32 | None:
-    """Return the `count` symbols; None unless exactly these lanes and words hold them."""
+def decode(lanes: U32, words: U16, frequencies: U32, symbols: Symbols) -> bool:
+    """Set all of `symbols`; return whether exactly these lanes and words hold them."""
     owner = np.repeat(np.arange(frequencies.size, dtype=np.uint16), frequencies)
-    symbols = np.empty(count, dtype=np.uint32)
     starts = _starts(frequencies)
-    if _decode(lanes.copy(), words, frequencies, starts, owner, symbols):
-        return symbols
-    return None
+    return bool(_decode(lanes.copy(), words, frequencies, starts, owner, symbols))
 
 
 def _starts(frequencies: U32) -> U32:
@@ -51,25 +50,42 @@ def _encode(symbols: U32, freq: U32, start: U32, lanes: U32, words: U16) -> int:
 
 
 @jit
-def _decode(lanes: U32, words: U16, freq: U32, start: U32, owner: U16, symbols: U32) -> bool:
-    taken = 0
-    mask = np.uint32(TOTAL - 1)
-    for i in range(symbols.size):
+def _step(x: np.uint32, symbol: Any, freq: U32, start: U32) -> np.uint32:
+    """Return a lane without its symbol."""
+    slot = np.uint32(x & np.uint32(TOTAL - 1))
+    share = np.uint32(freq[symbol] * np.uint32(x >> np.uint32(BITS)))
+    return np.uint32(share + np.uint32(slot - start[symbol]))
+
+
+@jit
+def _decode(lanes: U32, words: U16, freq: U32, start: U32, owner: U16, symbols: Any) -> bool:
+    taken, whole = 0, symbols.size // LANES * LANES
+    mask, low, half = np.uint32(TOTAL - 1), np.uint32(LOW), np.uint32(16)
+    at = 0
+    # While there are words for a whole row, whether a lane takes one in needs no branch: it would
+    # be guessed wrong often.
+    while at < whole and taken + LANES <= words.size:
+        for lane in range(LANES):
+            x = lanes[lane]
+            symbol = owner[x & mask]
+            symbols[at + lane] = symbol
+            x = _step(x, symbol, freq, start)
+            more = np.uint32(np.uint32(x << half) | np.uint32(words[taken]))
+            taken += int(x < low)
+            lanes[lane] = more if x < low else x
+        at += LANES
+    for i in range(at, symbols.size):
         x = lanes[i % LANES]
-        slot = np.uint32(x & mask)
-        symbol = owner[slot]
-        symbols[i] = np.uint32(symbol)
-        x = np.uint32(
-            np.uint32(freq[symbol] * np.uint32(x >> np.uint32(BITS)))
-            + np.uint32(slot - start[symbol])
-        )
-        if x < np.uint32(LOW):
+        symbol = owner[x & mask]
+        symbols[i] = symbol
+        x = _step(x, symbol, freq, start)
+        if x < low:
             if taken == words.size:
                 return False
-            x = np.uint32(np.uint32(x << np.uint32(16)) | np.uint32(words[taken]))
+            x = np.uint32(np.uint32(x << half) | np.uint32(words[taken]))
             taken += 1
         lanes[i % LANES] = x
     for lane in lanes:
-        if lane != np.uint32(LOW):
+        if lane != low:
             return False
     return taken == words.size

@@ -120,6 +120,20 @@ def scatter_add(ids: U32, values: Floats, out: Floats) -> None:
 
 
 @jit
+def _network(x: U32, keys: U32, low_bits: int, high_bits: int) -> None:
+    """Send each number through the Feistel network, a round at a time: rounds become vectors."""
+    low_shift, high_shift = np.uint32(32 - low_bits), np.uint32(32 - high_bits)
+    split, mask = np.uint32(low_bits), np.uint32((1 << low_bits) - 1)
+    for r in range(0, keys.shape[0], 2):
+        a0, a1, b0, b1 = keys[r, 0], keys[r, 1], keys[r + 1, 0], keys[r + 1, 1]
+        for i in range(x.size):
+            low, high = np.uint32(x[i] & mask), np.uint32(x[i] >> split)
+            low = np.uint32(low ^ np.uint32(mix(high, a0, a1) >> low_shift))
+            high = np.uint32(high ^ np.uint32(mix(low, b0, b1) >> high_shift))
+            x[i] = np.uint32(np.uint32(high << split) | low)
+
+
+@jit
 def uniform_ids(
     ids: U32, dim: int, low_bits: int, high_bits: int, rounds: int, k0: np.uint32, k1: np.uint32
 ) -> None:
@@ -127,20 +141,23 @@ def uniform_ids(
     keys = np.empty((rounds, 2), dtype=np.uint32)
     for r in range(rounds):
         keys[r, 0], keys[r, 1] = block_keys(k0, k1, r)
-    low_shift, high_shift = np.uint32(32 - low_bits), np.uint32(32 - high_bits)
-    split, mask = np.uint32(low_bits), np.uint32((1 << low_bits) - 1)
-    for i in range(ids.size):
-        x = np.uint32(i)
-        while True:
-            low, high = np.uint32(x & mask), np.uint32(x >> split)
-            for r in range(0, rounds, 2):
-                low = np.uint32(low ^ (mix(high, keys[r, 0], keys[r, 1]) >> low_shift))
-                word = mix(low, keys[r + 1, 0], keys[r + 1, 1])
-                high = np.uint32(high ^ (word >> high_shift))
-            x = np.uint32(np.uint32(high << split) | low)
-            if x < dim:
-                break
-        ids[i] = x
+    moving, place = empty_words(BLOCK), empty_words(BLOCK)
+    for start in range(0, ids.size, BLOCK):
+        part = ids[start : start + BLOCK]
+        for i in range(part.size):
+            part[i] = np.uint32(start + i)
+            place[i] = np.uint32(i)
+        outside = part.size
+        while outside:
+            for i in range(outside):
+                moving[i] = part[place[i]]
+            _network(moving[:outside], keys, low_bits, high_bits)
+            left = 0
+            for i in range(outside):  # no branch: a place that is done is written over
+                part[place[i]] = moving[i]
+                place[left] = place[i]
+                left += moving[i] >= dim
+            outside = left
 
 
 @jit

@@ -82,14 +82,6 @@ def orthonormal(vectors: F64) -> F64:
     return basis
 
 
-def product_rows(left: Floats, right: Floats, start: int, stop: int) -> Floats:
-    """Return rows `start` to `stop` of ``left.T @ right``, added up over the rank in order."""
-    total: Floats = left[0, start:stop, None] * right[0]
-    for k in range(1, len(left)):
-        total += left[k, start:stop, None] * right[k]
-    return total
-
-
 def _moderate(matrix: Floats) -> tuple[Floats, int]:
     """Return the matrix over a power of two, and its exponent; zero unless numbers are extreme."""
     largest = max(float(matrix.max()), -float(matrix.min()))

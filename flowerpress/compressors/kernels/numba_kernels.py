@@ -15,6 +15,7 @@ from flowerpress.compressors.kernels import (
     jit_ids,
     jit_levels,
     jit_select,
+    philox,
 )
 from flowerpress.compressors.kernels.jit_intrinsics import has_carryless
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
@@ -51,6 +52,20 @@ __all__ = [
     "varint_decode",
     "varint_encode",
 ]
+
+
+def agree() -> bool:
+    """Return whether compiled kernels give known numbers: two blocks' random words.
+
+    Nearly every kernel depends on the functions behind them. It takes a few milliseconds where
+    compiled kernels come from the disk.
+    """
+    words = np.empty(BLOCK, dtype=np.uint32)
+    for block in (0, 0xABCDEF01):
+        jit_levels.rounding_words(np.uint32(0x243F6A88), np.uint32(0x85A308D3), block, words)
+        if (words != philox.rounding_words((0x243F6A88, 0x85A308D3), block, 1)[0]).any():
+            return False
+    return True
 
 
 def crc32(data: U8, start: int) -> int:
@@ -156,9 +171,10 @@ def varint_encode(gaps: U32) -> U8:
 
 def varint_decode(code: U8, count: int) -> U32:
     """Return the gaps; ValueError unless there are `count`, each in its shortest form."""
-    gaps = np.empty(count, dtype=np.uint32)
-    if jit_ids.varint_decode(code, gaps):
-        return gaps
+    if count <= code.size:  # each takes a byte at least: a larger count gets no memory
+        gaps = np.empty(count, dtype=np.uint32)
+        if jit_ids.varint_decode(code, gaps):
+            return gaps
     return id_codes.varint_decode(code, count)  # says what is wrong
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowerpress.compressors.kernels.packing import U32
+from flowerpress.compressors.kernels.packing import BLOCK, U32, pieces
 from flowerpress.compressors.kernels.philox import words
 
 
@@ -16,10 +16,12 @@ def share_ids(dim: int, cohort: int, rank: int, key: tuple[int, int]) -> U32:
     is its rank plus this amount, modulo `cohort`. In the last, shorter group some have no place.
     """
     groups = -(-dim // cohort)
-    word = words(key, 0, -(-groups // 1024)).reshape(-1)[:groups].astype(np.uint64)
-    turn = (word * np.uint64(cohort)) >> np.uint64(32)
-    place = (turn + np.uint64(rank)) % np.uint64(cohort)
-    ids = np.arange(groups, dtype=np.uint64) * np.uint64(cohort) + place
-    if ids[-1] >= dim:
-        ids = ids[:-1]
-    return ids.astype(np.uint32)
+    ids = np.empty(groups, dtype=np.uint32)
+    last = 0
+    for start, stop in pieces(groups):
+        word = words(key, start // BLOCK, -(-(stop - start) // BLOCK)).reshape(-1)[: stop - start]
+        turn = (word.astype(np.uint64) * np.uint64(cohort)) >> np.uint64(32)
+        place = (turn + np.uint64(rank)) % np.uint64(cohort)
+        found = np.arange(start, stop, dtype=np.uint64) * np.uint64(cohort) + place
+        ids[start:stop], last = found.astype(np.uint32), int(found[-1])
+    return ids if last < dim else ids[:-1]

@@ -12,12 +12,15 @@ coders", 2014.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+Symbols = npt.NDArray[np.unsignedinteger[Any]]
 
 LANES = 32
 BITS = 14
@@ -50,14 +53,19 @@ def encode(symbols: U32, frequencies: U32) -> tuple[U32, U16]:
     return lanes.astype(np.uint32), words
 
 
-def decode(lanes: U32, words: U16, frequencies: U32, count: int) -> U32 | None:
-    """Return the `count` symbols; None unless exactly these lanes and words hold them."""
+def decode(lanes: U32, words: U16, frequencies: U32, symbols: Symbols) -> bool:
+    """Set all of `symbols`; return whether exactly these lanes and words hold them.
+
+    Parameters
+    ----------
+    lanes, words, frequencies : ndarray
+        As in `encode`.
+    symbols : ndarray of uint8 or uint16
+    """
     freq = frequencies.astype(np.uint64)
     start = np.cumsum(freq) - freq
     owner = np.repeat(np.arange(freq.size, dtype=np.uint32), frequencies)
-    symbols = np.empty(count, dtype=np.uint32)
-    state = lanes.astype(np.uint64)
-    taken = 0
+    count, state, taken = symbols.size, lanes.astype(np.uint64), 0
     for at in range(0, count, LANES):
         x = state[: min(LANES, count - at)]
         slot = x & np.uint64(TOTAL - 1)
@@ -66,9 +74,7 @@ def decode(lanes: U32, words: U16, frequencies: U32, count: int) -> U32 | None:
         x[:] = freq[row] * (x >> np.uint64(BITS)) + slot - start[row]
         empty = np.flatnonzero(x < LOW)
         if taken + empty.size > words.size:
-            return None
+            return False
         x[empty] = (x[empty] << np.uint64(16)) | words[taken : taken + empty.size]
         taken += empty.size
-    if taken != words.size or (state != LOW).any():
-        return None
-    return symbols
+    return taken == words.size and not (state != LOW).any()

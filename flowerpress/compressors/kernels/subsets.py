@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.kernels.packing import pieces
 from flowerpress.compressors.kernels.philox import block_keys, mix, words
 
 U32 = npt.NDArray[np.uint32]
@@ -32,11 +33,14 @@ def uniform_ids(k: int, dim: int, key: tuple[int, int]) -> U32:
     ``max(2 * dim, 256)`` steps in all, since cycles do not meet.
     """
     k0, k1 = block_keys(key, 0, ROUNDS)
-    ids = _feistel(np.arange(k, dtype=np.uint32), dim, k0, k1)
-    outside = np.flatnonzero(ids >= dim)
-    while outside.size:
-        ids[outside] = _feistel(ids[outside], dim, k0, k1)
-        outside = outside[ids[outside] >= dim]
+    ids = np.arange(k, dtype=np.uint32)
+    for start, stop in pieces(k):
+        part = ids[start:stop]
+        part[:] = _feistel(part, dim, k0, k1)
+        outside = np.flatnonzero(part >= dim)
+        while outside.size:
+            part[outside] = _feistel(part[outside], dim, k0, k1)
+            outside = outside[part[outside] >= dim]
     return ids
 
 
@@ -57,7 +61,10 @@ def stratified_ids(k: int, dim: int, key: tuple[int, int]) -> U32:
 
     A place is ``(word * size) >> 32`` into its group, uniform up to ``size / 2**32``.
     """
-    edges = np.arange(k + 1, dtype=np.uint64) * np.uint64(dim) // np.uint64(k)
-    word = words(key, 0, -(-k // 1024)).reshape(-1)[:k].astype(np.uint64)
-    place = (word * np.diff(edges)) >> np.uint64(32)
-    return (edges[:-1] + place).astype(np.uint32)
+    ids = np.empty(k, dtype=np.uint32)
+    for start, stop in pieces(k):
+        edges = np.arange(start, stop + 1, dtype=np.uint64) * np.uint64(dim) // np.uint64(k)
+        word = words(key, start // 1024, -(-(stop - start) // 1024)).reshape(-1)[: stop - start]
+        place = (word.astype(np.uint64) * np.diff(edges)) >> np.uint64(32)
+        ids[start:stop] = edges[:-1] + place
+    return ids

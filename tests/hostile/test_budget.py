@@ -1,0 +1,269 @@
+"""What a packet costs its reader is bounded, whatever is nested in it."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from benchmarks.bombs import (
+    LEAVES,
+    MOST_MEMORY,
+    Search,
+    Tree,
+    grown,
+    readers,
+    report,
+    search,
+    staged,
+)
+from flowerpress.compressors import (
+    Draw,
+    Packet,
+    PacketError,
+    add_to,
+    budget,
+    decompress,
+    make_compressor,
+    norm,
+)
+from flowerpress.compressors.allowed import Allowed
+from flowerpress.compressors.entropy import Rans
+from flowerpress.compressors.induced import Induced
+from flowerpress.compressors.kernels.permk import share_ids
+from flowerpress.compressors.nesting import frames
+from flowerpress.compressors.permk import PermK, missing_ranks
+from flowerpress.compressors.repeat import repeated
+from flowerpress.compressors.testing import forced_kernels
+
+DIM = 100_000
+SPARE = 3 << 20  # pieces that stay in the cache, in numpy's kernels: no more for a longer vector
+
+
+def leaf(spec="identity+rans", x=None):
+    return make_compressor(spec).compress(np.zeros(DIM, np.float32) if x is None else x)
+
+
+def both(first, second):
+    parts = [struct.pack("<Q", first.nbytes), first.data, second.data]
+    return Packet.build(Induced.codec, first.dtype, first.dim, parts)
+
+
+def tree(packet, levels):
+    for _ in range(levels):
+        packet = both(packet, packet)
+    return packet
+
+
+def row(packet, count):
+    total = packet
+    for _ in range(count - 1):
+        total = both(packet, total)
+    return total
+
+
+WAYS = {
+    "add_to": lambda packet: add_to(packet.data, np.ones(packet.dim, packet.dtype)),
+    "decompress": lambda packet: decompress(packet.data),
+    "norm": lambda packet: norm(packet.data),
+    "compressor": lambda packet: packet.compressor,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("bomb", "says"),
+    [
+        (lambda: tree(leaf(), 6), "work|made of more packets"),  # 13 kB, and once 70 vectors
+        (lambda: tree(leaf("sign"), 5), "work|made of more packets"),
+        (lambda: row(leaf("sign"), 13), "more than 8 deep|work"),
+        (lambda: row(leaf(), 3), "work"),
+        (lambda: staged(Rans, staged(Rans, staged(Rans, leaf("identity")))), ""),
+    ],
+    ids=["tree of stages", "tree of signs", "row of signs", "row of stages", "stage of stages"],
+)
+def test_bombs(bomb, says, way):
+    """Refused, or cheap: what `staged` makes of zeros is short, and once is all that it costs."""
+    packet = bomb()
+    out = np.ones(DIM, np.float32)
+    tracemalloc.start()
+    try:
+        if says:
+            with pytest.raises(PacketError, match=says):
+                WAYS[way](packet)
+            with pytest.raises(PacketError, match=says):
+                add_to(packet, out)
+            assert (out == 1).all()
+        else:
+            WAYS[way](packet)
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < MOST_MEMORY * 4 * DIM + SPARE
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kind", LEAVES)
+def test_memory(kind, kernels):
+    """Every codec at its worst, alone and as the code of a stage, in every way to read it."""
+    with forced_kernels(kernels):
+        for stage in ((), ("rans",), ("huffman", "scaled")):
+            node = Tree(kind, "gaussian" if not stage else "zeros")
+            for each in stage:
+                node = Tree(each, inside=(node,))
+            try:
+                packet = grown(node, DIM, np.float32)
+            except ValueError:  # longer than a packet of the search
+                continue
+            for way, read in readers(packet):
+                for _ in range(2):  # a kernel's first call compiles it
+                    tracemalloc.start()
+                    try:
+                        read()
+                    except PacketError:
+                        pass
+                    finally:
+                        _, peak = tracemalloc.get_traced_memory()
+                        tracemalloc.stop()
+                room = MOST_MEMORY * 4 * DIM + 2 * packet.nbytes + SPARE
+                assert peak < room, (way, peak / 4 / DIM)
+
+
+def test_a_search_finds_none_that_takes_more(monkeypatch):
+    found = Search(seed=7)
+    monkeypatch.setattr("benchmarks.bombs.honest", lambda *_: 1.0)  # of time the nightly judges
+    for _ in range(150):
+        tree, _, dtype = found.next()
+        found.tried(tree, 30_000, dtype)
+    assert len(found.worst) > 5
+    for name, worst in found.worst.items():
+        assert worst.memory[0] <= MOST_MEMORY, (name, worst.memory)
+
+
+@pytest.mark.slow
+def test_a_long_search_finds_none_that_takes_long():
+    assert report(search(300, seed=1))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "topk:k=3",
+        "sign",
+        "drive:biased",
+        "eden:6,scale=biased",
+        "hadamard+drive:biased",
+        "randk:0.1",
+        "topk:0.1+qsgd:7,bucket=16+rans",
+        "powersgd:2,rows=9",
+        "countsketch:columns=50",
+        "natural",
+        "identity",
+    ],
+)  # fmt: skip
+def test_what_a_node_sends_several_times_is_read(spec):
+    x = np.random.default_rng(0).standard_normal(3000)
+    for times in (2, 4, 8, 30):
+        compressor = repeated(make_compressor(spec), times, x.size)
+        assert frames(compressor) <= budget.MOST_FRAMES
+        packet = compressor.compress(x, Draw(seed=1))
+        assert np.isfinite(decompress(packet)).all()
+        assert make_compressor(packet.compressor).spec == packet.compressor
+
+
+def test_what_nobody_would_read_is_not_sent():
+    wide = make_compressor("induced(countsketch:15,columns=9; countsketch:15,columns=9)")
+    with pytest.raises(ValueError, match=r"compress: nobody reads what 'induced.*many times the"):
+        wide.compress(np.ones(100_000))
+    many = make_compressor("sign")
+    for _ in range(3):
+        many = Induced(many, many)
+    assert frames(many) == 15
+    with pytest.raises(ValueError, match="31 packets inside one another, at most 24"):
+        Induced(many, many)
+
+
+@pytest.mark.parametrize("spec", ["countsketch:15,columns=5000", "countsketch:5,ratio=1.0"])
+def test_a_payload_too_long_for_a_stage_is_sent_as_it_is(spec):
+    x = np.zeros(5000)
+    packet = make_compressor(f"{spec}+rans").compress(x)
+    assert decompress(packet).shape == x.shape
+    assert packet.nbytes > 8 * 5 * 5000
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["zeros", "gaussian"])
+def test_stages_of_whole_vectors_are_read(name, dtype):
+    x = np.zeros(30_000) if name == "zeros" else np.random.default_rng(0).standard_normal(30_000)
+    for spec in ("identity+rans", "identity+huffman", "hadamard+fp16+rans", "fp16+rans+huffman"):
+        packet = make_compressor(spec).compress(x.astype(dtype))
+        assert decompress(packet) == pytest.approx(x, abs=1e-2)
+
+
+def test_the_second_packet_s_damage_is_found_before_anything_is_added():
+    good = leaf("sign", np.ones(DIM, np.float32))
+    bad = bytearray(good.data)
+    bad[32:36] = b"\xff\xff\xff\xff"  # its scale
+    broken = Packet.build(good.header.codec, good.dtype, DIM, [bytes(bad[24:])])
+    for packet in (both(good, broken), both(broken, good), both(good, both(good, broken))):
+        out = np.ones(DIM, np.float32)
+        with pytest.raises(PacketError, match="scale 0 is nan"):
+            add_to(packet, out)
+        assert (out == 1).all()
+        with pytest.raises(PacketError, match="scale 0 is nan"):
+            norm(packet)
+
+
+def test_a_sum_of_sums_is_the_same_whichever_is_read_first():
+    rng = np.random.default_rng(2)
+    packets = [leaf("identity", rng.standard_normal(DIM).astype(np.float32)) for _ in range(3)]
+    a, b, c = map(decompress, packets)
+    assert np.array_equal(decompress(both(packets[0], both(*packets[1:]))), a + (b + c))
+    assert np.array_equal(decompress(both(both(*packets[:2]), packets[2])), (a + b) + c)
+
+
+def test_a_cohort_of_four_billion_is_not_listed():
+    packet = PermK().compress(np.ones(3), Draw(cohort=2**32 - 1, rank=5))
+    with pytest.raises(ValueError, match="cohort of 4294967295"):
+        missing_ranks([packet])
+
+
+def test_a_norm_of_a_vector_that_is_too_long():
+    packet = make_compressor("topk:k=1").compress(np.ones(100))
+    with pytest.raises(PacketError, match="above max_dim=99"):
+        norm(packet, max_dim=99)
+    assert norm(packet, max_dim=100) == 1
+
+
+def test_only_what_is_allowed():
+    x = np.ones(50)
+    allowed = Allowed.of("topk:0.1+qsgd:7", "identity")
+    packets = {spec: make_compressor(spec).compress(x) for spec in
+               ("topk:0.1+qsgd:7", "topk:k=1", "qsgd:1", "identity", "sign", "topk:0.1+qsgd:7+rans",
+                "randk:0.1+qsgd:7", "topk:0.5+topk:0.5+qsgd:7")}  # fmt: skip
+    with budget.only(allowed):
+        for spec in ("topk:0.1+qsgd:7", "topk:k=1", "qsgd:1", "identity"):
+            packet = packets.pop(spec)
+            for way in WAYS.values():
+                way(packet)
+        for packet in packets.values():
+            for way in WAYS.values():
+                with pytest.raises(
+                    PacketError, match=r"is none of this run's|made of more packets"
+                ):
+                    way(packet)
+    for packet in packets.values():
+        decompress(packet)
+
+
+@pytest.mark.parametrize("cohort", [1, 2, 3, 1000])
+def test_places_of_a_share_in_pieces(cohort):
+    """numpy's places are found in pieces: those of a long vector are one another's."""
+    dim, key = 200_000, (5, 6)
+    for rank in (0, cohort - 1):
+        ids = share_ids(dim, cohort, rank, key)
+        groups = ids.astype(np.int64) // cohort
+        assert groups.tolist() == list(range(ids.size))
+        assert ids.size - dim // cohort in (0, 1)
