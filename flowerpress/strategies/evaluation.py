@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from flowerpress.protocol import ModelPart
 from flowerpress.strategies.averages import MetricsFn, average_metrics
-from flowerpress.strategies.population import Client
+from flowerpress.strategies.client import Client
 
 if TYPE_CHECKING:
     from flowerpress.strategies.run import Run

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, RecordDict
 
-from flowerpress.compressors import Packet, PacketError
+from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import (
     HELD,
@@ -24,11 +24,14 @@ from flowerpress.protocol import (
     printable,
     release,
 )
-from flowerpress.strategies.population import Client, Population
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.packets import check_packets
+from flowerpress.strategies.population import Population
 
 log = logging.getLogger("flowerpress")
 Arrival = tuple[Client, Message]
 """A message, and the worker at the node it comes from."""
+_OWN_ERRORS = (1, 2, 6)  # Flower's codes: its ClientApp cannot be loaded, or raised; or a mod did
 _MOST = 2**53  # questions a worker may claim to have heard
 
 
@@ -44,6 +47,8 @@ class Exchange:
         Answers that were damaged, wrong, or too large.
     oversized : int
         Of these, answers that were too large (`flowerpress.strategies.guard`).
+    held : int
+        Answers that nothing was known yet to compare with; they are as if not asked for.
     resyncs : int
         Workers that could not continue from what the server believed they had.
     """
@@ -53,6 +58,7 @@ class Exchange:
     question: int = 0
     refused: int = 0
     oversized: int = 0
+    held: int = 0
     resyncs: int = 0
 
     def orders(
@@ -71,8 +77,9 @@ class Exchange:
         for rank, client in enumerate(cohort):
             own = replace(order, session=client.session, model=part_for(client))
             if purpose != "evaluate":
-                applied = client.receiver.ask(order.version)
-                own = replace(own, rank=rank, applied=applied)
+                of = client.receiver
+                own = replace(own, rank=rank, refused=of.refused, absurd=of.absurd)
+                own = replace(own, applied=of.ask(order.version))
             content = own.encode()
             # A collection's question brings what training would have brought with its next one.
             kind = "evaluate" if purpose == "evaluate" else "train"
@@ -91,9 +98,10 @@ class Exchange:
             if message.has_error():
                 # Errors the SuperLink makes itself come from node 1: nobody's in particular.
                 who = f"client {client.id}" if client else "a client"
-                log.warning(
-                    "round %d: %s: %s", server_round, who, printable(str(message.error.reason))
-                )
+                why = printable(str(message.error.reason))
+                log.warning("round %d: %s: %s", server_round, who, why)
+                if client and message.error.code in _OWN_ERRORS:
+                    client.failing = why or f"error {message.error.code}"
             elif client is None:
                 self.refuse(server_round, "an answer of a node that was not asked")
             else:
@@ -151,11 +159,11 @@ class Exchange:
             reply = Reply.decode(content)
         except ProtocolError as error:
             self._enter(server_round, client.id, "up", content, 0, purpose)
-            self.refuse(server_round, f"client {client.id}: {error}")
+            self.refuse_answer(server_round, client, str(error))
             return None
         self._enter(server_round, client.id, "up", content, reply.payload, purpose)
         if reply.client != client.id:
-            self.refuse(server_round, f"client {client.id} answers as client {reply.client}")
+            self.refuse_answer(server_round, client, f"it answers as client {reply.client}")
             return None
         return reply
 
@@ -213,7 +221,7 @@ class Exchange:
             try:
                 check_packets(reply, layout, () if silent else dims, bare=bare)
             except (PacketError, ProtocolError) as error:
-                self.refuse(server_round, f"client {client.id}: {error}")
+                self.refuse_answer(server_round, client, str(error))
                 return Acceptance.STALE
         return verdict
 
@@ -246,6 +254,20 @@ class Exchange:
                 found.append((client, metrics))
         return sorted(found, key=lambda pair: pair[0].id)
 
+    def refuse_answer(
+        self, server_round: int, client: Client, reason: str, *, absurd: bool = False
+    ) -> None:
+        """Refuse a worker's answer to the open question; the next question tells it so."""
+        client.receiver.refuse(absurd=absurd)
+        self.oversized += absurd
+        self.refuse(server_round, f"client {client.id}: {reason}")
+
+    def hold(self, server_round: int, client: Client, reason: str) -> None:
+        """Leave out an answer whose size cannot be judged yet; its worker goes back to before."""
+        client.receiver.refuse(absurd=True)
+        self.held += 1
+        log.info("round %d: client %d: %s", server_round, client.id, reason)
+
     def refuse(self, server_round: int, reason: str) -> None:
         """Count and log an answer that is damaged or wrong."""
         self.refused += 1
@@ -268,31 +290,3 @@ def held_in(metrics: dict[str, float], believed: int) -> int:
     """Take the model version a worker holds out of its evaluation's metrics."""
     held = metrics.pop(HELD, None)
     return int(held) if held is not None and -1 <= held < 2**53 else believed
-
-
-def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False) -> None:
-    """Check that the packets of an update are of these lengths, in the model's dtype.
-
-    Parameters
-    ----------
-    bare : bool
-        Whether it must have no buffers even if the model has some.
-
-    Raises
-    ------
-    PacketError, ProtocolError
-        Another number of packets, or one of another length or dtype.
-    """
-    if len(reply.packets) != len(dims):
-        raise ProtocolError(f"this update has {len(reply.packets)} packets, expected {len(dims)}")
-    wanted = list(zip(reply.packets, dims, strict=True))
-    if layout.buffer_dim and not bare:
-        wanted.append((reply.buffers, layout.buffer_dim))
-    elif reply.buffers:
-        raise ProtocolError("buffers where none are expected")
-    for data, dim in wanted:
-        packet = Packet.parse(data)
-        if packet.dim != dim or packet.dtype != layout.dtype:
-            raise PacketError(
-                f"packet of {packet.dim} x {packet.dtype}, expected {dim} x {layout.dtype}"
-            )

@@ -17,12 +17,13 @@ from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
 from flowerpress.strategies.averages import pack_buffers, unpack_buffers
+from flowerpress.strategies.client import Client, with_starters
 from flowerpress.strategies.downlink import Downlink
-from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.exchange import Exchange
-from flowerpress.strategies.guard import KINDS, Guard, OversizedError
+from flowerpress.strategies.failures import Failures, check_model
+from flowerpress.strategies.guard import KINDS, Guard, OversizedError, UnknownScaleError
 from flowerpress.strategies.options import require
-from flowerpress.strategies.population import Client, Population, wait_for
+from flowerpress.strategies.population import Population, wait_for
 from flowerpress.strategies.update import Update
 
 if TYPE_CHECKING:
@@ -59,10 +60,17 @@ class Run:
     """
 
     def __init__(self, strategy: CompressedStrategy, initial: ArrayRecord | None = None) -> None:
-        self._strategy, self._initial = strategy, initial
-        self.population = Population(strategy.weights, strategy.hello_timeout)
+        self._strategy = strategy
+        self.initial = initial  # what the run began with
+        self.population = Population(strategy.weights, strategy.hello_timeout, strategy.max_weight)
         self.exchange = Exchange(self.population)
-        self.guard = Guard(self.population, strategy.max_scale, scaled=strategy.scaled)
+        self.guard = Guard(
+            self.population,
+            strategy.max_scale,
+            scaled=strategy.scaled,
+            owing=strategy.owing,
+            model_norm=lambda: float(np.linalg.norm(self.started.x.astype(np.float64))),
+        )
         self.model: Downlink | None = None
         self.cohort: list[Client] = []
         self.judges: list[Client] = []
@@ -70,6 +78,7 @@ class Run:
         self.start_over = False
         self.buffers: dict[int, FloatVector] = {}
         self.heard: set[int] = set()
+        self._failures = Failures()
 
     @property
     def started(self) -> Downlink:
@@ -84,7 +93,7 @@ class Run:
         self.start_over = False
         self._strategy.forget()
         for client in self.population.clients.values():
-            client.receiver.applied = 0
+            client.receiver.applied = client.starts = 0
 
     def _admit(self, hello: Hello) -> None:
         """Start with the first worker's layout; refuse a worker with another one."""
@@ -92,42 +101,49 @@ class Run:
         if self.model is not None:
             self.model.layout.check(hello.layout)
             return
-        if self._initial is None:
+        if self.initial is None:
             raise ValueError("no round was started yet")
         untrained = [entry.name for entry in hello.layout.entries if not entry.trained]
-        layout = Layout.of(self._initial, untrained)
+        layout = Layout.of(self.initial, untrained)
         layout.check(hello.layout)
         self.begin(layout)
 
     def begin(self, layout: Layout) -> Downlink:
         """Begin with the initial model, of this layout."""
-        initial, strategy = self._initial or ArrayRecord(), self._strategy
+        initial, strategy = self.initial or ArrayRecord(), self._strategy
         require(layout.dim > 0, "the model", list(initial), "at least one trained number")
+        rule = make_rule(strategy.rule, strategy.hyper())
+        check_model(strategy, rule, layout)
         self.model = Downlink(
             layout,
             initial,
             strategy.downlink,
-            rule=make_rule(strategy.rule, strategy.hyper()),
+            rule=rule,
             dense_first=strategy.dense_first,
             seed=strategy.seed,
         )
         strategy.begin()
         return self.model
 
-    def sample(self, grid: Grid, server_round: int, fraction: float, at_least: int) -> list[Client]:
-        """Wait until enough workers are there, and draw the cohort."""
-        needed = self._strategy.needed(at_least)
-        ask = partial(
-            self.population.meet,
-            grid,
-            server_round,
-            self._admit,
-            self.exchange.ledger,
-            needed=needed,
-        )
-        online = wait_for(ask, needed, self._strategy.available_timeout)
+    def sample(
+        self,
+        grid: Grid,
+        server_round: int,
+        fraction: float,
+        at_least: int,
+        *,
+        training: bool = False,
+    ) -> list[Client]:
+        """Wait until enough workers are there, and draw the cohort; see `with_starters`."""
+        strategy, population = self._strategy, self.population
+        meet = partial(population.meet, grid, server_round, self._admit, self.exchange.ledger)
+        needed = strategy.needed(at_least)
+        online = wait_for(partial(meet, needed=needed), needed, strategy.available_timeout)
+        # A sum that workers share with the server is of their weights as they were.
+        self.start_over |= population.weigh() and strategy.shared
         count = max(int(len(online) * fraction), at_least, 1)
-        return self.population.sample(online, count, self._strategy.seed, server_round)
+        drawn = population.sample(online, count, strategy.seed, server_round)
+        return with_starters(online, drawn, everyone=strategy.init_all) if training else drawn
 
     def orders(
         self,
@@ -210,7 +226,7 @@ class Run:
             self.buffers.clear()
         arrivals = self.exchange.arrivals(server_round, cohort, messages)
         glances = self.exchange.glances(arrivals, self.started.layout, dims, bare=self._bare(stage))
-        self.guard.begin(KINDS[stage], glances)
+        self.guard.begin(KINDS[stage], glances, server_round)
         purpose = "collect" if stage == COLLECTION else "train"
         taken = []
         for client, reply in self.exchange.answers(server_round, arrivals, purpose):
@@ -257,9 +273,12 @@ class Run:
             sizes = self.guard.sizes(reply, KINDS[stage])
             self.guard.check(client, sizes, mass, layout.dtype)
             receive(Update(client, mass, reply.scale, reply.packets, reply.held))
+        except UnknownScaleError as error:
+            self.exchange.hold(server_round, client, str(error))
+            return False
         except PacketError as error:
-            self.exchange.oversized += isinstance(error, OversizedError)
-            self.exchange.refuse(server_round, f"client {client.id}: {error}")
+            absurd = isinstance(error, OversizedError)
+            self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False
         self.guard.accept(client, sizes)
         client.failing, client.held = "", reply.held
@@ -274,11 +293,6 @@ class Run:
 
     def explain(self, server_round: int) -> None:
         """Say that a round had no update; raise if all workers have failed since their last."""
-        clients = self.population.clients.values()
-        if all(client.failing for client in clients):
-            first = min(clients, key=lambda client: client.id)
-            raise RoundError(
-                f"round {server_round}: all {len(clients)} clients fail; "
-                f"client {first.id}: {first.failing}"
-            )
+        last = server_round == self._strategy.num_rounds
+        self._failures.check(server_round, self.population.clients.values(), last=last)
         log.warning("round %d: no update: the model stays as it is", server_round)
