@@ -43,8 +43,8 @@ class Client:
         `flowerpress.strategies.guard`.
     last : list of float
         The last norm of each kind; negative: none yet.
-    largest : list of float
-        The largest norm of each kind that was accepted of it.
+    usual, largest : list of float
+        The first norm above zero, and the largest, that were accepted of it, of each kind.
     """
 
     id: int
@@ -60,6 +60,7 @@ class Client:
     mass: float = 0.0
     first: list[list[float]] = field(default_factory=lambda: [[] for _ in range(KINDS)])
     last: list[float] = field(default_factory=lambda: [-1.0] * KINDS)
+    usual: list[float] = field(default_factory=lambda: [0.0] * KINDS)
     largest: list[float] = field(default_factory=lambda: [0.0] * KINDS)
 
     def hear(self, kind: int, size: float) -> None:
@@ -68,6 +69,11 @@ class Client:
             self.last[kind] = size
             if size > 0 and len(self.first[kind]) < _FIRST:
                 self.first[kind].append(size)
+
+    def accept(self, kind: int, size: float) -> None:
+        """Remember a norm of what went in."""
+        self.usual[kind] = self.usual[kind] or size
+        self.largest[kind] = max(self.largest[kind], size)
 
     @property
     def waiting(self) -> bool:
@@ -95,12 +101,14 @@ class Client:
         """
         known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
         client = cls(**{**known, "receiver": Receiver(**fields["receiver"])})
-        client.mass = client.mass or float(client.examples)
+        if "mass" not in fields:
+            client.mass = float(client.examples)
         if "claimed" in fields:
             client.largest += [0.0] * (KINDS - len(client.largest))
             for kind, size in enumerate(client.largest):
                 if size > 0:
                     client.hear(kind, size)
+                    client.accept(kind, size)
         return client
 
 

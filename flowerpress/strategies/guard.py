@@ -2,8 +2,8 @@
 
 The rule: an update is refused if its norm (l2, of the decoded packet times its scale) is more than
 ``max_scale`` times the *reference*: the median, over the clients heard so far, of the first norm
-that each has sent. Of two norms in the middle the smaller counts; norms of zero are left out. The
-reference stands still within a round.
+accepted of each (of the smallest that it sent, if none was). Of two norms in the middle the smaller
+counts; norms of zero are left out. The reference stands still within a round.
 
 - Fewer than half of the clients cannot move the median above the others' norms. That holds from the
   first round on, where a round's own answers are looked at before they are taken.
@@ -147,8 +147,7 @@ class Guard:
 
     def _reference(self, kind: int, fresh: dict[int, Sizes], server_round: int) -> float:
         clients = self._population.clients.values()
-        firsts = [[*c.first[kind], fresh.get(c.id, {}).get(kind, 0.0)][0] for c in clients]
-        usual = median([size for size in firsts if size > 0])
+        usual = median([size for c in clients if (size := _usual(c, kind, fresh)) > 0])
         if self._owing and kind in (UPDATES, EXACT):
             grown = median([c.largest[kind] for c in clients if c.largest[kind] > 0])
             usual = max(usual, min(grown, usual * min(server_round, MOST_OWED)))
@@ -178,9 +177,9 @@ class Guard:
             self._compare(client, kind, size)
 
     def accept(self, client: Client, sizes: Sizes) -> None:
-        """Note the sizes of an answer that went in, for who wants to choose a `max_scale`."""
+        """Remember the sizes of an answer that went in."""
         for kind, size in sizes.items():
-            client.largest[kind] = max(client.largest[kind], size)
+            client.accept(kind, size)
 
     def _compare(self, client: Client, kind: int, size: float) -> None:
         repeated = len(client.first[kind]) == NEEDED
@@ -200,6 +199,13 @@ class Guard:
                 f"{'model, ' if alone else 'median '}{reference:.3g}; "
                 f"max_scale is {self.max_scale:g}"
             )
+
+
+def _usual(client: Client, kind: int, fresh: dict[int, Sizes]) -> float:
+    """Return the first norm accepted of a client, else the smallest of what it sent; 0: none."""
+    now = fresh.get(client.id, {}).get(kind, 0.0)
+    sent = [*client.first[kind], now] if now > 0 else client.first[kind]
+    return client.usual[kind] or min(sent, default=0.0)
 
 
 def median(values: Sequence[float]) -> float:

@@ -118,7 +118,7 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     "available_timeout": _NOT_NEGATIVE,
     "hello_timeout": _NOT_NEGATIVE,
     "max_weight": (
-        lambda value: value == 0 or _is_number(value, above=1.0) or value == 1,
+        lambda value: _is_number(value) and not 0 < float(str(value)) < 1,
         "a number >= 1, or 0 for no limit",
     ),
     "fraction_train": (
