@@ -31,8 +31,8 @@ def contraction_scale(traits: Traits) -> float:
         return 1.0 / (1.0 + traits.omega)
     raise ValueError(
         "error feedback needs a contractive compressor, or an unbiased one with known variance; "
-        "this one is neither (sign with scale=l2 enlarges a one-hot vector's error, and so may a "
-        "quantizer of long blocks): use sign, topk, randk, qsgd, topk:0.01+qsgd:7,bucket=16"
+        "this one is neither (sign with scale=l2 enlarges a one-hot vector's error, a quantizer a "
+        "long block's): use sign:scale=l1, topk, randk, qsgd, topk:0.01+qsgd:7,bucket=16"
     )
 
 

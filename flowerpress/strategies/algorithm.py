@@ -30,7 +30,6 @@ class Algorithm:
     local_buffers: ClassVar[bool] = False  # whether buffers stay with the workers
     scaled: ClassVar[bool] = True  # whether an update goes in times its scale, and nowhere without
     contractive: ClassVar[bool] = False  # whether the uplink's compressor must be a contraction
-    normalised: ClassVar[bool] = False  # whether what workers send lies in [-1, 1]
     owing: ClassVar[bool] = False  # whether an update may hold what was owed for many rounds
     baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     init_all = False  # whether all workers are asked to start, whatever sample is drawn

@@ -31,9 +31,10 @@ from flowerpress.strategies.averages import (
     average_metrics,
 )
 from flowerpress.strategies.client import Client
+from flowerpress.strategies.cohort import Wanted
 from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange
-from flowerpress.strategies.options import check_options, require
+from flowerpress.strategies.options import check_options
 from flowerpress.strategies.population import Population
 from flowerpress.strategies.resumable import Resumable
 from flowerpress.strategies.rounds import EvaluateFn, Rounds
@@ -130,8 +131,6 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         # Not given to FedAvg's constructor, which warns about 0.
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.compressor = make_compressor(compressor).spec
-        signs = "randsign" in self.compressor and not self.normalised
-        require(not signs, "compressor", compressor, "another: randsign is for birder alone")
         self.lr, self.seed = lr, seed
         self.schedule = make_schedule(schedule)
         self.weights, self.max_weight = weights, max_weight
@@ -207,10 +206,8 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             refuse_other_arrays(self, server_round, arrays)
         self.grid, self.server_round = grid, server_round
         run = self.run
-        given = self.fraction(server_round), self.min_train_nodes
-        run.cohort = run.sample(grid, server_round, *given, training=True)
-        if run.start_over:
-            run.forget(server_round)
+        wanted = Wanted(self.fraction(server_round), self.min_train_nodes)
+        run.cohort = run.sample(grid, server_round, wanted, training=True)
         self.plan(run.cohort, server_round)
         run.exchange.question += 1
         return run.orders(server_round, run.cohort, "train")

@@ -57,7 +57,6 @@ class Birder(Adaptive):
     citation = "Peng et al. 2023, NeurIPS (Birder: 1-bit adaptive optimizer)"
     baseline = "adam"
     rule = "plain"
-    normalised = True
 
     def __init__(
         self,

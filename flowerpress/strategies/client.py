@@ -110,13 +110,3 @@ class Client:
                     client.hear(kind, size)
                     client.accept(kind, size)
         return client
-
-
-def with_starters(online: list[Client], drawn: list[Client], *, everyone: bool) -> list[Client]:
-    """Return a cohort with those besides who are to start, if `everyone` is asked to, by id."""
-    if everyone:
-        ids = {client.id for client in drawn}
-        drawn = [client for client in online if client.id in ids or client.waiting]
-    for client in drawn:
-        client.starts += client.receiver.applied == 0
-    return drawn

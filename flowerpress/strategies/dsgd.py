@@ -21,7 +21,7 @@ import numpy as np
 
 from flowerpress.compressors import Traits, make_compressor
 from flowerpress.strategies.client import Client
-from flowerpress.strategies.options import dense_options
+from flowerpress.strategies.options import dense_options, refuse_signs
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import dsgd_lr, variance_constants
 from flowerpress.strategies.update import Update
@@ -49,6 +49,7 @@ class DSGD(TheoreticalStrategy):
 
     def __init__(self, *, compressor: str = "qsgd:7", **options: Any) -> None:
         super().__init__(compressor=compressor, **options)
+        refuse_signs(self.compressor)
 
     def begin(self) -> None:
         layout = self.model.layout

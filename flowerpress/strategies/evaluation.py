@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from flowerpress.protocol import ModelPart
 from flowerpress.strategies.averages import MetricsFn, average_metrics
 from flowerpress.strategies.client import Client
+from flowerpress.strategies.cohort import Wanted
 
 if TYPE_CHECKING:
     from flowerpress.strategies.run import Run
@@ -36,8 +37,8 @@ class FederatedEvaluation(FedAvg):
         if self.fraction_evaluate == 0.0:
             return []
         run = self.run
-        fraction, at_least = self.fraction_evaluate, self.min_evaluate_nodes
-        run.judges = run.sample(grid, server_round, fraction, at_least)
+        wanted = Wanted(self.fraction_evaluate, self.min_evaluate_nodes)
+        run.judges = run.sample(grid, server_round, wanted)
         return run.orders(server_round, run.judges, "evaluate")
 
     def aggregate_evaluate(

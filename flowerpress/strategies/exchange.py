@@ -92,20 +92,27 @@ class Exchange:
     ) -> list[Arrival]:
         """Return the cohort's answers in order of the workers' ids, not opened yet."""
         expected = {client.node: client for client in cohort}
-        found = []
+        found, unheard, nobodys = [], dict(expected), []
         for message in messages:
             client = expected.get(message.metadata.src_node_id)
+            unheard.pop(message.metadata.src_node_id, None)
             if message.has_error():
-                # Errors the SuperLink makes itself come from node 1: nobody's in particular.
+                # Errors the SuperLink makes itself come from node 1, those of some mods from the
+                # server: nobody's in particular.
                 who = f"client {client.id}" if client else "a client"
-                why = printable(str(message.error.reason))
+                why = printable(str(message.error.reason)) or f"error {message.error.code}"
                 log.warning("round %d: %s: %s", server_round, who, why)
-                if client and message.error.code in _OWN_ERRORS:
-                    client.failing = why or f"error {message.error.code}"
+                if message.error.code in _OWN_ERRORS and client:
+                    client.failing = why
+                elif message.error.code in _OWN_ERRORS:
+                    nobodys.append(why)
             elif client is None:
                 self.refuse(server_round, "an answer of a node that was not asked")
             else:
                 found.append((client, message))
+        if nobodys and len(nobodys) == len(unheard):
+            for client, why in zip(unheard.values(), nobodys, strict=True):
+                client.failing = why
         return sorted(found, key=lambda arrival: arrival[0].id)
 
     def answers(

@@ -32,7 +32,12 @@ from flowerpress.compressors.cq import CQ
 from flowerpress.protocol import Hyper, ModelPart
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
-from flowerpress.strategies.options import require, require_number, require_whole
+from flowerpress.strategies.options import (
+    refuse_signs,
+    require,
+    require_number,
+    require_whole,
+)
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import (
     Smoothness,
@@ -87,6 +92,7 @@ class Marina(TheoreticalStrategy):
         **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, weights=weights, **options)
+        refuse_signs(self.compressor)
         require_number("p", p, most=1.0)
         self._check_variance(variance)
         require(self.local_steps == 1, "local_steps", self.local_steps, f"1: {self.name} has none")

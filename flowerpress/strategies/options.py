@@ -64,6 +64,11 @@ def require_contraction(spec: str) -> str:
     return make_compressor(spec).spec
 
 
+def refuse_signs(spec: str) -> None:
+    """Raise `ValueError` for a compressor of numbers in [-1, 1], which gradients are not."""
+    require("randsign" not in spec, "compressor", spec, "another: randsign is for birder alone")
+
+
 def check_contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> None:
     """Raise `ValueError` if error feedback cannot use the compressor for such tensors."""
     try:

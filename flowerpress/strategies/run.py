@@ -17,13 +17,14 @@ from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
 from flowerpress.strategies.averages import pack_buffers, unpack_buffers
-from flowerpress.strategies.client import Client, with_starters
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.cohort import Wanted, draw_cohort
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.failures import Failures, check_model
 from flowerpress.strategies.guard import KINDS, Guard, OversizedError, UnknownScaleError
 from flowerpress.strategies.options import require
-from flowerpress.strategies.population import Population, wait_for
+from flowerpress.strategies.population import Population
 from flowerpress.strategies.update import Update
 
 if TYPE_CHECKING:
@@ -126,24 +127,11 @@ class Run:
         return self.model
 
     def sample(
-        self,
-        grid: Grid,
-        server_round: int,
-        fraction: float,
-        at_least: int,
-        *,
-        training: bool = False,
+        self, grid: Grid, server_round: int, wanted: Wanted, *, training: bool = False
     ) -> list[Client]:
-        """Wait until enough workers are there, and draw the cohort; see `with_starters`."""
-        strategy, population = self._strategy, self.population
-        meet = partial(population.meet, grid, server_round, self._admit, self.exchange.ledger)
-        needed = strategy.needed(at_least)
-        online = wait_for(partial(meet, needed=needed), needed, strategy.available_timeout)
-        # A sum that workers share with the server is of their weights as they were.
-        self.start_over |= population.weigh() and strategy.shared
-        count = max(int(len(online) * fraction), at_least, 1)
-        drawn = population.sample(online, count, strategy.seed, server_round)
-        return with_starters(online, drawn, everyone=strategy.init_all) if training else drawn
+        """Wait until enough workers are there, and draw a cohort; see `draw_cohort`."""
+        meet = partial(self.population.meet, grid, server_round, self._admit, self.exchange.ledger)
+        return draw_cohort(self, self._strategy, meet, server_round, wanted, training=training)
 
     def orders(
         self,
