@@ -1,4 +1,4 @@
-"""COMP-AMS and FedCAMS: worker half.
+"""COMP-AMS, FedCAMS and dense FedAMS: worker half.
 
 COMP-AMS: Li, Karimi, Li 2022 (ICLR, arXiv:2205.05632). FedCAMS: Wang, Lin, Chen 2022 (ICML,
 arXiv:2205.02719).
@@ -15,8 +15,10 @@ them. The server half is in ``strategies/amsgrad.py``.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from flowerpress.clients.worker import FloatVector, Job, Worker
-from flowerpress.compressors.feedback import EF14Sender
+from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
 
 
 class CompAMSWorker(Worker):
@@ -28,10 +30,16 @@ class CompAMSWorker(Worker):
 class FedCAMSWorker(Worker):
     """Sends C(x - x_K + e) and keeps the error e."""
 
-    sender = EF14Sender
+    sender: ClassVar[type[Sender]] = EF14Sender
 
     def message(
         self, gradient: FloatVector, job: Job
     ) -> tuple[FloatVector, dict[str, FloatVector]]:
         # The gradient of K local steps is (x - x_K) / local_lr.
         return gradient.dtype.type(job.number("local_lr")) * gradient, {}
+
+
+class FedAMSWorker(FedCAMSWorker):
+    """Sends x - x_K whole, and owes nothing."""
+
+    sender = PlainSender

@@ -9,8 +9,8 @@ distributed DNN training", NeurIPS 2023).
     4. send R(m_i / b_i), R: +1 or -1 at random, unbiased; m_i / b_i is 0 where b_i is
 
 |m_i| <= b_i, since both average with the same weights; rounding keeps this, being monotonous. A
-lost message is gone; the averages keep the gradient they have seen. The server half is in
-``strategies/birder.py``.
+lost message is gone; the averages keep the gradient they have seen, and are what they were before
+if it was refused. The server half is in ``strategies/birder.py``.
 """
 
 from __future__ import annotations

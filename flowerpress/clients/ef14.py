@@ -9,6 +9,8 @@ Seide et al. 2014; Stich, Cordonnier, Jaggi 2018 (arXiv:1809.07599); Karimireddy
     3. send w_i = C(p_i)
     4. e_i = p_i - w_i                        (once the server says it applied w_i)
 
+A lost message is owed whole: e_i = p_i. One that the server refused as too large is not: e_i stays.
+
 The step size is inside the compressor, so the error is in units of x and needs no rescaling when lr
 changes. The server half is in ``strategies/ef14.py``.
 """

@@ -12,15 +12,18 @@ EF21-SGD2M): Fatkhullin, Tyurin, Richtarik 2023 (arXiv:2305.15155).
     4. g_i += c_i                             (once the server says it applied c_i)
 
 ``momentum`` is the paper's eta, the weight on the NEW gradient. The first message is dense (the
-authors' code), or C(d_i) with ``init="compressed"`` (the paper's text). v_i and u_i are the
-worker's own: a lost message rolls back g_i, but v_i and u_i keep the gradient they have seen. The
-server half is in ``strategies/ef21.py``.
+authors' code), or C(d_i) with ``init="compressed"`` (the paper's text); the first d_i is of
+``init_batches`` batches. v_i and u_i are the
+worker's own: a lost message rolls back g_i, but v_i and u_i keep the gradient they have seen. A
+message that the server refused, as too large or damaged, rolls back all three: one absurd gradient
+would else stay in v_i, and make every later message as absurd. The server half is in
+``strategies/ef21.py``.
 """
 
 from __future__ import annotations
 
 from flowerpress.clients.worker import FloatVector, Job, Worker
-from flowerpress.compressors.feedback import EF21Sender
+from flowerpress.compressors.feedback import EF21Sender, Sender
 
 
 class EF21Worker(Worker):
@@ -31,9 +34,20 @@ class EF21Worker(Worker):
     def first(self, job: Job) -> bool:
         return job.hyper.get("init", "dense") == "dense"
 
+    def gradient(self, x: FloatVector, job: Job, sender: Sender) -> tuple[float, FloatVector]:
+        batches = int(job.hyper.get("init_batches", 1))
+        return mean_gradient(job, x, batches) if self.begins(job, sender) else job.gradient(x)
+
+    def begins(self, job: Job, sender: Sender) -> bool:
+        """Whether the gradient is the one that the worker starts from."""
+        return sender.settled == 0
+
 
 class EF21SGDMWorker(EF21Worker):
     """Sends C(v - g), v the momentum of the gradients."""
+
+    def begins(self, job: Job, sender: Sender) -> bool:
+        return "v" not in job.state.vectors
 
     def message(
         self, gradient: FloatVector, job: Job
@@ -42,7 +56,7 @@ class EF21SGDMWorker(EF21Worker):
         return v, {"v": v}
 
 
-class EF21SGD2MWorker(EF21Worker):
+class EF21SGD2MWorker(EF21SGDMWorker):
     """Sends C(u - g), u the momentum of v, v the momentum of the gradients."""
 
     def message(
@@ -51,6 +65,18 @@ class EF21SGD2MWorker(EF21Worker):
         v = average(job, "v", gradient)
         u = average(job, "u", v)
         return u, {"v": v, "u": u}
+
+
+def mean_gradient(job: Job, x: FloatVector, batches: int) -> tuple[float, FloatVector]:
+    """Return the mean of so many gradients at `x`, each on the next batches; 0: of all the data."""
+    if batches == 0:
+        return job.full_gradient(x)
+    rng = job.rng()
+    loss, total = job.gradient(x, rng)
+    for _ in range(batches - 1):
+        more, gradient = job.gradient(x, rng)
+        loss, total = loss + more, total + gradient
+    return loss / batches, total / x.dtype.type(batches)
 
 
 def average(job: Job, name: str, new: FloatVector) -> FloatVector:

@@ -10,7 +10,8 @@ Chen, Shen, Liu, Luo 2023 (IEEE Transactions on Signal Processing 71, arXiv:2205
     6. e_i = p_i - w_i                                   (once the server says it applied w_i)
 
 A lost message is owed whole; the moments keep the gradient they have seen, whose step is in what is
-owed. The server half is in ``strategies/efficient_adam.py``.
+owed. One refused as too large is as if it had never been made: e_i, m_i and v_i are as before. The
+server half is in ``strategies/efficient_adam.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from __future__ import annotations
 import numpy as np
 
 from flowerpress.clients.moments import average, squared
-from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import FloatVector, Job, Worker
 from flowerpress.compressors.feedback import EF14Sender, Sender
 from flowerpress.protocol.rules import ratio
 
@@ -27,6 +29,7 @@ class EfficientAdamWorker(Worker):
     """Sends C(Adam's step + e), and keeps the moments and the error e."""
 
     sender = EF14Sender
+    owing = True
 
     def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
         loss, gradient = job.gradient(x)
@@ -39,4 +42,4 @@ class EfficientAdamWorker(Worker):
         if job.hyper["bias_correction"]:
             mean, square = m / real(1 - beta1**t), v / real(1 - beta2**t)
         step = real(job.number("lr")) * ratio(mean, np.sqrt(square) + real(job.number("eps")))
-        return Outgoing(loss, step, {"m": m, "v": v}, numbers={"gradients": t})
+        return Outgoing(loss, step, moments={"m": m, "v": v}, counts={"gradients": t})

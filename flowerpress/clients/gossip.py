@@ -14,6 +14,7 @@ before, so that one exchange is enough. x_i and v_i are the node's own and never
 x_i when the relay asks for it whole (a round's second exchange). t_i is the papers' sum of the
 neighbours' copies xhat_j: two vectors beside x_i and v_i, however many neighbours.
 
+A message refused as too large: x_i and v_i are what they were before the local steps.
 A lost message: xhat_i is what the relay applied, so both always hold the same (EF21's memory, see
 `flowerpress.compressors.feedback`). A node that has missed rounds is sent every synchronisation it
 missed, and does them one by one: each edge has then moved both its ends, and the mean of the nodes'
@@ -29,9 +30,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.clients.memory import keep_sender
+from flowerpress.clients.memory import keep_moments, keep_sender
+from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.stores import WorkerState
-from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker, reply_with
+from flowerpress.clients.worker import FloatVector, Job, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.compressors.norms import square_sum
@@ -57,9 +59,11 @@ class GossipWorker(Worker):
     """
 
     sender = EF21Sender
+    owing = True
     own_model = True
 
-    def learn(self, job: Job, outcome: Settlement) -> None:
+    def learn(self, job: Job, outcome: Settlement, *, refused: bool) -> None:
+        super().learn(job, outcome, refused=refused)
         if outcome is Settlement.DELIVERED:
             job.state.numbers["told"] = job.state.numbers["tried"]
 
@@ -170,22 +174,22 @@ class GossipWorker(Worker):
                 f"the model of client {job.client} is no longer finite in round "
                 f"{job.instruction.round}: lower lr, or gamma"
             )
-        kept: dict[str, npt.NDArray[Any]] = {"x": y}
+        moments: dict[str, npt.NDArray[Any]] = {"x": y}
         if v is not None and momentum:
-            kept["v"] = v
+            moments["v"] = v
         if job.layout.buffer_dim:
             packed = pack_buffers(job.task.buffers(), job.layout)
-            kept["buffers"] = np.frombuffer(packed, np.uint8)
-        return Outgoing(float(np.mean(losses)), y, kept, numbers={"moved": square_sum(y - x)})
+            moments["buffers"] = np.frombuffer(packed, np.uint8)
+        moved = {"moved": square_sum(y - x)}
+        return Outgoing(float(np.mean(losses)), y, moments=moments, numbers=moved)
 
     def send(self, out: Outgoing, job: Job, sender: Sender) -> Reply:
         """Send what the trigger lets through: line 4; or the model, where it was asked for."""
         state, order = job.state, job.instruction
         if out.dense:
             whole = make_compressor("identity").compress(out.vector).data
-            kept = state.vectors.get("buffers")
-            return _reply(job, sender, whole, b"" if kept is None else kept_buffers(kept))
-        state.vectors.update(out.kept)
+            buffers = state.vectors.get("buffers")
+            return _reply(job, sender, whole, b"" if buffers is None else kept_buffers(buffers))
         unsent = out.vector - known(sender)
         size = square_sum(unsent)
         numbers = state.numbers
@@ -193,10 +197,12 @@ class GossipWorker(Worker):
         numbers |= {"loss": out.loss, "unsent": size, "tried": order.round, **out.numbers}
         if not size > job.number("threshold") * job.number("lr") ** 2:
             numbers["told"] = order.round
+            state.vectors.update(out.moments)
             return _reply(job, sender, b"")
         times = 1 + min(missed, int(job.hyper["catch_up"]))
         compressor = repeated(job.uplink(), times, unsent.size)
         packet = sender.send(out.vector, compressor, order.version, job.draw()).data
+        keep_moments(state, out.moments, {})
         keep_sender(sender, state)
         return _reply(job, sender, packet)
 

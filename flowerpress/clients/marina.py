@@ -24,7 +24,8 @@ from __future__ import annotations
 import numpy as np
 
 from flowerpress.clients.memory import OnceSender
-from flowerpress.clients.worker import FloatVector, Job, Outgoing, ResyncError, Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import FloatVector, Job, ResyncError, Worker
 from flowerpress.compressors.feedback import Sender
 from flowerpress.protocol import ReplicaError
 

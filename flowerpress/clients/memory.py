@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from flowerpress.clients.stores import WorkerState
+from flowerpress.clients.stores import FloatVector, WorkerState
 from flowerpress.compressors.feedback import PlainSender, Sender
 from flowerpress.protocol import Instruction, Reply
 
 _REPLY = "reply."
+_MEMORY, _MEMORY_BEFORE = "memory", "memory, before"
+_NONE = np.empty(0)
 STAGED = "+"  # ends the name of a vector that waits for the packet in flight
+BEFORE = "-"  # ends the name of what a moment was before the packet in flight
 
 
 def begin_session(state: WorkerState, session: int) -> None:
@@ -31,24 +35,66 @@ def commit_staged(state: WorkerState, *, delivered: bool) -> None:
             state.vectors[key.removesuffix(STAGED)] = vector
 
 
+def keep_moments(
+    state: WorkerState, moments: Mapping[str, FloatVector], counts: Mapping[str, float]
+) -> None:
+    """Put new moments in force, beside what they were before the packet in flight.
+
+    They hold the gradient that the packet is made of. A lost packet changes nothing about that; if
+    the server refuses it, that gradient was absurd, and must leave them: see `settle_moments`.
+    """
+    for name, vector in moments.items():
+        state.vectors[name + BEFORE] = state.vectors.get(name, _NONE)
+        state.vectors[name] = vector
+    for name, number in counts.items():
+        state.numbers[name + BEFORE] = state.numbers.get(name, 0)
+        state.numbers[name] = number
+
+
+def settle_moments(state: WorkerState, *, refused: bool) -> None:
+    """Forget what the moments were before the packet in flight, or go back to it.
+
+    Examples
+    --------
+    >>> state = WorkerState({"m": np.array([1.0])})
+    >>> keep_moments(state, {"m": np.array([1e30]), "v": np.array([1e60])}, {})
+    >>> settle_moments(state, refused=True)
+    >>> state.vectors
+    {'m': array([1.])}
+    """
+    vectors, numbers = state.vectors, state.numbers
+    for key in [name for name in vectors if name.endswith(BEFORE)]:
+        name, vector = key.removesuffix(BEFORE), vectors.pop(key)
+        if refused and vector.size:
+            vectors[name] = vector
+        elif refused:
+            del vectors[name]
+    for key in [name for name in numbers if name.endswith(BEFORE)]:
+        name, number = key.removesuffix(BEFORE), numbers.pop(key)
+        if refused:
+            numbers[name] = number
+
+
 def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:
     """Return the sender whose memory is in `state`."""
     numbers = state.numbers
     return kind(
-        memory=state.vectors.get("memory"),
+        memory=state.vectors.get(_MEMORY),
         settled=int(numbers.get("settled", 0)),
         pending=int(numbers.get("pending", 0)),
         heard=int(numbers.get("heard", 0)),
         packet=state.packet,
         scale=float(numbers.get("scale", 1.0)),
+        before=state.vectors.get(_MEMORY_BEFORE),
     )
 
 
 def keep_sender(sender: Sender, state: WorkerState) -> None:
     """Put `sender`'s memory into `state`."""
-    state.vectors.pop("memory", None)
-    if sender.memory is not None:
-        state.vectors["memory"] = sender.memory
+    for name, vector in ((_MEMORY, sender.memory), (_MEMORY_BEFORE, sender.before)):
+        state.vectors.pop(name, None)
+        if vector is not None:
+            state.vectors[name] = vector
     state.numbers |= {
         "settled": sender.settled,
         "pending": sender.pending,

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowerpress.clients.worker import FloatVector, Job, Outgoing, Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import FloatVector, Job, Worker
 from flowerpress.compressors import Traits
 from flowerpress.compressors.feedback import EF14Sender, Sender
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowerpress.clients.amsgrad import CompAMSWorker, FedCAMSWorker
+from flowerpress.clients.amsgrad import CompAMSWorker, FedAMSWorker, FedCAMSWorker
 from flowerpress.clients.birder import BirderWorker
 from flowerpress.clients.cdadam import CDAdamWorker
 from flowerpress.clients.dasha import DashaWorker
@@ -18,6 +18,8 @@ from flowerpress.clients.sketched import SketchedAMSGradWorker, SketchedSGDWorke
 from flowerpress.clients.worker import Worker
 
 _WORKERS: dict[str, type[Worker]] = {
+    "adam": DSGDWorker,
+    "amsgrad": DSGDWorker,
     "birder": BirderWorker,
     "cdadam": CDAdamWorker,
     "choco-sgd": GossipWorker,
@@ -31,6 +33,7 @@ _WORKERS: dict[str, type[Worker]] = {
     "ef21-sgd2m": EF21SGD2MWorker,
     "ef21-sgdm": EF21SGDMWorker,
     "efficient-adam": EfficientAdamWorker,
+    "fedams": FedAMSWorker,
     "fedavg": DSGDWorker,
     "fedcams": FedCAMSWorker,
     "fetchsgd": FetchSGDWorker,

@@ -14,8 +14,9 @@ SketchedAMSGrad: Xian, Huang, Huang 2022 (arXiv:2210.07454).
 lr_e is the lr of the round that e_i is from. The worker learns the places of step 4 from the step
 itself, the first delta that its replica lacks afterwards. If the model comes whole instead, as
 after a long absence, it takes all places it sent for sent: what x has not moved by is then lost,
-but nothing is sent twice. A lost answer, of either exchange, leaves everything owed. The server
-halves are in ``strategies/sketched.py`` and ``strategies/sketched_amsgrad.py``.
+but nothing is sent twice. A lost answer, of either exchange, leaves everything owed. One that the
+server refused as too large takes the round's gradient out of all vectors again. The server halves
+are in ``strategies/sketched.py`` and ``strategies/sketched_amsgrad.py``.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from typing import ClassVar
 import numpy as np
 
 from flowerpress.clients.memory import OnceSender
+from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.replicas import AWAITED, DELTA
-from flowerpress.clients.worker import FloatVector, Job, Outgoing, ResyncError, Worker
+from flowerpress.clients.worker import FloatVector, Job, ResyncError, Worker
 from flowerpress.compressors import decompress
-from flowerpress.compressors.feedback import Sender
+from flowerpress.compressors.feedback import Sender, Settlement
 from flowerpress.protocol import decode_places
 
 _PLACES, _ANSWER, _ROUND = "places", "answer", "sketched"
@@ -39,7 +41,9 @@ class FoundBySketchWorker(Worker):
     """Sends a sketch of what it owes, and then the exact values that are asked for."""
 
     sender = OnceSender
-    owed: ClassVar[tuple[str, ...]]  # vectors that are zeroed where the model has moved
+    owing = True
+    summed: ClassVar[tuple[str, ...]]  # vectors that gradients are added to
+    owed: ClassVar[tuple[str, ...]]  # those of them that are zeroed where the model has moved
     asked: ClassVar[tuple[str, ...]]  # vectors of which the exact values are asked for
 
     @abstractmethod
@@ -53,9 +57,19 @@ class FoundBySketchWorker(Worker):
         self._settle(job, sender)
         loss, gradient = job.gradient(x)
         sketched, vectors = self.owe(gradient, job)
+        moments = {name: vectors.pop(name) for name in self.summed}
         return Outgoing(
-            loss, sketched, vectors, numbers={_ROUND: order.round, "lr": job.number("lr")}
+            loss,
+            sketched,
+            vectors,
+            moments,
+            numbers={_ROUND: order.round},
+            counts={"lr": job.number("lr")},
         )
+
+    def learn(self, job: Job, outcome: Settlement, *, refused: bool) -> None:
+        if job.instruction.stage == 1:  # the second exchange is about the first one's packet
+            super().learn(job, outcome, refused=refused)
 
     def _exact(self, job: Job) -> Outgoing:
         """Return the values at the places asked for, and remember that they are under way."""
@@ -88,7 +102,7 @@ class FoundBySketchWorker(Worker):
 class SketchedSGDWorker(FoundBySketchWorker):
     """Keeps its momentum u and what it owes, v."""
 
-    owed, asked = ("u", "v"), ("v",)
+    summed, owed, asked = ("u", "v"), ("u", "v"), ("v",)
 
     def owe(self, gradient: FloatVector, job: Job) -> tuple[FloatVector, dict[str, FloatVector]]:
         vectors, real = job.state.vectors, gradient.dtype.type
@@ -102,7 +116,7 @@ class SketchedSGDWorker(FoundBySketchWorker):
 class SketchedAMSGradWorker(FoundBySketchWorker):
     """Keeps its momentum m, what it owes, e, and a round's gradient until it is asked for."""
 
-    owed, asked = ("e",), ("e", "gradient")
+    summed, owed, asked = ("m", "e"), ("e",), ("e", "gradient")
 
     def owe(self, gradient: FloatVector, job: Job) -> tuple[FloatVector, dict[str, FloatVector]]:
         vectors, real = job.state.vectors, gradient.dtype.type

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.clients.lengths import length
 from flowerpress.clients.memory import (
     STAGED,
     begin_session,
     commit_staged,
+    keep_moments,
     keep_sender,
     recall,
     remember,
     restore_sender,
+    settle_moments,
 )
+from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.replicas import follow_model
 from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.task import Batch, Task
@@ -45,6 +49,7 @@ class Job:
     layout: Layout
     state: WorkerState
     compressor: str = ""  # this worker's own choice; empty: the strategy's
+    steepest: float = 0.0  # norm of the largest gradient met in this round
 
     @property
     def hyper(self) -> Hyper:
@@ -65,7 +70,9 @@ class Job:
         order = self.instruction
         return Draw(order.seed, order.round, order.rank, order.cohort, UPLINK)
 
-    def gradient(self, x: FloatVector) -> tuple[float, FloatVector]:
+    def gradient(
+        self, x: FloatVector, rng: np.random.Generator | None = None
+    ) -> tuple[float, FloatVector]:
         """Return the mean loss and the gradient at `x`, or K local steps' pseudo-gradient.
 
         With ``local_steps`` K > 1 it is (x - x_K) / local_lr after K steps of SGD from x: the sum
@@ -76,7 +83,7 @@ class Job:
         ValueError
             The task gave a NaN or an infinity, or a vector of another length.
         """
-        rng = self.rng()
+        rng = self.rng() if rng is None else rng
         steps, local_lr = int(self.hyper.get("local_steps", 1)), self.hyper.get("local_lr", 0.0)
         if steps == 1:
             return self.one_gradient(x, rng)
@@ -120,41 +127,15 @@ class Job:
         vector = np.asarray(gradient, dtype=x.dtype)
         if vector.shape != x.shape:
             raise ValueError(f"gradient has shape {vector.shape}, the model has {x.shape}")
-        if not np.isfinite(vector).all():
+        size = length(vector)
+        self.steepest = max(self.steepest, size)
+        if not np.isfinite(size):
             position = int(np.flatnonzero(~np.isfinite(vector))[0])
             raise ValueError(
                 f"gradient of client {self.client} is {vector[position]} at position {position} "
                 f"in round {self.instruction.round}: lower lr, or check this client's data"
             )
         return float(loss), vector
-
-
-@dataclass
-class Outgoing:
-    """What a worker has computed in a round.
-
-    Attributes
-    ----------
-    loss : float
-        Mean loss of what was computed.
-    vector : vector, shape (dim,)
-        What is to be sent, without the memory around the compressor.
-    kept : dict
-        The worker's new vectors; in force once the packet is made.
-    staged : dict
-        New vectors that are in force once the server says that it applied the packet.
-    numbers : dict
-        The worker's new numbers, in force with `kept`.
-    dense : bool
-        Whether to send it whole, whatever the compressor.
-    """
-
-    loss: float
-    vector: FloatVector
-    kept: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    staged: dict[str, FloatVector] = field(default_factory=dict)
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    dense: bool = False
 
 
 class Worker(ABC):
@@ -165,13 +146,18 @@ class Worker(ABC):
     """
 
     sender: ClassVar[type[Sender]]
+    owing: ClassVar[bool] = False  # whether what its moments hold is sent later, if it was lost
     own_model: ClassVar[bool] = False  # whether it evaluates a model of its own, not the server's
 
     def message(
         self, gradient: FloatVector, job: Job
     ) -> tuple[FloatVector, dict[str, FloatVector]]:
-        """Return what is to be sent of a gradient, and the worker's new vectors."""
+        """Return what is to be sent of a gradient, and the worker's new moments."""
         return gradient, {}
+
+    def gradient(self, x: FloatVector, job: Job, sender: Sender) -> tuple[float, FloatVector]:
+        """Return the loss and the gradient that the message is made of."""
+        return job.gradient(x)
 
     def draw(self, job: Job) -> Draw:
         """Return the randomness of what is sent."""
@@ -191,9 +177,10 @@ class Worker(ABC):
         ReplicaError
             It needs a model that it was not sent.
         """
-        loss, gradient = job.gradient(x)
-        vector, kept = self.message(gradient, job)
-        return Outgoing(loss, vector, kept, dense=sender.settled == 0 and self.first(job))
+        loss, gradient = self.gradient(x, job, sender)
+        vector, moments = self.message(gradient, job)
+        dense = sender.settled == 0 and self.first(job)
+        return Outgoing(loss, vector, moments=moments, dense=dense)
 
     def answer(self, job: Job) -> Reply:
         """Take part in one round: settle, follow the model, compute, compress, remember.
@@ -224,7 +211,9 @@ class Worker(ABC):
         order = job.instruction
         begin_session(job.state, order.session)
         sender = restore_sender(self.sender, job.state)
-        outcome = sender.settle(order.applied, order.version)
+        # What was damaged on the way is owed as if it was lost; nothing shows that it was absurd.
+        refused = 0 < sender.pending == (order.absurd if self.owing else order.refused)
+        outcome = sender.settle(order.applied, order.version, order.absurd)
         reply = Reply(job.client, order.version, base=sender.heard, reason=outcome.value)
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
             return sender, recall(job.state, order) or replace(reply, status="stale")
@@ -234,12 +223,13 @@ class Worker(ABC):
             reply = replace(reply, status="resync", reason=reason)
             remember(job.state, order, reply)
             return sender, reply
-        self.learn(job, outcome)
+        self.learn(job, outcome, refused=refused)
         return sender, None
 
-    def learn(self, job: Job, outcome: Settlement) -> None:
+    def learn(self, job: Job, outcome: Settlement, *, refused: bool) -> None:
         """Do what goes with the packet in flight, now that its fate is known."""
         commit_staged(job.state, delivered=outcome is Settlement.DELIVERED)
+        settle_moments(job.state, refused=refused)
 
     def follow(self, job: Job, sender: Sender) -> FloatVector:
         """Return the model of this round, the caller's own; raises `ReplicaError`, see there."""
@@ -256,6 +246,7 @@ class Worker(ABC):
         version = job.instruction.version
         packet = sender.send(out.vector, compressor, version, self.draw(job)).data
         job.state.vectors.update(out.kept)
+        keep_moments(job.state, out.moments, out.counts)
         job.state.vectors.update({name + STAGED: vector for name, vector in out.staged.items()})
         job.state.numbers |= {"loss": out.loss, **out.numbers}
         keep_sender(sender, job.state)
@@ -298,6 +289,7 @@ def reply_with(
         scale=sender.scale,
         packets=packets,
         buffers=buffers or b"",
+        gradient=float(f"{job.steepest:.4g}"),
         metrics={
             **{name: float(numbers[name]) for name in told if name in numbers},
             "num-examples": job.task.num_examples,

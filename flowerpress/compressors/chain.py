@@ -11,12 +11,14 @@ import numpy as np
 
 from flowerpress.compressors import budget, nesting
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.cq import CQ
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front
 from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.kernels.packing import U8
 from flowerpress.compressors.packet import HEADER_BYTES, Buffer, Packet, total_bytes
 from flowerpress.compressors.payload import Reader
+from flowerpress.compressors.permk import PermK
 
 # The front's codec, three zero bytes, the length of its header.
 _HEAD = struct.Struct("<B3sI")
@@ -66,7 +68,8 @@ class Chain(Compressor):
     Raises
     ------
     ValueError
-        If `front` does not leave values for another, or the chain is too long.
+        If `front` does not leave values for another, the chain is too long, or `permk` is followed
+        by correlated `cq`: that is no composition of the papers, whose errors cancel.
 
     Notes
     -----
@@ -100,6 +103,11 @@ class Chain(Compressor):
     def __post_init__(self) -> None:
         if not isinstance(self.front, Front):
             raise ValueError(f"{self.front.spec!r} leaves no values for what follows the '+'")
+        if isinstance(self.front, PermK) and _correlates(self.rest):
+            raise ValueError(
+                f"{self.spec}: with permk each coordinate has one sender, so cq has nothing to "
+                "correlate; write permk, cq, or permk+cq:rounding=independent"
+            )
         nesting.require_depth(self)
 
     @property
@@ -174,6 +182,11 @@ class Chain(Compressor):
         if then.ab[0] > then.omega / cohort * (1 + 1e-12):
             return None
         return first.ab[0] + then.omega * (1 + first.omega) / cohort, first.ab[1]
+
+
+def _correlates(rest: Compressor) -> bool:
+    last = rest.rest if isinstance(rest, Chain) else rest
+    return isinstance(last, CQ) and last.correlates if last is rest else _correlates(last)
 
 
 def _contraction(first: Traits, then: Traits) -> float | None:

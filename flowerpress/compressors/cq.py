@@ -92,6 +92,11 @@ class CQ(Compressor):
         "rounding": str,
     }
 
+    @property
+    def correlates(self) -> bool:
+        """Whether senders round against each other."""
+        return self.rounding == "correlated"
+
     def __post_init__(self) -> None:
         require_whole("levels", self.levels, 2, MAX_LEVELS)
         if self.range is not None and not 0 < self.range < math.inf:

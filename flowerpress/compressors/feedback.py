@@ -22,6 +22,12 @@ the one packet in flight, and settles when it is told:
 This costs one packet of memory and no second copy, and it is exact: a lost packet is the same as
 not having taken part.
 
+**Refused is not lost.** A receiver may have had the packet and not believed it, because it was too
+large: absurd. What made it so must not be owed, or every later packet is as absurd. So EF14 keeps e
+beside p while the packet is in flight (a second vector), and an absurd packet leaves e as it was.
+For EF21 it is the same as a lost one. A packet that was damaged on the way counts as lost: what it
+said is owed.
+
 **Versions.** A packet's version is the number of the question it answers. The receiver numbers its
 questions 1, 2, 3, ...; each names the last version it applied from this sender (0: it holds
 nothing of this sender), and closes the question before it. So an answer to an older question is
@@ -30,9 +36,7 @@ never applied, and the sender's settled version is the receiver's applied versio
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -40,7 +44,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to, make_compressor
+from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to
+from flowerpress.compressors.contraction import contraction, contraction_scale  # noqa: F401
 
 FloatVector = npt.NDArray[np.floating[Any]]
 
@@ -53,6 +58,7 @@ class Settlement(Enum):
     NOTHING = "nothing was in flight"
     DELIVERED = "the packet in flight was applied"
     LOST = "the packet in flight was not applied"
+    ABSURD = "the packet in flight was refused as too large: as if it had never been made"
     RESET = "the receiver holds nothing of this sender: start over"
     MISMATCH = "the receiver applied a version this sender does not know"
 
@@ -67,10 +73,15 @@ class Acceptance(Enum):
 
 @dataclass
 class Receiver:
-    """One sender as its receiver sees it: the version applied last, and the open question."""
+    """One sender as its receiver sees it: versions applied, asked for, refused, each the last.
+
+    `absurd` is the last that was refused as too large, `refused` the last for whatever reason.
+    """
 
     applied: int = 0
     asked: int = 0
+    refused: int = 0
+    absurd: int = 0
 
     def ask(self, version: int) -> int:
         """Open question `version`, close any before it, and return the version applied last."""
@@ -94,6 +105,12 @@ class Receiver:
         """Record that the packet `version` was applied; from now on it counts as delivered."""
         self.applied = version
 
+    def refuse(self, *, absurd: bool) -> None:
+        """Record that the answer to the open question was had, and not taken."""
+        self.refused = self.asked
+        if absurd:
+            self.absurd = self.asked
+
 
 @dataclass
 class Sender(ABC):
@@ -115,6 +132,8 @@ class Sender(ABC):
         The frame in flight.
     scale : float
         Weight of the frame in flight: it stands for ``scale * decompress(packet)``.
+    before : vector or None
+        The memory without the packet in flight, where it cannot be had from what else is kept.
     """
 
     memory: FloatVector | None = None
@@ -123,12 +142,13 @@ class Sender(ABC):
     heard: int = 0
     packet: bytes = b""
     scale: float = 1.0
+    before: FloatVector | None = None
 
     shared = False  # True: the receiver holds a state that must agree with this sender's
     remembers = True  # False: nothing is kept, and a question may be answered again from scratch
 
-    def settle(self, applied: int, question: int) -> Settlement:
-        """Hear `question`, which names the last version `applied`: commit or roll back accordingly.
+    def settle(self, applied: int, question: int, absurd: int = 0) -> Settlement:
+        """Hear `question`, which names the last versions applied and `absurd`; act accordingly.
 
         Never raises on a version it does not know: that is `Settlement.MISMATCH`, and the memory
         is left as it was. On `STALE` and `REPEAT` nothing changes; a packet still in flight for a
@@ -137,9 +157,9 @@ class Sender(ABC):
         if question <= self.heard:
             return Settlement.REPEAT if question == self.heard else Settlement.STALE
         self.heard = question
-        return self._settle(applied)
+        return self._settle(applied, undo=0 < self.pending == absurd)
 
-    def _settle(self, applied: int) -> Settlement:
+    def _settle(self, applied: int, *, undo: bool) -> Settlement:
         if self.pending and applied == self.pending:
             self._delivered()
             self.settled = self.pending
@@ -147,11 +167,16 @@ class Sender(ABC):
             return Settlement.DELIVERED
         if applied == self.settled:
             outcome = Settlement.LOST if self.pending else Settlement.NOTHING
+            if undo:
+                outcome = Settlement.ABSURD
+                self._undo()
             self._clear()
             return outcome
         if applied == 0 or not self.shared:
             # Nothing of ours is applied that we do not know of, or nobody needs to agree with us.
-            if applied > self.pending > 0:
+            if undo:
+                self._undo()
+            elif applied > self.pending > 0:
                 self._delivered()  # our memory is an older one: count nothing twice
             self._clear()
             self._reset()
@@ -181,7 +206,7 @@ class Sender(ABC):
         return packet
 
     def _clear(self) -> None:
-        self.pending, self.packet, self.scale = 0, b"", 1.0
+        self.pending, self.packet, self.scale, self.before = 0, b"", 1.0, None
 
     def _scale(self, traits: Traits) -> float:
         """Weight of a packet: 1, or 1/(1+omega) where the method needs a contraction."""
@@ -199,43 +224,13 @@ class Sender(ABC):
     def _delivered(self) -> None:
         """Commit the packet in flight."""
 
+    def _undo(self) -> None:
+        """Undo what sending the packet in flight has changed."""
+        self.before = None  # nothing was kept
+
     @abstractmethod
     def _reset(self) -> None:
         """Forget what only a receiver that lost it could have needed."""
-
-
-def contraction_scale(traits: Traits) -> float:
-    """Return the weight that makes a compressor contractive: 1, or 1/(1+omega) if unbiased.
-
-    If C is in U(omega) then C/(1+omega) is in B(1/(1+omega)): expand E|C(x)/(1+omega) - x|^2
-    (Beznosikov et al. 2020, arXiv:2002.12410).
-
-    Raises
-    ------
-    ValueError
-        The compressor is neither contractive nor unbiased with a known variance.
-
-    Examples
-    --------
-    >>> contraction_scale(Traits(unbiased=True, omega=3.0, alpha=None, ab=None, bits=8.0))
-    0.25
-    """
-    if traits.alpha is not None:
-        return 1.0
-    if traits.unbiased and traits.omega is not None:
-        return 1.0 / (1.0 + traits.omega)
-    raise ValueError(
-        "error feedback needs a contractive compressor, or an unbiased one with known variance; "
-        "this one is neither (sign with scale=l2 enlarges a one-hot vector's error): "
-        "use sign:scale=l1, topk, randk or qsgd"
-    )
-
-
-def contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> tuple[Compressor, float]:
-    """Return the compressor `spec` for tensors of these shapes, and its `contraction_scale`."""
-    compressor = make_compressor(spec).bind_shapes(shapes)
-    dim = sum(math.prod(shape) for shape in shapes)
-    return compressor, contraction_scale(compressor.traits(dim))
 
 
 @dataclass
@@ -268,11 +263,14 @@ class EF14Sender(Sender):
         return x.copy() if self.memory is None else x + self.memory
 
     def _sent(self, owed: FloatVector) -> None:
-        self.memory = owed
+        self.before, self.memory = self.memory, owed
 
     def _delivered(self) -> None:
         if self.memory is not None:
             add_to(self.packet, self.memory, -self.scale)
+
+    def _undo(self) -> None:
+        self.memory = self.before
 
     def _reset(self) -> None:
         return None  # what is owed stays owed, whatever the receiver forgot

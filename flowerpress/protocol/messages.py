@@ -8,6 +8,7 @@ it was built on. A `Hello` is what a worker says of itself before its first roun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from flowerpress.protocol.model_part import ModelPart, read_head
 
 _MAX_REPLY_HEADER = 16_384
 STATUSES = ("update", "silent", "resync", "snapshot", "stale", "failed")
+_NOT_TAKEN = ("refused", "absurd")  # fields that travel where they are not 0
 Hyper = dict[str, int | float | str | bool]
 
 
@@ -40,6 +42,10 @@ class Instruction:
         The number of this question (see `flowerpress.compressors.feedback`).
     applied : int
         The version of this worker's packets that the server applied last; 0 for none.
+    refused, absurd : int
+        The version of this worker's answers that the server refused last, as damaged or too large,
+        and that it refused last as too large; 0 for none. They travel where there is one: a worker
+        of an older release takes a refused answer for a lost one.
     session : int
         Number of the strategy's run among those this worker has seen; a new one starts it afresh.
     seed, rank, cohort : int
@@ -66,6 +72,8 @@ class Instruction:
     model: ModelPart
     session: int = 1
     applied: int = 0
+    refused: int = 0
+    absurd: int = 0
     rank: int = 0
     cohort: int = 1
     buffers: bytes = b""
@@ -97,6 +105,7 @@ class Instruction:
             "buffers": bool(self.buffers),
             "stage": self.stage,
             "places": bool(self.places),
+            **{name: getattr(self, name) for name in _NOT_TAKEN if getattr(self, name)},
         }
 
     def encode(self) -> RecordDict:
@@ -139,6 +148,7 @@ class Instruction:
             buffers=buffers,
             places=places,
             **numbers,
+            **{name: blob.field(header, name, int) for name in _NOT_TAKEN if name in header},
         )
 
     @property
@@ -173,6 +183,8 @@ class Reply:
         The update.
     buffers : bytes
         Packet of the worker's buffers; empty for none.
+    gradient : float
+        Norm of the largest gradient that the worker met in the round; 0: not said.
     metrics : mapping
         Numbers about the round (loss, num-examples), or lists of them, as a Flower MetricRecord.
     """
@@ -186,6 +198,7 @@ class Reply:
     scale: float = 1.0
     packets: list[bytes] = field(default_factory=list)
     buffers: bytes = b""
+    gradient: float = 0.0
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def encode(self) -> RecordDict:
@@ -220,6 +233,7 @@ class Reply:
             "held": self.held + 1,
             "scale": self.scale,
             "buffers": bool(self.buffers),
+            **({"gradient": self.gradient} if self.gradient else {}),
             **more,
         }
         tail = [self.buffers] if self.buffers else []
@@ -242,6 +256,9 @@ class Reply:
         scale = blob.field(header, "scale", float)
         if not 0.0 < scale <= 1.0:
             raise ProtocolError(f"message field 'scale' is {scale}, expected 0 < scale <= 1")
+        gradient = blob.field(header, "gradient", float) if "gradient" in header else 0.0
+        if not 0.0 <= gradient < math.inf:
+            raise ProtocolError(f"message field 'gradient' is {gradient}, expected a norm")
         return cls(
             client=blob.field(header, "client", int),
             version=blob.field(header, "version", int),
@@ -252,6 +269,7 @@ class Reply:
             scale=scale,
             packets=packets,
             buffers=buffers,
+            gradient=gradient,
             metrics=metrics,
         )
 

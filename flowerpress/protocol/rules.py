@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Compressor, add_to, decompress, make_compressor
-from flowerpress.compressors.feedback import contraction
+from flowerpress.compressors.contraction import contraction
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Kept = dict[str, FloatVector]
@@ -41,12 +41,15 @@ class Rule(ABC):
     ----------
     kept : tuple of str
         Names of the vectors beside x, zero at first.
+    takes : tuple of str
+        Hyperparameters that the rule needs, each the name of a field.
     feedback : {"none", "error", "known"}
         What a server adds to a quantity before it compresses it: nothing; the error it still owes
         (EF14); or minus what is known already, the kept vector "g" (EF21, Markov compression).
     """
 
     kept: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = ()
     feedback: ClassVar[str] = "none"
 
     def bind(self, spec: str, shapes: Sequence[tuple[int, ...]]) -> tuple[Compressor, float]:
@@ -134,12 +137,13 @@ class EF21(Rule):
 class OneBit(Rule):
     """m = c; x -= rate m / (sqrt(v) + eps), v frozen (1-bit Adam: Tang et al. 2021).
 
-    Where v is 0, no gradient was ever seen, and c holds nothing but the compressor's error (a sign
-    has no zero): there m = 0, or x would run away by rate c / eps.
+    Where v is 0, the server has seen no gradient worth the name, and c holds nothing but the
+    compressor's error (a sign has no zero): there m = 0, or x would run away by rate c / eps.
     """
 
     eps: float = 1e-8
 
+    takes = ("eps",)
     kept = ("m", "v")
     feedback = "error"
 
@@ -168,6 +172,7 @@ class AMSGrad(Rule):
     beta2: float = 0.99
     eps: float = 1e-8
 
+    takes = ("beta1", "beta2", "eps")
     kept = ("g", "m", "v", "w")
     feedback = "known"
 
@@ -228,12 +233,12 @@ _RULES: dict[str, type[Rule]] = {
 
 
 def make_rule(name: str, hyper: Mapping[str, Any]) -> Rule:
-    """Return the rule `name` with those of the hyperparameters that are its own.
+    """Return the rule `name` with the hyperparameters that it `takes`, and no others.
 
     Raises
     ------
     ValueError
-        Unknown name: lists the known ones.
+        Unknown name (lists the known ones), or a hyperparameter of the rule's is missing.
 
     Examples
     --------
@@ -243,5 +248,6 @@ def make_rule(name: str, hyper: Mapping[str, Any]) -> Rule:
     if name not in _RULES:
         raise ValueError(f"unknown rule {name!r}: known are {', '.join(_RULES)}")
     rule = _RULES[name]
-    own = {key: float(hyper[key]) for key in rule.__dataclass_fields__ if key in hyper}
-    return rule(**own)
+    if missing := [key for key in rule.takes if key not in hyper]:
+        raise ValueError(f"rule {name} needs {', '.join(missing)}, which it was not given")
+    return rule(**{key: float(hyper[key]) for key in rule.takes})

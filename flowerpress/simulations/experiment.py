@@ -33,7 +33,11 @@ SHARED_OPTIONS = frozenset(
         "lr",
         "local_steps",
         "local_lr",
+        "schedule",
+        "smoothness",
+        "smoothness_plus",
         "weights",
+        "max_weight",
         "fraction_train",
         "fraction_evaluate",
         "min_train_nodes",
@@ -42,6 +46,8 @@ SHARED_OPTIONS = frozenset(
 )
 GOSSIP_OPTIONS = frozenset({"topology", "momentum", "init", "patience", "collect_every"})
 """What plain decentralized SGD, the dense counterpart of gossip, keeps besides."""
+ADAM_OPTIONS = frozenset({"beta1", "beta2", "eps", "decay", "bias_correction"})
+"""What the dense counterparts of the Adam family keep besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +106,8 @@ class Experiment:
     def dense(self, lr: float | None = None) -> Experiment:
         """Return the dense run with this run's data, batches, rounds and clients.
 
-        It is FedAvg, or for strategies without a server model plain decentralized SGD.
+        It is FedAvg; for strategies without a server model plain decentralized SGD, for the Adam
+        family dense Adam, AMSGrad or FedAMS, with the method's own settings of these.
 
         Parameters
         ----------
@@ -108,8 +115,10 @@ class Experiment:
             The dense run's own learning rate. None: this run's.
         """
         strategy, given, kept = strategy_class(self.strategy).baseline, {}, SHARED_OPTIONS
-        if strategy != "fedavg":  # gossip's own defaults say how much a node computes
-            given, kept = strategy_options(self.strategy), SHARED_OPTIONS | GOSSIP_OPTIONS
+        if strategy != "fedavg":  # a method's own defaults say what its counterpart does
+            more = GOSSIP_OPTIONS if strategy == "d-psgd" else ADAM_OPTIONS
+            given = strategy_options(self.strategy)
+            kept = (SHARED_OPTIONS | more) & set(strategy_options(strategy))
         options = {k: v for k, v in {**given, **self.strategy_options}.items() if k in kept}
         if lr is not None:
             options["lr"] = lr

@@ -10,6 +10,7 @@ import numpy as np
 
 from flowerpress.protocol import Hyper
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import (
     check_options,
@@ -17,7 +18,6 @@ from flowerpress.strategies.options import (
     require_contraction,
     require_number,
 )
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
@@ -33,7 +33,8 @@ class Adaptive(CompressedStrategy):
     beta1 : float (default: 0.9)
         Weight in [0, 1) of the OLD average of the gradients.
     decay : {"none", "sqrt"} (default: "none")
-        Step t goes lr far, or lr / sqrt(t); t counts the model's steps from 1.
+        Step t goes lr far, or lr / sqrt(t); t counts the model's steps from 1, where ``schedule``
+        has rounds. One of the two.
     **options
         As in `CompressedStrategy`.
     """
@@ -44,6 +45,8 @@ class Adaptive(CompressedStrategy):
         super().__init__(lr=lr, **options)
         require_beta("beta1", beta1)
         require(decay in ("none", "sqrt"), "decay", decay, "none or sqrt")
+        both = decay == "sqrt" and bool(options.get("schedule"))
+        require(not both, "decay", decay, "none where a schedule is given")
         self.beta1, self.decay = beta1, decay
 
     def begin(self) -> None:
@@ -66,22 +69,17 @@ class Adaptive(CompressedStrategy):
     @property
     def rate(self) -> float:
         """The step size of the next step."""
-        return self.lr / math.sqrt(self.taken + 1) if self.decay == "sqrt" else self.lr
+        rate = super().rate
+        return rate / math.sqrt(self.taken + 1) if self.decay == "sqrt" else rate
 
     def hyper(self) -> Hyper:
-        return {**super().hyper(), "lr": self.rate, "beta1": self.beta1}
+        return {**super().hyper(), "beta1": self.beta1}
 
 
 def require_beta(name: str, value: object) -> None:
     """Raise `ValueError` unless `value` is a number in [0, 1)."""
     require_number(name, value, most=1.0)
     require(value != 1, name, value, "a number in [0, 1)")
-
-
-def require_positive(name: str, value: object) -> None:
-    """Raise `ValueError` unless `value` is a number above 0."""
-    require_number(name, value)
-    require(value != 0, name, value, "a number > 0")
 
 
 def require_downlink(name: str, downlink: str) -> str:

@@ -1,7 +1,7 @@
-"""COMP-AMS and FedCAMS: server half.
+"""COMP-AMS and FedCAMS, and what they are without compression, AMSGrad and FedAMS: server half.
 
 COMP-AMS: Li, Karimi, Li 2022 (ICLR, arXiv:2205.05632). FedCAMS: Wang, Lin, Chen 2022 (ICML,
-arXiv:2205.02719).
+arXiv:2205.02719); AMSGrad: Reddi, Kale, Kumar 2018 (arXiv:1904.09237).
 
     1. broadcast x
     2. receive C(d_i + e_i) from the workers S that answer
@@ -31,10 +31,13 @@ from flowerpress.strategies.adaptive import (
     Adaptive,
     require_beta,
     require_finite_moment,
+)
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.options import (
+    dense_options,
+    require_contraction,
     require_positive,
 )
-from flowerpress.strategies.options import require_contraction
-from flowerpress.strategies.population import Client
 
 
 class CompAMS(Adaptive):
@@ -55,6 +58,9 @@ class CompAMS(Adaptive):
     name = "comp-ams"
     summary_line = "gradients compressed with error feedback, AMSGrad on the server"
     citation = "Li, Karimi, Li 2022, arXiv:2205.05632"
+    baseline = "amsgrad"
+    contractive = True
+    owing = True
     kept = ("m", "v", "w")
 
     def __init__(
@@ -108,6 +114,7 @@ class FedCAMS(CompAMS):
     name = "fedcams"
     summary_line = "local steps compressed with error feedback, FedAMS on the server; for sampling"
     citation = "Wang, Lin, Chen 2022, arXiv:2205.02719"
+    baseline = "fedams"
 
     def __init__(
         self,
@@ -121,3 +128,40 @@ class FedCAMS(CompAMS):
         super().__init__(lr=lr, local_lr=local_lr, beta2=beta2, eps=eps, **options)
         require_positive("local_lr", local_lr)
         self._floor, self._inside = eps, 0.0
+
+
+class AMSGrad(CompAMS):
+    """Dense AMSGrad on the server: COMP-AMS with the identity, for every worker.
+
+    Parameters
+    ----------
+    **options
+        As in `CompAMS`, without ``compressor``.
+    """
+
+    name = "amsgrad"
+    summary_line = "dense AMSGrad on the server, the uncompressed baseline of its family"
+    citation = "Reddi, Kale, Kumar 2018, arXiv:1904.09237"
+    contractive = owing = False
+    dense = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**dense_options(self.name, options))
+
+
+class FedAMS(FedCAMS):
+    """Dense FedAMS on the server: FedCAMS with the identity, for every worker.
+
+    Parameters
+    ----------
+    **options
+        As in `FedCAMS`, without ``compressor``.
+    """
+
+    name = "fedams"
+    summary_line = "dense local steps, FedAMS on the server: what fedcams compresses"
+    contractive = owing = False
+    dense = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**dense_options(self.name, options))

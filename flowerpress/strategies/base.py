@@ -13,9 +13,8 @@ A round:
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,24 +23,27 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from flowerpress.compressors import make_compressor
-from flowerpress.protocol import Hello, Hyper, Ledger, ModelPart, Reply
+from flowerpress.protocol import Hyper, Ledger, Reply
+from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.buffers import average_buffers
-from flowerpress.strategies.downlink import Downlink
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.cohort import Wanted
 from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.metrics import MetricsFn, Report
 from flowerpress.strategies.options import check_options
-from flowerpress.strategies.population import Client, Population
+from flowerpress.strategies.population import Population
 from flowerpress.strategies.resumable import Resumable
 from flowerpress.strategies.rounds import EvaluateFn, Rounds, ShouldStop
 from flowerpress.strategies.run import Run
-from flowerpress.strategies.update import Update
+from flowerpress.strategies.schedule import Factor, make_schedule
+from flowerpress.strategies.wrapped import refuse_other_arrays, refuse_privacy
 
 FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
 
 
-class CompressedStrategy(Resumable, FederatedEvaluation):
+class CompressedStrategy(Resumable, Algorithm, FederatedEvaluation):
     """Server half of an algorithm with compressed updates.
 
     It is a Flower strategy with FedAvg's keywords. Federated evaluation is off by default
@@ -53,6 +55,9 @@ class CompressedStrategy(Resumable, FederatedEvaluation):
         Spec of the workers' compressor (see `flowerpress.compressors.make_compressor`).
     lr : float (default: 0.1)
         Step size on the (pseudo-)gradient.
+    schedule : str or callable (default: "")
+        Factor of `lr` in each round, such as "cosine:rounds=100,warmup=10", or a function of the
+        round; see `flowerpress.strategies.schedule`. An explicit `local_lr` stays as it is.
     seed : int (default: 0)
         Seed of everything random in the run: batches, sampling, compressors.
     local_steps : int (default: 1)
@@ -61,6 +66,9 @@ class CompressedStrategy(Resumable, FederatedEvaluation):
         Step size of the local steps; 0: `lr`.
     weights : {"num-examples", "uniform"} (default: "num-examples")
         What a worker counts for.
+    max_weight : float (default: 10)
+        How many times the median of the workers' numbers of examples one may count for. 0: no
+        limit.
     client_compressors : bool (default: True)
         Whether a worker may choose its own compressor (``compressor`` in its node config). It says
         in its hello which it has chosen; packets of any other codec are refused.
@@ -79,19 +87,10 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         As in Flower's `FedAvg`.
     """
 
-    name: ClassVar[str]
-    summary_line: ClassVar[str]
-    citation: ClassVar[str]
-    rule: ClassVar[str] = "step"  # what a step does to the model, see `flowerpress.protocol.rules`
-    shared: ClassVar[bool] = False  # whether workers and server must agree on a state
-    silence: ClassVar[bool] = False  # whether a worker may answer that it has nothing to send
-    local_buffers: ClassVar[bool] = False  # whether buffers stay with the workers
-    repeats: ClassVar[bool] = False  # whether an update may be several packets of the compressor
-    scaled: ClassVar[bool] = True  # whether an update goes in times its scale, and nowhere without
-    baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     grid: Grid
     num_rounds = 0  # of the run, 0 where it is not known
     timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
+    looping = False  # whether `start` runs the rounds, and no other loop
     dense_first = False  # whether a compressed downlink's first estimate goes whole
 
     def __init__(
@@ -99,10 +98,12 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         *,
         compressor: str = "topk:0.01",
         lr: float = 0.1,
+        schedule: str | Factor = "",
         seed: int = 0,
         local_steps: int = 1,
         local_lr: float = 0.0,
         weights: str = "num-examples",
+        max_weight: float = 10.0,
         client_compressors: bool = True,
         max_scale: float = 1000.0,
         available_timeout: float = 600.0,
@@ -132,72 +133,25 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         # Not given to FedAvg's constructor, which warns about 0.
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.compressor = make_compressor(compressor).spec
-        self.lr, self.seed, self.weights = lr, seed, weights
+        self.lr, self.seed = lr, seed
+        self.schedule = make_schedule(schedule)
+        self.weights, self.max_weight = weights, max_weight
         self.local_steps, self.local_lr = local_steps, local_lr
         self.client_compressors, self.max_scale = client_compressors, max_scale
         self.available_timeout, self.hello_timeout = available_timeout, hello_timeout
         self.downlink = ""  # dense, unless an algorithm has the option
         self.reset()
 
-    def admit(self, hello: Hello) -> None:
-        """Raise `ValueError` for a worker that cannot take part, saying why."""
-
-    def network(self, nodes: Iterable[int]) -> str:
-        """Say who talks with whom, without a server; `ValueError` where no such network is."""
-        del nodes
-        return ""
-
-    def begin(self) -> None:
-        """Make the algorithm's buffers; `model` is there."""
-
-    def plan(self, cohort: list[Client], server_round: int) -> None:
-        """Decide what a round asks of its cohort, before `hyper` is read."""
-
-    def fraction(self, server_round: int) -> float:
-        """Return the share of the workers to ask in a round."""
-        del server_round
-        return self.fraction_train
-
-    def needed(self, at_least: int) -> int:
-        """Return how many workers must be there for a round that asks at least so many."""
-        return max(self.min_available_nodes, at_least, 1)
-
-    def part_for(self, client: Client) -> ModelPart:
-        """Return what a worker lacks of the model."""
-        return self.model.part_for(client.held)
-
-    def disagree(self, client: Client, server_round: int) -> None:
-        """Hear that a worker's state is not the one shared with it (`shared` algorithms only)."""
-        self.run.start_over |= client.may_restart_all(server_round)
-
-    def dims(self, stage: int) -> list[int]:
-        """Return the lengths of the packets of an update, in one of the round's exchanges."""
-        del stage
-        return [self.model.layout.dim]
-
-    def conclude(self, server_round: int, grid: Grid) -> ArrayRecord | None:
-        """End a run that `should_stop` stops after this round; returns the model if it changed."""
-
-    def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
-        """Yield the workers' own models collected in this round, by id, where they have some."""
-        return iter(())
-
-    @abstractmethod
-    def receive(self, update: Update) -> None:
-        """Add an update to the algorithm's buffer, or raise `PacketError` and change nothing."""
-
-    @abstractmethod
-    def step(self, answered: list[Client], server_round: int) -> None:
-        """Take the model from x^{r-1} to x^r; `answered`, not empty: whose updates came in."""
-
-    def forget(self) -> None:
-        """Forget what is shared with the workers (`shared` algorithms only)."""
+    @property
+    def rate(self) -> float:
+        """The step size of this round."""
+        return self.lr * self.schedule(self.server_round)
 
     def hyper(self) -> Hyper:
         """Return the hyperparameters the workers need."""
         return {
             "compressor": self.compressor,
-            "lr": self.lr,
+            "lr": self.rate,
             "local_steps": self.local_steps,
             "local_lr": self.local_lr,
             "client_compressors": self.client_compressors,
@@ -209,6 +163,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         """Forget all of an earlier run."""
         self.run = Run(self)
         self.forget_metrics()
+        self.server_round = 1
 
     def begin_run(self, initial: ArrayRecord) -> None:
         """Forget all of an earlier run, and begin one from the model `initial`."""
@@ -230,23 +185,32 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         self.timeout, self.num_rounds = float(timeout), num_rounds
         configs = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
         given = (num_rounds, float(timeout), *configs, evaluate_fn, should_stop)
-        return Rounds(self, grid, initial_arrays, *given).run()
+        self.looping = True
+        try:
+            return Rounds(self, grid, initial_arrays, *given).run()
+        finally:
+            self.looping = False
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Sample the cohort and make its instructions; `config` goes to the workers' tasks."""
+        """Sample the cohort and make its instructions; `config` goes to the workers' tasks.
+
+        Raises
+        ------
+        ValueError
+            Another strategy around this one changes what it is given, see
+            `flowerpress.strategies.wrapped`.
+        """
+        refuse_privacy(self, config)
         if server_round == 1:
             self.begin_run(arrays)
-        self.grid = grid
-        if self.fraction_train == 0.0:
-            return []
+        elif not self.looping:
+            refuse_other_arrays(self, server_round, arrays)
+        self.grid, self.server_round = grid, server_round
         run = self.run
-        run.cohort = run.sample(
-            grid, server_round, self.fraction(server_round), self.min_train_nodes
-        )
-        if run.start_over:
-            run.forget(server_round)
+        wanted = Wanted(self.fraction(server_round), self.min_train_nodes)
+        run.cohort = run.sample(grid, server_round, wanted, training=True)
         self.plan(run.cohort, server_round)
         run.exchange.question += 1
         return run.orders(server_round, run.cohort, "train", config=config)
@@ -294,8 +258,3 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     def ledger(self) -> Ledger:
         """Every message's bytes."""
         return self.run.exchange.ledger
-
-    @property
-    def model(self) -> Downlink:
-        """The server's model."""
-        return self.run.started

@@ -29,8 +29,8 @@ from flowerpress.compressors import make_compressor
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.randsign import RandSign
 from flowerpress.strategies.adaptive import Adaptive, warn_where_workers_differ
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import check_options, require
-from flowerpress.strategies.population import Client
 
 
 class Birder(Adaptive):
@@ -55,6 +55,7 @@ class Birder(Adaptive):
     name = "birder"
     summary_line = "random signs of normalised momenta both ways, no warm-up, no scale; IID shards"
     citation = "Peng et al. 2023, NeurIPS (Birder: 1-bit adaptive optimizer)"
+    baseline = "adam"
     rule = "plain"
 
     def __init__(

@@ -28,11 +28,10 @@ from flowerpress.strategies.adaptive import (
     Adaptive,
     require_beta,
     require_downlink,
-    require_positive,
 )
 from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.options import require_contraction
-from flowerpress.strategies.population import Client
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.options import require, require_contraction, require_positive
 
 
 class CDAdam(Adaptive):
@@ -40,14 +39,18 @@ class CDAdam(Adaptive):
 
     Parameters
     ----------
-    compressor : str (default: "sign")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
-    downlink : str (default: "sign")
+    compressor : str (default: "sign:block=tensor")
+        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)). With one scale
+        for all tensors, "sign", a tensor without a gradient drifts.
+    downlink : str (default: "sign:block=tensor")
         Compressor of the server's gradient estimate, of the same class; "identity": uncompressed.
     beta2 : float (default: 0.99)
         Weight in [0, 1) of the OLD average of the squared gradient estimates.
     eps : float (default: 1e-8)
         The paper's nu > 0, inside the square root.
+    init_all : bool (default: True)
+        With sampling, which the paper does not have, whether all workers are asked in the round in
+        which they are met: who was never heard counts with h_i = 0.
     **options
         As in `Adaptive`.
     """
@@ -55,6 +58,8 @@ class CDAdam(Adaptive):
     name = "cdadam"
     summary_line = "compressed differences of gradients both ways, AMSGrad on every replica"
     citation = "Wang, Lin, Chen 2022, arXiv:2111.00705"
+    baseline = "amsgrad"
+    contractive = True
     kept = ("_sum",)
     rule = "amsgrad"
     shared = True
@@ -62,18 +67,20 @@ class CDAdam(Adaptive):
     def __init__(
         self,
         *,
-        compressor: str = "sign",
-        downlink: str = "sign",
+        compressor: str = "sign:block=tensor",
+        downlink: str = "sign:block=tensor",
         beta2: float = 0.99,
         eps: float = 1e-8,
+        init_all: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, **options)
+        require(type(init_all) is bool, "init_all", init_all, "true or false")
         require_contraction(self.compressor)
         require_beta("beta2", beta2)
         require_positive("eps", eps)
         self.downlink = require_downlink(self.name, downlink)
-        self.beta2, self.eps = beta2, eps
+        self.beta2, self.eps, self.init_all = beta2, eps, init_all
 
     def forget(self) -> None:
         self._sum[:] = 0

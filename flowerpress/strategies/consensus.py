@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerpress.compressors import Draw, add_to
-from flowerpress.compressors.feedback import contraction
+from flowerpress.compressors.contraction import contraction
 from flowerpress.compressors.norms import square_sum
 from flowerpress.protocol import Layout
 from flowerpress.strategies.options import require, require_number

@@ -24,9 +24,9 @@ import numpy as np
 
 from flowerpress.compressors import Traits
 from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.diana import require_unbiased
 from flowerpress.strategies.options import require
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import dasha_lr
 from flowerpress.strategies.update import Update
@@ -39,6 +39,9 @@ class Dasha(TheoreticalStrategy):
     ----------
     compressor : str (default: "randk:0.01")
         Unbiased, with known variance omega.
+    init_all : bool (default: True)
+        With sampling, whether all workers are asked in the round in which they are met: who was
+        never heard counts with g_i = 0.
     **options
         As in `TheoreticalStrategy`.
     """
@@ -49,8 +52,12 @@ class Dasha(TheoreticalStrategy):
     kept = ("_sum",)
     shared = True
 
-    def __init__(self, *, compressor: str = "randk:0.01", **options: Any) -> None:
+    def __init__(
+        self, *, compressor: str = "randk:0.01", init_all: bool = True, **options: Any
+    ) -> None:
         super().__init__(compressor=compressor, **options)
+        require(type(init_all) is bool, "init_all", init_all, "true or false")
+        self.init_all = init_all
         require_unbiased(self.name, self.compressor)
         require(self.local_steps == 1, "local_steps", self.local_steps, "1: dasha has none")
 
@@ -70,7 +77,7 @@ class Dasha(TheoreticalStrategy):
 
     def step(self, answered: list[Client], server_round: int) -> None:
         g = self.g
-        self.model.move(g.dtype.type(self.lr) * g, server_round, self.lr)
+        self.model.move(g.dtype.type(self.rate) * g, server_round, self.rate)
 
     def theory_lr(self, traits: Traits, n: int) -> float:
-        return dasha_lr(self.smoothness, traits.omega or 0.0, n)
+        return dasha_lr(self.smoothness, traits.omega or 0.0, self.asked(n))

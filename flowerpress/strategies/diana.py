@@ -25,8 +25,8 @@ import numpy as np
 from flowerpress.compressors import Traits, add_to, make_compressor
 from flowerpress.protocol import Hyper
 from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import check_options, require
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import diana_lr
 from flowerpress.strategies.update import Update
@@ -45,6 +45,9 @@ class Diana(TheoreticalStrategy):
         For lr="theory": the largest of the workers' L_i, which this theorem needs; not their mean.
     init : {"compressed", "dense"} (default: "compressed")
         The first shift: zero, or a worker's gradient, sent whole.
+    init_all : bool (default: False)
+        With sampling, whether all workers are asked in the round in which they are met. A shift of
+        zero, of a worker that was never heard, makes no estimate wrong: only less sure.
     **options
         As in `TheoreticalStrategy`.
     """
@@ -57,13 +60,19 @@ class Diana(TheoreticalStrategy):
     scaled = False  # the shifts learn slowly, the mean of the differences goes in whole
 
     def __init__(
-        self, *, compressor: str = "randk:0.01", init: str = "compressed", **options: Any
+        self,
+        *,
+        compressor: str = "randk:0.01",
+        init: str = "compressed",
+        init_all: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, **options)
+        require(type(init_all) is bool, "init_all", init_all, "true or false")
         check_options({"init": init})
         require(init in ("dense", "compressed"), "init", init, "dense or compressed")
         require_unbiased(self.name, self.compressor)
-        self.init = init
+        self.init, self.init_all = init, init_all
 
     def begin(self) -> None:
         self._shifts = np.zeros_like(self.model.x)  # sum of m_i h_i, m_i the weight
@@ -88,10 +97,10 @@ class Diana(TheoreticalStrategy):
         self._shifts += self._change
         self._change[:] = 0
         self._sum[:] = 0
-        self.model.move(real(self.lr) * g, server_round, self.lr)
+        self.model.move(real(self.rate) * g, server_round, self.rate)
 
     def theory_lr(self, traits: Traits, n: int) -> float:
-        return diana_lr(self.smoothness, traits.omega or 0.0, n)
+        return diana_lr(self.smoothness, traits.omega or 0.0, self.asked(n))
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "init": self.init}

@@ -19,15 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import make_compressor
-from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.population import Client
+from flowerpress.compressors import Traits, make_compressor
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.options import dense_options, refuse_signs
+from flowerpress.strategies.theoretical import TheoreticalStrategy
+from flowerpress.strategies.theory import dsgd_lr, variance_constants
 from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 
 
-class DSGD(CompressedStrategy):
+class DSGD(TheoreticalStrategy):
     """Distributed SGD with compressed gradients and no error feedback.
 
     Parameters
@@ -35,8 +37,10 @@ class DSGD(CompressedStrategy):
     compressor : str (default: "qsgd:7")
         Unbiased compressors converge to a neighbourhood; with a biased one (topk, sign) the method
         may diverge however small ``lr`` is: use ef14 or ef21.
+    smoothness_plus : float (default: 0)
+        For lr="theory": the largest of the workers' L_i, which this theorem needs; not their mean.
     **options
-        As in `CompressedStrategy`.
+        As in `TheoreticalStrategy`.
     """
 
     name = "dsgd"
@@ -45,6 +49,7 @@ class DSGD(CompressedStrategy):
 
     def __init__(self, *, compressor: str = "qsgd:7", **options: Any) -> None:
         super().__init__(compressor=compressor, **options)
+        refuse_signs(self.compressor)
 
     def begin(self) -> None:
         layout = self.model.layout
@@ -62,8 +67,14 @@ class DSGD(CompressedStrategy):
 
     def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))
-        self.model.move(self._sum.dtype.type(self.lr / mass) * self._sum, server_round, self.lr)
+        self.model.move(self._sum.dtype.type(self.rate / mass) * self._sum, server_round, self.rate)
         self._sum[:] = 0
+
+    def theory_lr(self, traits: Traits, n: int) -> float:
+        if not traits.unbiased:
+            raise ValueError(f"{self.name} has a theory for unbiased compressors only: give lr")
+        asked = self.asked(n)
+        return dsgd_lr(self.smoothness, variance_constants(traits, asked)[0], n, asked)
 
 
 class FedAvg(DSGD):
@@ -72,15 +83,14 @@ class FedAvg(DSGD):
     Parameters
     ----------
     **options
-        As in `CompressedStrategy`, without ``compressor``.
+        As in `DSGD`, without ``compressor``.
     """
 
     name = "fedavg"
     summary_line = "dense federated averaging, the uncompressed baseline"
     citation = "McMahan et al. 2017, arXiv:1602.05629"
 
+    dense = True
+
     def __init__(self, **options: Any) -> None:
-        if options.pop("compressor", "identity") != "identity":
-            raise ValueError("fedavg is dense and takes no compressor: use dsgd, ef14 or ef21")
-        options["client_compressors"] = False
-        super().__init__(compressor="identity", **options)
+        super().__init__(**dense_options(self.name, options))

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import check_options, require_contraction
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.update import Update
 
 
@@ -50,6 +50,8 @@ class EF14(CompressedStrategy):
     name = "ef14"
     summary_line = "error feedback: what a compressor drops is sent later; two-way with downlink"
     citation = "Seide et al. 2014; Stich et al. 2018, arXiv:1809.07599; arXiv:1901.09847"
+    contractive = True
+    owing = True
 
     def __init__(
         self, *, compressor: str = "topk:0.01", downlink: str = "", **options: Any
@@ -67,5 +69,5 @@ class EF14(CompressedStrategy):
 
     def step(self, answered: list[Client], server_round: int) -> None:
         mass = sum(map(self.population.mass, answered))
-        self.model.move(self._sum / self._sum.dtype.type(mass), server_round, self.lr)
+        self.model.move(self._sum / self._sum.dtype.type(mass), server_round, self.rate)
         self._sum[:] = 0

@@ -19,6 +19,13 @@ who joins changes the divisor alone. The worker half is in ``clients/ef21.py``.
 An absent, late or failed worker keeps g_i, and so does g. A new worker starts from g_i = 0 with a
 dense message. If a worker's g_i is lost, g cannot be corrected without it: all workers start over
 from a dense message.
+
+A worker that was never heard counts in the mean with g_i = 0. In the papers and the authors' code
+all g_i are there from the start, so with sampling all workers are asked in the first round, and who
+joins when it joins (``init_all``).
+
+Step sizes by theory are those of the papers' theorems for f that need not be convex, see
+`flowerpress.strategies.theory`.
 """
 
 from __future__ import annotations
@@ -27,19 +34,23 @@ from typing import Any
 
 import numpy as np
 
+from flowerpress.compressors import Traits
 from flowerpress.protocol import Hyper
-from flowerpress.strategies.base import CompressedStrategy, FloatVector
+from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import (
     check_options,
     require,
     require_contraction,
     require_fraction,
+    require_whole,
 )
-from flowerpress.strategies.population import Client
+from flowerpress.strategies.theoretical import TheoreticalStrategy
+from flowerpress.strategies.theory import ef21_lr, ef21_momentum_lr, ef21_pp_lr
 from flowerpress.strategies.update import Update
 
 
-class EF21(CompressedStrategy):
+class EF21(TheoreticalStrategy):
     """EF21: workers send compressed differences to what the server already has of them.
 
     Parameters
@@ -50,8 +61,14 @@ class EF21(CompressedStrategy):
         Compressor of the server's gradient estimate (EF21-BC); empty: the model is sent dense.
     init : {"dense", "compressed"} (default: "dense")
         A worker's first message: its gradient (the authors' code), or C of it (the paper).
+    init_all : bool (default: True)
+        With sampling, whether all workers are asked in the round in which they are met; if not,
+        each starts when it is drawn.
+    init_batches : int (default: 1)
+        Batches that a worker's first gradient is the mean of, the B_init of the papers in batches;
+        0: all of its data.
     **options
-        As in `CompressedStrategy`. With ``fraction_train`` below 1 this is EF21-PP.
+        As in `TheoreticalStrategy`. With ``fraction_train`` below 1 this is EF21-PP.
     """
 
     name = "ef21"
@@ -59,6 +76,7 @@ class EF21(CompressedStrategy):
         "differences to a shared state (EF21); EF21-PP by sampling, EF21-BC with downlink"
     )
     citation = "Richtarik et al. 2021, arXiv:2106.05203; Fatkhullin et al. 2021, arXiv:2110.03294"
+    contractive = True
     kept = ("_sum",)
     rule = "ef21"
     shared = True
@@ -69,14 +87,22 @@ class EF21(CompressedStrategy):
         compressor: str = "topk:0.01",
         downlink: str = "",
         init: str = "dense",
+        init_all: bool = True,
+        init_batches: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, **options)
         check_options({"downlink": downlink, "init": init})
+        require(type(init_all) is bool, "init_all", init_all, "true or false")
+        require_whole("init_batches", init_batches, 0)
+        whole = init_batches or self.local_steps == 1
+        require(bool(whole), "init_batches", init_batches, "1 or more where there are local steps")
         require(init in ("dense", "compressed"), "init", init, "dense or compressed")
         require_contraction(self.compressor)
         self.downlink = require_contraction(downlink) if downlink else ""
-        self.init = init
+        self.init, self.init_all, self.init_batches = init, init_all, init_batches
+        if self.theory:
+            self.check_theory()
 
     @property
     def dense_first(self) -> bool:  # type: ignore[override]
@@ -98,10 +124,20 @@ class EF21(CompressedStrategy):
         return self._sum / self._sum.dtype.type(self.population.total)
 
     def step(self, answered: list[Client], server_round: int) -> None:
-        self.model.move(self.g, server_round, self.lr)
+        self.model.move(self.g, server_round, self.rate)
+
+    def check_theory(self) -> None:
+        """Raise `ValueError` where no theorem has a step size for these options."""
+        require(not self.downlink, "lr", "theory", "a number: no theorem here has a downlink")
+
+    def theory_lr(self, traits: Traits, n: int) -> float:
+        alpha = alpha_of(traits)
+        if self.asked(n) == n:
+            return ef21_lr(self.smoothness, alpha)
+        return ef21_pp_lr(self.smoothness, alpha, self.asked(n) / n)
 
     def hyper(self) -> Hyper:
-        return {**super().hyper(), "init": self.init}
+        return {**super().hyper(), "init": self.init, "init_batches": self.init_batches}
 
 
 class EF21SGDM(EF21):
@@ -118,11 +154,20 @@ class EF21SGDM(EF21):
     name = "ef21-sgdm"
     summary_line = "EF21 on the momentum of the gradients: converges with small batches"
     citation = "Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155"
+    bounds = (20.0, 7.0)  # of the theorem: alpha / 20 and momentum / 7
 
     def __init__(self, *, momentum: float = 0.1, **options: Any) -> None:
         super().__init__(**options)
         require_fraction("momentum", momentum)
         self.momentum = momentum
+
+    def check_theory(self) -> None:
+        super().check_theory()
+        fraction = self.fraction_train
+        require(fraction == 1.0, "lr", "theory", "a number: the theorem has no sampling")
+
+    def theory_lr(self, traits: Traits, n: int) -> float:
+        return ef21_momentum_lr(self.smoothness, alpha_of(traits), self.momentum, *self.bounds)
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "momentum": self.momentum}
@@ -142,3 +187,11 @@ class EF21SGD2M(EF21SGDM):
     name = "ef21-sgd2m"
     summary_line = "EF21 on the momentum of the momentum: noise averages out over the workers"
     citation = "Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155"
+    bounds = (60.0, 16.0)
+
+
+def alpha_of(traits: Traits) -> float:
+    """Return the alpha of what error feedback makes of a compressor, see `contraction_scale`."""
+    if traits.alpha is not None:
+        return traits.alpha
+    return 1.0 / (1.0 + (traits.omega or 0.0))

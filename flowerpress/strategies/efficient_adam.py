@@ -32,8 +32,8 @@ from flowerpress.strategies.adaptive import (
     require_downlink,
     warn_where_workers_differ,
 )
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import require, require_contraction, require_number
-from flowerpress.strategies.population import Client
 
 
 class EfficientAdam(Adaptive):
@@ -59,6 +59,9 @@ class EfficientAdam(Adaptive):
     name = "efficient-adam"
     summary_line = "Adam on the workers, steps compressed with error feedback both ways; IID shards"
     citation = "Chen, Shen, Liu, Luo 2023, arXiv:2205.14473"
+    baseline = "adam"
+    contractive = True
+    owing = True
 
     def __init__(
         self,

@@ -11,13 +11,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flowerpress.protocol import HELD, Metrics, ModelPart, metrics_of, printable
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.cohort import Wanted
 from flowerpress.strategies.metrics import (
     MetricsFn,
     MetricsMean,
     Report,
     check_metric_options,
 )
-from flowerpress.strategies.population import Client
 
 if TYPE_CHECKING:
     from flowerpress.strategies.run import Run
@@ -63,8 +64,8 @@ class FederatedEvaluation(FedAvg):
         if self.fraction_evaluate == 0.0:
             return []
         run = self.run
-        fraction, at_least = self.fraction_evaluate, self.min_evaluate_nodes
-        run.judges = run.sample(grid, server_round, fraction, at_least)
+        wanted = Wanted(self.fraction_evaluate, self.min_evaluate_nodes)
+        run.judges = run.sample(grid, server_round, wanted)
         return run.orders(server_round, run.judges, "evaluate", config=config)
 
     def aggregate_evaluate(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flowerpress.compressors import Packet, PacketError
+from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import (
     Instruction,
@@ -22,12 +22,14 @@ from flowerpress.protocol import (
     printable,
     release,
 )
-from flowerpress.protocol.buffers import check_buffers
-from flowerpress.strategies.population import Client, Population
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.packets import check_packets
+from flowerpress.strategies.population import Population
 
 log = logging.getLogger("flowerpress")
 Arrival = tuple[Client, Message]
 """A message, and the worker at the node it comes from."""
+_OWN_ERRORS = (1, 2, 6)  # Flower's codes: its ClientApp cannot be loaded, or raised; or a mod did
 _MOST = 2**53  # questions a worker may claim to have heard
 
 
@@ -43,6 +45,8 @@ class Exchange:
         Answers that were damaged, wrong, or too large.
     oversized : int
         Of these, answers that were too large (`flowerpress.strategies.guard`).
+    held : int
+        Answers that nothing was known yet to compare with; they are as if not asked for.
     resyncs : int
         Workers that could not continue from what the server believed they had.
     troubles : dict of int to str
@@ -54,6 +58,7 @@ class Exchange:
     question: int = 0
     refused: int = 0
     oversized: int = 0
+    held: int = 0
     resyncs: int = 0
     troubles: dict[int, str] = field(default_factory=dict)
 
@@ -75,8 +80,9 @@ class Exchange:
         for rank, client in enumerate(cohort):
             own = replace(order, session=client.session, model=part_for(client))
             if purpose != "evaluate":
-                applied = client.receiver.ask(order.version)
-                own = replace(own, rank=rank, applied=applied)
+                of = client.receiver
+                own = replace(own, rank=rank, refused=of.refused, absurd=of.absurd)
+                own = replace(own, applied=of.ask(order.version))
             content = own.encode()
             for key, record in (beside or {}).items():
                 content[key] = record
@@ -91,20 +97,29 @@ class Exchange:
     ) -> list[Arrival]:
         """Return the cohort's answers in order of the workers' ids, not opened yet."""
         expected = {client.node: client for client in cohort}
-        found = []
+        found, unheard, nobodys = [], dict(expected), []
         for message in messages:
             client = expected.get(message.metadata.src_node_id)
+            unheard.pop(message.metadata.src_node_id, None)
             if message.has_error():
-                # Errors the SuperLink makes itself come from node 1: nobody's in particular.
+                # Errors the SuperLink makes itself come from node 1, those of some mods from the
+                # server: nobody's in particular.
                 who = f"client {client.id}" if client else "a client"
-                reason = printable(str(message.error.reason))
-                log.warning("round %d: %s: %s", server_round, who, reason)
+                why = printable(str(message.error.reason)) or f"error {message.error.code}"
+                log.warning("round %d: %s: %s", server_round, who, why)
                 if client is not None:
-                    self.troubles[client.id] = reason
+                    self.troubles[client.id] = why
+                if message.error.code in _OWN_ERRORS and client:
+                    client.failing = why
+                elif message.error.code in _OWN_ERRORS:
+                    nobodys.append(why)
             elif client is None:
                 self.refuse(server_round, "an answer of a node that was not asked")
             else:
                 found.append((client, message))
+        if nobodys and len(nobodys) == len(unheard):
+            for client, why in zip(unheard.values(), nobodys, strict=True):
+                client.failing = why
         return sorted(found, key=lambda arrival: arrival[0].id)
 
     def answers(
@@ -158,13 +173,11 @@ class Exchange:
             reply = Reply.decode(content)
         except ProtocolError as error:
             self.enter(server_round, client.id, "up", content, 0, purpose)
-            self.refuse(server_round, f"client {client.id}: {error}", client)
+            self.refuse_answer(server_round, client, str(error))
             return None
         self.enter(server_round, client.id, "up", content, reply.payload, purpose)
         if reply.client != client.id:
-            self.refuse(
-                server_round, f"client {client.id} answers as client {reply.client}", client
-            )
+            self.refuse_answer(server_round, client, f"it answers as client {reply.client}")
             return None
         return reply
 
@@ -226,9 +239,24 @@ class Exchange:
             try:
                 check_packets(reply, layout, () if silent else dims, bare=bare)
             except (PacketError, ProtocolError) as error:
-                self.refuse(server_round, f"client {client.id}: {error}", client)
+                self.refuse_answer(server_round, client, str(error))
                 return Acceptance.STALE
         return verdict
+
+    def refuse_answer(
+        self, server_round: int, client: Client, reason: str, *, absurd: bool = False
+    ) -> None:
+        """Refuse a worker's answer to the open question; the next question tells it so."""
+        client.receiver.refuse(absurd=absurd)
+        self.oversized += absurd
+        self.refuse(server_round, f"client {client.id}: {reason}", client)
+
+    def hold(self, server_round: int, client: Client, reason: str) -> None:
+        """Leave out an answer whose size cannot be judged yet; its worker goes back to before."""
+        client.receiver.refuse(absurd=True)
+        self.held += 1
+        self.troubles[client.id] = reason
+        log.info("round %d: client %d: %s", server_round, client.id, reason)
 
     def refuse(self, server_round: int, reason: str, client: Client | None = None) -> None:
         """Count and log an answer that is damaged or wrong, of a client that was asked or not."""
@@ -248,31 +276,3 @@ class Exchange:
     ) -> None:
         framing = content_bytes(content) - payload
         self.ledger.add(LedgerRow(server_round, client, direction, payload, framing, purpose))
-
-
-def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False) -> None:
-    """Check that the packets of an update are of these lengths, in the model's dtype.
-
-    Parameters
-    ----------
-    bare : bool
-        Whether it must have no buffers even if the model has some.
-
-    Raises
-    ------
-    PacketError, ProtocolError
-        Another number of packets, or one of another length or dtype.
-    """
-    if len(reply.packets) != len(dims):
-        raise ProtocolError(f"this update has {len(reply.packets)} packets, expected {len(dims)}")
-    wanted = list(zip(reply.packets, dims, strict=True))
-    if bare and reply.buffers:
-        raise ProtocolError("buffers where none are expected")
-    if not bare:
-        check_buffers(reply.buffers, layout)
-    for data, dim in wanted:
-        packet = Packet.parse(data)
-        if packet.dim != dim or packet.dtype != layout.dtype:
-            raise PacketError(
-                f"packet of {packet.dim} x {packet.dtype}, expected {dim} x {layout.dtype}"
-            )

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from flowerpress.compressors import Draw
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import require, require_number
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.sketches import Sketched, largest
 from flowerpress.strategies.tree import Tree
 from flowerpress.strategies.update import Update
@@ -101,7 +101,7 @@ class FetchSGD(Sketched):
         with np.errstate(over="ignore", invalid="ignore"):
             u *= real(self.momentum)
             u += self._table.cells / real(sum(map(self.population.mass, answered)))
-            e += real(self.lr) * u
+            e += real(self.rate) * u
             estimates = self._error.estimates()
         places = largest(estimates, self.k)
         step = self.move(places, estimates[places], server_round)

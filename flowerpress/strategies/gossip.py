@@ -33,6 +33,7 @@ from flwr.serverapp import Grid
 
 from flowerpress.protocol import Hello, Hyper, ModelPart, Reply, finite_numbers
 from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.collection import OwnModels
 from flowerpress.strategies.consensus import Consensus, check_gamma, safe_gamma
 from flowerpress.strategies.options import (
@@ -41,7 +42,6 @@ from flowerpress.strategies.options import (
     require_number,
     require_whole,
 )
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.relay import RELAYS, Relay
 from flowerpress.strategies.topology import listed, make_topology, ring
 from flowerpress.strategies.tree import Tree
@@ -93,9 +93,11 @@ class SquarmSGD(OwnModels):
     name = "squarm-sgd"
     summary_line = "gossip with momentum, local steps, a trigger, and compressed differences"
     citation = "Singh, Data, George, Diggavi 2021, arXiv:2005.07041"
+    contractive = True
     baseline = "d-psgd"
     shared = True
     silence = True
+    owing = True
     local_buffers = True
     repeats = True
 

@@ -1,25 +1,37 @@
 """Absurd updates: what is too large to be believed, and refused.
 
 The rule: an update is refused if its norm (l2, of the decoded packet times its scale) is more than
-``max_scale`` times the *reference*: the median, over the clients heard so far, of the largest norm
-accepted of each. Norms of zero are left out; of two in the middle the larger counts. In the first
-round with answers, when nothing was accepted yet, the reference is the median of that round's own
-norms: these answers are therefore looked at twice. The reference stands still within a round.
+``max_scale`` times the *reference*: the median, over the clients heard so far, of the first norm
+accepted of each (of the smallest that it sent, if none was). Of two norms in the middle the smaller
+counts; norms of zero are left out. The reference stands still within a round.
 
-- Fewer than half of the clients cannot move the median out of the range of the others' norms; half
-  of them can raise it a thousandfold a round. The clients' weights play no part in it.
-- A run whose updates truly grow a thousandfold in one round is not stuck: what was refused counts
-  too, as far as more than half of the clients have sent as much. It costs such a run one round.
-- The largest norm so far counts because of methods that first send gradients and then differences,
-  which shrink: EF21, MARINA between its rounds of whole gradients, gossip. What was right once is
-  not absurd later.
-- Of two clients one is half. In the first round both pass; later each is measured by the larger of
-  what was accepted of both. An only client is measured by itself, and so, after one refusal, by
-  anything it sends.
-- Sketches are measured by their cells. Exact values asked for in a second exchange, models that are
-  collected whole, and buffers (batch-norm statistics) have references of their own. Of buffers
-  the real and complex numbers count that the server's model has otherwise: a mask with -3e38 that
-  nobody changes is none of them.
+- Fewer than half of the clients cannot move the median above the others' norms. That holds from the
+  first round on, where a round's own answers are looked at before they are taken.
+- What comes later does not move it. A client that sends 900 times what is usual throws the model
+  off, and so makes the honest clients' updates larger; if these counted, it could send 900 times as
+  much again. First norms are of the model that all began with, or of when a client came.
+- A run whose updates truly grow beyond ``max_scale`` is not stuck: where more than half of the
+  clients heard sent as much with their last answer, refused or not, that is the reference. It costs
+  such a run a round, or as many as it takes to ask more than half of the clients.
+- First norms, not last ones: EF21, MARINA and gossip send gradients or models first, and then
+  differences, which shrink. What was right once is not absurd later.
+- Error feedback and sketches send what was owed, which grows at first: by no more than one update
+  a round. So with these the reference may grow too, as the median of the largest norms accepted of
+  each client does, to as many times the first as rounds have passed, and to 100 times at most.
+
+Three clients heard make a median that none of them can set alone. Of two, the smaller norm counts;
+one that was larger from the start is measured by itself after it has been heard three times, by
+the smallest of these. A client that is heard alone while others are known, as in cohorts of one, is
+measured by the model's own norm, until another is heard or it was heard three times; where the
+model is zero, it waits. An only client is measured by itself, and so, after one refusal, by
+anything it sends. The clients' weights play no part.
+
+What is measured: an update; the largest gradient that the worker says went into it, since
+algorithms that normalise (Birder, Efficient-Adam) or average (momentum) hide an absurd one in
+updates of usual size, which an honest client can say of itself; exact values asked for in a second
+exchange; models collected whole; buffers (batch-norm statistics). Each has references of its own.
+Sketches are measured by their cells. Of buffers the real and complex numbers count that the
+server's model has otherwise: a mask with -3e38 that nobody changes is none of them.
 
 Apart from that, numbers whose weighted norm cannot be squared in the model's dtype (1.8e19 in
 float32) count as infinite, as they are to Adam's second moment: they are refused whatever came
@@ -33,24 +45,31 @@ overwritten by one message; it is no robust aggregation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from flowerpress.compressors import PacketError, norm
 from flowerpress.protocol import Reply
-from flowerpress.strategies.population import Client, Population
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.population import Population
 
-UPDATES, EXACT, MODELS, BUFFERS = range(4)  # what has references of its own
-_WHAT = ("update", "second update", "model", "buffers")
+UPDATES, EXACT, MODELS, BUFFERS, GRADIENTS = range(5)  # what has references of its own
+_WHAT = ("update", "second update", "model", "buffers", "gradient")
 KINDS = (UPDATES, UPDATES, EXACT, MODELS)
 """What each stage of `flowerpress.strategies.run.Run.take` brings, beside buffers."""
+NEEDED = 3  # clients whose median none of them can set alone
+MOST_OWED = 100  # times the first norms that the reference may grow where updates are owed
 Sizes = dict[int, float]
 
 
 class OversizedError(PacketError):
     """An update is too large to be believed."""
+
+
+class UnknownScaleError(PacketError):
+    """An update came alone, before anything is known of what is usual."""
 
 
 class Guard:
@@ -59,13 +78,17 @@ class Guard:
     Parameters
     ----------
     population : Population
-        Whose clients keep what was accepted and what was sent: `Client.largest`, `Client.claimed`.
+        Whose clients keep the norms that they sent: `Client.first`, `Client.last`.
     max_scale : float
         How many times the reference a norm may be; 0: nothing is measured, all is believed.
     scaled : bool
         Whether an update counts times its scale; not where an algorithm applies it without.
+    owing : bool
+        Whether updates may hold what was owed for many rounds.
     buffers_norm : callable
         Returns the norm of an answer's buffers, of their bytes.
+    model_norm : callable
+        Returns the norm of the server's model.
     """
 
     def __init__(
@@ -74,86 +97,126 @@ class Guard:
         max_scale: float,
         *,
         scaled: bool = True,
+        owing: bool = False,
         buffers_norm: Callable[[bytes], float] = norm,
+        model_norm: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._population, self.max_scale, self._scaled = population, max_scale, scaled
-        self._buffers_norm = buffers_norm
+        self._population, self.max_scale = population, max_scale
+        self._scaled, self._owing = scaled, owing
+        self._buffers_norm, self._model_norm = buffers_norm, model_norm
         self._references = [0.0] * len(_WHAT)
+        self._alone = False  # whether one client was heard of more
 
     def sizes(self, reply: Reply, kind: int) -> Sizes:
         """Return the norms of an update and of its buffers; raises `PacketError` if damaged."""
         if not self.max_scale:
             return {}
         found = {}
-        if reply.packets:
+        if reply.packets or reply.status == "silent":
             scale = reply.scale if self._scaled else 1.0
             found[kind] = scale * math.hypot(*map(norm, reply.packets))
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)
+        if reply.gradient:
+            found[GRADIENTS] = reply.gradient
         return found
 
-    def begin(self, kind: int, glances: Iterable[Reply]) -> None:
+    def begin(self, kind: int, glances: Iterable[Reply], server_round: int = 1) -> None:
         """Settle the references of an exchange, before its answers are taken.
 
-        `glances` are all its answers; they are looked at only where nothing was accepted yet.
+        `glances` are all its answers; they are looked at only where too few clients were heard.
         """
         if not self.max_scale:
             return
-        clients = self._population.clients.values()
-        for i in range(len(_WHAT)):
-            accepted = median([client.largest[i] for client in clients], upper=True)
-            sent = median([client.claimed[i] for client in clients], upper=False)
-            self._references[i] = max(accepted, sent if accepted else 0.0)
-        if not self._references[kind]:
-            first = list(self._measured(kind, glances))
-            for i, reference in enumerate(self._references):
-                if not reference:
-                    every = [sizes.get(i, 0.0) for sizes in first]
-                    self._references[i] = median(every, upper=True)
+        clients = self._population.clients
+        few = self._heard(kind) < min(NEEDED, len(clients))
+        fresh = self._measured(kind, glances) if few else {}
+        self._references = [self._reference(i, fresh, server_round) for i in range(len(_WHAT))]
+        heard = [c for c in clients.values() if c.last[kind] >= 0 or kind in fresh.get(c.id, {})]
+        self._alone = len(heard) == 1 < len(clients)
 
-    def _measured(self, kind: int, glances: Iterable[Reply]) -> Iterator[Sizes]:
+    def _heard(self, kind: int) -> int:
+        """Return how many clients have sent a norm above zero."""
+        return sum(bool(client.first[kind]) for client in self._population.clients.values())
+
+    def _measured(self, kind: int, glances: Iterable[Reply]) -> dict[int, Sizes]:
+        found = {}
         for reply in glances:
             try:
-                sizes = self.sizes(reply, kind)
+                found[reply.client] = self.sizes(reply, kind)
             except PacketError:  # counted when it is refused
                 continue
             finally:
                 del reply  # before the next one is opened
-            yield sizes
+        return found
+
+    def _reference(self, kind: int, fresh: dict[int, Sizes], server_round: int) -> float:
+        clients = self._population.clients.values()
+        usual = median([size for c in clients if (size := _usual(c, kind, fresh)) > 0])
+        if self._owing and kind in (UPDATES, EXACT):
+            grown = median([c.largest[kind] for c in clients if c.largest[kind] > 0])
+            usual = max(usual, min(grown, usual * min(server_round, MOST_OWED)))
+        now = median([client.last[kind] for client in clients if client.last[kind] >= 0])
+        return now if usual and now > self.max_scale * usual else usual
 
     def check(self, client: Client, sizes: Sizes, mass: float, dtype: np.dtype[Any]) -> None:
-        """Raise `OversizedError` if an answer is too large, saying how much."""
+        """Remember an answer's sizes, and raise if one is too large, saying how much.
+
+        Raises
+        ------
+        OversizedError
+            It is too large to be believed.
+        UnknownScaleError
+            Nothing is known yet of what is usual.
+        """
+        for kind, size in sizes.items():
+            client.hear(kind, size)
         largest = math.sqrt(float(np.finfo(dtype).max))
         for kind, size in sizes.items():
-            client.claimed[kind] = max(client.claimed[kind], size)
-            if not mass * size < largest:
+            if kind != GRADIENTS and not mass * size < largest:
                 client.failing = (
                     f"{_WHAT[kind]} of norm {size:.3g}, too large for {dtype}: lower lr"
                 )
                 raise OversizedError(client.failing)
         for kind, size in sizes.items():
-            reference = self._references[kind]
-            if reference and size > self.max_scale * reference:
-                raise OversizedError(
-                    f"{_WHAT[kind]} of norm {size:.3g}, {size / reference:.3g} times the median "
-                    f"{reference:.3g}; max_scale is {self.max_scale:g}"
-                )
+            self._compare(client, kind, size)
 
     def accept(self, client: Client, sizes: Sizes) -> None:
-        """Remember an answer that went in."""
+        """Remember the sizes of an answer that went in."""
         for kind, size in sizes.items():
-            client.largest[kind] = max(client.largest[kind], size)
+            client.accept(kind, size)
+
+    def _compare(self, client: Client, kind: int, size: float) -> None:
+        repeated = len(client.first[kind]) == NEEDED
+        alone = self._alone and size > 0 and not repeated
+        reference = self._references[kind]
+        if alone:
+            reference = self._model_norm()
+            if not reference:
+                raise UnknownScaleError(
+                    f"{_WHAT[kind]} of norm {size:.3g} waits for others to be compared with"
+                )
+        if repeated and self._heard(kind) < NEEDED:
+            reference = max(reference, min(client.first[kind]))
+        if reference and size > self.max_scale * reference:
+            raise OversizedError(
+                f"{_WHAT[kind]} of norm {size:.3g}, {size / reference:.3g} times the "
+                f"{'model, ' if alone else 'median '}{reference:.3g}; "
+                f"max_scale is {self.max_scale:g}"
+            )
 
 
-def median(values: Sequence[float], *, upper: bool) -> float:
-    """Return the median of the values above zero, the upper or the lower; 0 if there are none.
+def _usual(client: Client, kind: int, fresh: dict[int, Sizes]) -> float:
+    """Return the first norm accepted of a client, else the smallest of what it sent; 0: none."""
+    now = fresh.get(client.id, {}).get(kind, 0.0)
+    sent = [*client.first[kind], now] if now > 0 else client.first[kind]
+    return client.usual[kind] or min(sent, default=0.0)
 
-    >>> median([0.0, 3.0, 1.0, 2.0, 9.0], upper=True)
-    3.0
-    >>> median([0.0, 3.0, 1.0, 2.0, 9.0], upper=False)
+
+def median(values: Sequence[float]) -> float:
+    """Return the median, of two in the middle the smaller; 0 if there are no values.
+
+    >>> median([3.0, 1.0, 2.0, 9.0])
     2.0
     """
-    positive = sorted(value for value in values if value > 0)
-    if not positive:
-        return 0.0
-    return positive[len(positive) // 2 if upper else (len(positive) - 1) // 2]
+    return sorted(values)[(len(values) - 1) // 2] if values else 0.0

@@ -23,15 +23,21 @@ where c = 1 only.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from flowerpress.compressors import Draw, Traits, make_compressor
+from flowerpress.compressors.cq import CQ
 from flowerpress.protocol import Hyper, ModelPart
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
-from flowerpress.strategies.options import require, require_number, require_whole
-from flowerpress.strategies.population import Client
+from flowerpress.strategies.options import (
+    refuse_signs,
+    require,
+    require_number,
+    require_whole,
+)
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import (
     Smoothness,
@@ -45,6 +51,7 @@ from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 _COIN_STREAM = 0xC0
+_VARIANCES = {"alike": 1.0, "authors": 0.25}  # times the A of equal vectors
 _VOID_ROUNDS = 20  # in a row, until the run ends
 
 
@@ -58,9 +65,12 @@ class Marina(TheoreticalStrategy):
     p : float (default: 0)
         Probability of a round with whole gradients. 0: what a compressed packet takes of a dense
         one's bytes; with lr="theory" the p that sends the fewest bytes by theory.
-    variance : float (default: -1)
+    variance : float or {"alike", "authors"} (default: -1)
         A of the compressors' collection for lr="theory" (with B = 0), where more is known than they
-        state; for example `CQ.homogeneous` where all workers are alike. Negative: as stated.
+        state. Negative: as stated, which is proven for any workers. For `cq` by name: "alike",
+        `CQ.homogeneous`, d / n^2 for two levels, proven where all workers are alike; "authors",
+        a quarter of that, as in the code of Panferov et al., which is right for a range half as
+        wide: not proven, for CQ's error is 2.7 times as large on average and 4 times at worst.
     weights : {"uniform", "num-examples"} (default: "uniform")
         What (A, B) are stated for is the plain mean.
     **options
@@ -77,16 +87,27 @@ class Marina(TheoreticalStrategy):
         *,
         compressor: str = "randk:0.01",
         p: float = 0.0,
-        variance: float = -1.0,
+        variance: float | str = -1.0,
         weights: str = "uniform",
         **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, weights=weights, **options)
+        refuse_signs(self.compressor)
         require_number("p", p, most=1.0)
-        require_number("variance", variance, least=-1.0)
+        self._check_variance(variance)
         require(self.local_steps == 1, "local_steps", self.local_steps, f"1: {self.name} has none")
         self._require_everyone()
         self.p, self.variance = p, variance
+
+    def _check_variance(self, variance: float | str) -> None:
+        """Raise `ValueError` unless it is a number, or a name and the compressor is `cq`."""
+        if not isinstance(variance, str):
+            require_number("variance", variance, least=-1.0)
+            return
+        require(variance in _VARIANCES, "variance", variance, "a number, alike or authors")
+        cq = make_compressor(self.compressor)
+        known = isinstance(cq, CQ) and cq.range is None
+        require(known, "variance", variance, "a number: the names are of cq without a range")
 
     def _require_everyone(self) -> None:
         fraction = self.fraction_train
@@ -143,16 +164,16 @@ class Marina(TheoreticalStrategy):
         packet = compressor.compress(vector, Draw(self.seed, cohort=n))
         return min(1.0, packet.nbytes / make_compressor("identity").compress(vector).nbytes)
 
-    def asked(self, n: int) -> int:
-        """Return how many of n workers are asked for differences."""
-        return n
-
     def theory_lr(self, traits: Traits, n: int) -> float:
         return self.lr_for(traits, n, self.coin)
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         """Return the step size by theory for `n` workers and coin `p`."""
-        ab = (self.variance, 0.0) if self.variance >= 0 else variance_constants(traits, n)
+        a = self.variance
+        if isinstance(a, str):
+            cq = cast(CQ, make_compressor(self.compressor))
+            a = _VARIANCES[a] * cq.homogeneous(self.model.layout.dim, n)
+        ab = (a, 0.0) if a >= 0 else variance_constants(traits, n)
         return marina_lr(self.smoothness, ab, p, unbiased=traits.unbiased)
 
     def receive(self, update: Update) -> None:
@@ -171,7 +192,7 @@ class Marina(TheoreticalStrategy):
         """Update g by the sum received over `mass`, and take the step."""
         mean = self._sum / self._sum.dtype.type(mass)
         self.g = mean if self.sync else self.g + mean
-        self.model.move(self.g.dtype.type(self.lr) * self.g, server_round, self.lr)
+        self.model.move(self.g.dtype.type(self.rate) * self.g, server_round, self.rate)
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "sync": self.sync}
@@ -249,9 +270,6 @@ class PPMarina(Marina):
         self.sync = sync  # the cohort is a sample: who joined just now waits for the next round
         if not sync:
             self._void, self._missing, self._agreed = 0, [], agreed
-
-    def asked(self, n: int) -> int:
-        return min(n, max(int(n * self.fraction_train), self.min_train_nodes, 1))
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:

@@ -18,9 +18,17 @@ Then v stands still, and everyone holds x, m and v:
 
 With P = lr / (sqrt(v) + eps), x - P (e + mean of e_i) follows the uncompressed method exactly. The
 server compresses q as one chunk: in the authors' code n workers do, each a part with a scale of its
-own (``downlink="sign:scale=l2,block=SIZE"`` has as many scales). Where v is 0 at the end of the
-warm-up, no gradient was seen, and the model stands still: warm up until every coordinate was used.
-The worker half is in ``clients/onebit_adam.py``.
+own (``downlink="sign:scale=l2,block=SIZE"`` has as many scales). The worker half is in
+``clients/onebit_adam.py``.
+
+**Coordinates without a gradient.** c has the error of a sign everywhere, lr / (sqrt(v) + eps) times
+which is a step. Where v is 0 at the end of the warm-up, or as good as 0, that step is huge: a bias
+before batch normalisation, or of an attention's keys, has a true gradient of zero, and a computed
+one of rounding errors, some 1e-7 of the others. The authors' code multiplies the momentum by a
+mask, 0 where the user knows that there is no gradient (DeepSpeed's ``exp_avg_mask``). Here the mask
+is found: where sqrt(v) is less than `mask_below` times its median, v is set to 0 for all, and where
+v is 0 the model stands still (`flowerpress.protocol.rules.OneBit`). A warning counts these
+coordinates, and names their tensors. Of a tensor that is used now and then, warm up until it was.
 
 An absent, late or failed worker keeps what it owes (a lost packet is owed whole; one of the warm-up
 is gone). A worker that loses its memory loses what it owed, nothing else, and like a new one is
@@ -30,9 +38,11 @@ them. With sampling, which the paper does not have, missed steps are sent again.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.sign import Sign
@@ -40,13 +50,15 @@ from flowerpress.protocol import Hyper
 from flowerpress.protocol.rules import ratio
 from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
 from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import (
     check_options,
     require,
     require_contraction,
     require_number,
 )
-from flowerpress.strategies.population import Client
+
+log = logging.getLogger("flowerpress")
 
 
 class OneBitAdam(Adaptive):
@@ -54,10 +66,11 @@ class OneBitAdam(Adaptive):
 
     Parameters
     ----------
-    compressor : str (default: "sign")
+    compressor : str (default: "sign:block=tensor")
         Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)), or
-        "sign:scale=l2", the authors' code's.
-    downlink : str (default: "sign")
+        "sign:scale=l2,block=tensor", the authors' code's. With one scale for all tensors, "sign",
+        those with small gradients move by noise.
+    downlink : str (default: "sign:block=tensor")
         Compressor of the momentum for everyone, as `compressor`; "identity": uncompressed.
     warmup_rounds : int (default: 20)
         Steps of the warm-up, at least 1; the authors advise 15 to 25 % of all.
@@ -65,6 +78,9 @@ class OneBitAdam(Adaptive):
         Weight in [0, 1) of the OLD average of the squared gradients, in the warm-up.
     eps : float (default: 1e-8)
         Added to sqrt(v).
+    mask_below : float (default: 1e-4)
+        Coordinates stand still whose sqrt(v) is less than this times its median at the end of the
+        warm-up, of those where it is not 0. 0: those alone where it is 0.
     **options
         As in `Adaptive`.
     """
@@ -72,17 +88,20 @@ class OneBitAdam(Adaptive):
     name = "onebit-adam"
     summary_line = "Adam in a dense warm-up, then 1-bit momentum over its frozen variance"
     citation = "Tang et al. 2021, arXiv:2102.02888"
+    baseline = "adam"
+    owing = True
     kept = ("_m", "_v")
     rule = "onebit"
 
     def __init__(
         self,
         *,
-        compressor: str = "sign",
-        downlink: str = "sign",
+        compressor: str = "sign:block=tensor",
+        downlink: str = "sign:block=tensor",
         warmup_rounds: int = 20,
         beta2: float = 0.999,
         eps: float = 1e-8,
+        mask_below: float = 1e-4,
         **options: Any,
     ) -> None:
         super().__init__(compressor=compressor, **options)
@@ -95,7 +114,9 @@ class OneBitAdam(Adaptive):
         require(whole, "warmup_rounds", warmup_rounds, "a whole number >= 1: v starts at zero")
         require_beta("beta2", beta2)
         require_number("eps", eps)
+        require_number("mask_below", mask_below, most=1.0)
         self.warmup_rounds, self.beta2, self.eps = warmup_rounds, beta2, eps
+        self.mask_below = mask_below
 
     def begin(self) -> None:
         super().begin()
@@ -123,7 +144,36 @@ class OneBitAdam(Adaptive):
             x = self.model.x - real(self.rate) * direction
         require_finite_moment(self._v, server_round)
         last = self.taken + 1 == self.warmup_rounds
+        if last:
+            self._mask()
         self.model.jump(x, server_round, **({"m": self._m, "v": self._v} if last else {}))
+
+    def _mask(self) -> None:
+        """Set v to 0 where it is as good as that, and say where."""
+        used = self._v[self._v > 0]
+        if used.size:
+            least = self.mask_below**2 * np.median(used)
+            self._v[self._v < least] = 0
+        dead = np.flatnonzero(self._v == 0)
+        if dead.size:
+            names = self._tensors_of(dead)
+            log.warning(
+                "%s: %d of %d coordinates had no gradient in the warm-up, or one below %g of the "
+                "median: they stand still from now on (%s); a longer warm-up finds those that are "
+                "used now and then, mask_below=0 moves all but those without any",
+                self.name,
+                dead.size,
+                self._v.size,
+                self.mask_below,
+                ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
+            )
+
+    def _tensors_of(self, places: npt.NDArray[np.intp]) -> list[str]:
+        """Return the names of the tensors that these places of the vector are in, in order."""
+        layout = self.model.layout
+        trained = [entry.name for entry in layout.entries if entry.trained]
+        found = np.unique(np.searchsorted(np.cumsum(layout.sizes), places, side="right"))
+        return [trained[i] for i in found]
 
     def hyper(self) -> Hyper:
         own: Hyper = {"eps": self.eps, "warmup": self.warming}

@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowerpress.compressors import make_compressor
-from flowerpress.compressors.feedback import contraction
+from flowerpress.compressors.contraction import contraction
 
-_SOME_DIM = 1024  # whether a compressor has a class at all does not depend on the dimension
-
-
-_FRACTIONS = ("fraction_train", "fraction_evaluate")
-_COUNTS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
-_NOT_NEGATIVE = ("local_lr", "max_scale", "available_timeout", "hello_timeout")
+# Whether a compressor has a class depends on the dimension where stages are chained: these are of a
+# small model and of one of ordinary size. The model's own is looked at when it is there.
+_SOME_DIMS = (2**10, 2**20)
 
 
 def check_options(options: Mapping[str, object]) -> None:
     """Raise `ValueError` naming the first of the options shared by all strategies that is wrong."""
     for name, value in options.items():
-        if name == "lr":
-            require(_is_number(value, above=0.0), name, value, "a number > 0")
-        elif name in _NOT_NEGATIVE:
-            require(_is_number(value), name, value, "a number >= 0")
-        elif name in _FRACTIONS:
-            require(_is_number(value, most=1.0), name, value, "a number in [0, 1]")
-        elif name == "seed":
-            require(_is_whole(value, 0), name, value, "a whole number in 0 ... 2**63 - 1")
-        elif name == "local_steps":
-            require(_is_whole(value, 1), name, value, "a whole number >= 1")
-        elif name in _COUNTS:
-            require(_is_whole(value, 0), name, value, "a whole number >= 0")
-        elif name == "weights":
-            known = value in ("num-examples", "uniform")
-            require(known, name, value, "num-examples or uniform")
-        elif name in ("compressor", "downlink", "init"):
-            require(isinstance(value, str), name, value, "a string")
+        if name in _CHECKS:
+            right, expected = _CHECKS[name]
+            require(right(value), name, value, expected)
+
+
+def dense_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a strategy that takes no compressor, with the identity for all workers.
+
+    Raises
+    ------
+    ValueError
+        There is a compressor among them.
+    """
+    given = options.get("compressor", "identity")
+    require(given == "identity", "compressor", given, f"none: {name} is dense; see dsgd or ef21")
+    return {**options, "compressor": "identity", "client_compressors": False}
 
 
 def declared_options(cls: type, root: type) -> dict[str, Any]:
@@ -63,11 +59,23 @@ def require(held: bool, name: str, value: object, expected: str) -> None:
 
 def require_contraction(spec: str) -> str:
     """Return `spec`, normalised; raise `ValueError` if error feedback cannot use the compressor."""
-    try:
-        contraction(spec, ((_SOME_DIM,),))
-    except ValueError as error:
-        raise ValueError(f"compressor {spec!r}: {error}") from None
+    for dim in _SOME_DIMS:
+        check_contraction(spec, ((dim,),))
     return make_compressor(spec).spec
+
+
+def refuse_signs(spec: str) -> None:
+    """Raise `ValueError` for a compressor of numbers in [-1, 1], which gradients are not."""
+    require("randsign" not in spec, "compressor", spec, "another: randsign is for birder alone")
+
+
+def check_contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise `ValueError` if error feedback cannot use the compressor for such tensors."""
+    try:
+        contraction(spec, shapes)
+    except ValueError as error:
+        dim = sum(math.prod(shape) for shape in shapes)
+        raise ValueError(f"compressor {spec!r} for a model of {dim} numbers: {error}") from None
 
 
 def require_fraction(name: str, value: object) -> None:
@@ -84,6 +92,11 @@ def require_number(name: str, value: object, *, least: float = 0.0, most: float 
     require(held and least <= value <= most, name, value, bounds)  # type: ignore[operator]
 
 
+def require_positive(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is a number above 0."""
+    require(_is_number(value, above=0.0), name, value, "a number > 0")
+
+
 def require_whole(name: str, value: object, least: int) -> None:
     """Raise `ValueError` unless `value` is a whole number of at least `least`."""
     require(_is_whole(value, least), name, value, f"a whole number >= {least}")
@@ -98,3 +111,33 @@ def _is_number(value: object, *, above: float | None = None, most: float = math.
 
 def _is_whole(value: object, least: int) -> bool:
     return type(value) is int and least <= value < 2**63
+
+
+_NOT_NEGATIVE = (_is_number, "a number >= 0")
+_COUNT = (lambda value: _is_whole(value, 0), "a whole number >= 0")
+_TEXT = (lambda value: isinstance(value, str), "a string")
+_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "lr": (lambda value: _is_number(value, above=0.0), "a number > 0"),
+    "local_lr": _NOT_NEGATIVE,
+    "max_scale": _NOT_NEGATIVE,
+    "available_timeout": _NOT_NEGATIVE,
+    "hello_timeout": _NOT_NEGATIVE,
+    "max_weight": (
+        lambda value: _is_number(value) and not 0 < float(str(value)) < 1,
+        "a number >= 1, or 0 for no limit",
+    ),
+    "fraction_train": (
+        lambda value: _is_number(value, above=0.0, most=1.0),
+        "a number in (0, 1]: nobody would train",
+    ),
+    "fraction_evaluate": (lambda value: _is_number(value, most=1.0), "a number in [0, 1]"),
+    "seed": (lambda value: _is_whole(value, 0), "a whole number in 0 ... 2**63 - 1"),
+    "local_steps": (lambda value: _is_whole(value, 1), "a whole number >= 1"),
+    "min_train_nodes": _COUNT,
+    "min_evaluate_nodes": _COUNT,
+    "min_available_nodes": _COUNT,
+    "weights": (lambda v: v in ("num-examples", "uniform"), "num-examples or uniform"),
+    "compressor": _TEXT,
+    "downlink": _TEXT,
+    "init": _TEXT,
+}

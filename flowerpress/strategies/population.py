@@ -7,6 +7,7 @@ Each new node is asked once who it is; its weight and layout are fixed from then
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,7 +17,6 @@ import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from flowerpress.compressors.feedback import Receiver
 from flowerpress.protocol import (
     Hello,
     Ledger,
@@ -27,65 +27,13 @@ from flowerpress.protocol import (
     printable,
     question,
 )
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.tree import Tree
 
 log = logging.getLogger("flowerpress")
 _SAMPLING_STREAM = 0x5A
+_SETTLED = 3  # workers whose median none of them can set alone
 UNKNOWN = -1  # a client in the ledger that has not said who it is
-
-
-@dataclass
-class Client:
-    """One worker as the server sees it.
-
-    Parameters
-    ----------
-    id, node : int
-        Its stable id, and the Flower node it was last heard from.
-    examples : int
-        Its number of training examples.
-    receiver : Receiver
-        Which of its packets was applied last, and the question that is open.
-    held : int
-        The model version it holds; -1 for none.
-    failing : str
-        Why it failed since its last update; empty if it did not.
-    session : int
-        Number of this run among those that the worker has seen: one more than the last it has any
-        memory of, so that it forgets that.
-    forgiven, restarts : int
-        The first round in which losing its state may make all start over, and how often it has.
-    compressor : str
-        The one that it has chosen for itself; empty for none.
-    largest, claimed : list of float
-        Largest norms that were accepted of it, and that it sent at all, of each kind of quantity;
-        see `flowerpress.strategies.guard`.
-    """
-
-    id: int
-    node: int
-    examples: int
-    receiver: Receiver = field(default_factory=Receiver)
-    held: int = -1
-    failing: str = ""
-    session: int = 1
-    forgiven: int = 0
-    restarts: int = 0
-    compressor: str = ""
-    largest: list[float] = field(default_factory=lambda: [0.0] * 4)
-    claimed: list[float] = field(default_factory=lambda: [0.0] * 4)
-
-    def may_restart_all(self, server_round: int) -> bool:
-        """Whether this worker's lost state may make all start over now.
-
-        After the first time it must wait 10, 20, 40, ... rounds: one worker must not make all send
-        dense in every round.
-        """
-        if server_round < self.forgiven:
-            return False
-        self.restarts += 1
-        self.forgiven = server_round + 5 * 2**self.restarts
-        return True
 
 
 @dataclass
@@ -95,13 +43,19 @@ class Population:
     Parameters
     ----------
     weights : {"num-examples", "uniform"}
-        What a worker counts for.
+        What a worker counts for. A number of examples is the worker's own word, so it counts up to
+        `max_weight` times the median of all that were stated when it was met (of two in the middle
+        the smaller). It is settled then, once and for all; but those met while there were fewer
+        than three are settled anew when the third is met, for two have no median.
+    max_weight : float
+        0: whatever a worker states.
     patience : float
         Seconds to wait for a new node's answer; it is asked again in later rounds.
     """
 
     weights: str = "num-examples"
     patience: float = 60.0
+    max_weight: float = 0.0
     clients: dict[int, Client] = field(default_factory=dict)
     _nodes: dict[int, int] = field(default_factory=dict)  # node id -> client id
     _ask_again: dict[int, tuple[int, int]] = field(default_factory=dict)  # node -> (round, wait)
@@ -115,13 +69,38 @@ class Population:
     def restore(self, state: Tree) -> None:
         """Take what `state` returned."""
         clients, self._nodes, self._ask_again, self._refusals = state
-        for fields in clients:
-            client = Client(**{**fields, "receiver": Receiver(**fields["receiver"])})
-            self.clients[client.id] = client
+        self.clients |= {each["id"]: Client.of_fields(each) for each in clients}
 
     def mass(self, client: Client) -> float:
         """Return what `client` counts for, before it is divided by the total."""
-        return float(client.examples) if self.weights == "num-examples" else 1.0
+        return client.mass or float(client.examples) if self.weights == "num-examples" else 1.0
+
+    def weigh(self) -> bool:
+        """Settle what new workers count for; whether that changed for one that is not new."""
+        if self.weights != "num-examples":
+            return False
+        clients = sorted(self.clients.values(), key=lambda client: client.id)
+        stated = sorted(client.examples for client in clients)
+        usual = stated[(len(stated) - 1) // 2] if stated else 0
+        settled = sum(client.mass > 0 for client in clients) >= _SETTLED
+        changed = False
+        for client in clients:
+            if settled and client.mass:
+                continue
+            before = client.mass
+            client.mass = min(float(client.examples), self.max_weight * usual or math.inf)
+            changed |= before not in (0, client.mass)
+            if before != client.mass < client.examples:
+                log.warning(
+                    "client %d says it has %d examples, the median is %d: it counts for %d "
+                    "(max_weight=%g; 0: no limit)",
+                    client.id,
+                    client.examples,
+                    usual,
+                    client.mass,
+                    self.max_weight,
+                )
+        return changed
 
     @property
     def total(self) -> float:

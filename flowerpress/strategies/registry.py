@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowerpress.strategies.amsgrad import CompAMS, FedCAMS
+from flowerpress.strategies.adam import Adam
+from flowerpress.strategies.amsgrad import AMSGrad, CompAMS, FedAMS, FedCAMS
 from flowerpress.strategies.base import CompressedStrategy
 from flowerpress.strategies.birder import Birder
 from flowerpress.strategies.cdadam import CDAdam
@@ -27,6 +28,8 @@ from flowerpress.suggestions import unknown
 _STRATEGIES: dict[str, type[CompressedStrategy]] = {
     cls.name: cls
     for cls in (
+        AMSGrad,
+        Adam,
         CDAdam,
         DPSGD,
         DSGD,
@@ -40,6 +43,7 @@ _STRATEGIES: dict[str, type[CompressedStrategy]] = {
         Dasha,
         Diana,
         EfficientAdam,
+        FedAMS,
         FedAvg,
         FedCAMS,
         FetchSGD,
@@ -69,8 +73,9 @@ def strategy_class(name: str) -> type[CompressedStrategy]:
 
 def strategy_options(name: str) -> dict[str, Any]:
     """Return the options of strategy `name` with their defaults, most specific first."""
-    options = declared_options(strategy_class(name), CompressedStrategy)
-    if name == "fedavg":
+    cls = strategy_class(name)
+    options = declared_options(cls, CompressedStrategy)
+    if cls.dense:
         del options["compressor"], options["client_compressors"]
     return options
 
@@ -98,7 +103,7 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
     cls = strategy_class(name)
     known = strategy_options(name)
     for option in options:
-        if option not in known and not (name == "fedavg" and option == "compressor"):
+        if option not in known and not (cls.dense and option == "compressor"):
             what = f"strategy {name} has no option {option!r}"
             raise ValueError(unknown(what, option, sorted(known), "it has"))
     return cls(**options)

@@ -25,12 +25,14 @@ from flowerpress.protocol.buffers import (
 )
 from flowerpress.protocol.layout import Kept, other_values
 from flowerpress.strategies.attendance import Attendance
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.cohort import Wanted, draw_cohort
 from flowerpress.strategies.downlink import Downlink
-from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.exchange import Exchange
-from flowerpress.strategies.guard import KINDS, Guard, OversizedError
+from flowerpress.strategies.failures import Failures, check_model
+from flowerpress.strategies.guard import KINDS, Guard, OversizedError, UnknownScaleError
 from flowerpress.strategies.options import require
-from flowerpress.strategies.population import Client, Population, wait_for
+from flowerpress.strategies.population import Population
 from flowerpress.strategies.sent import Sent
 from flowerpress.strategies.update import Update
 
@@ -72,15 +74,18 @@ class Run:
     """
 
     def __init__(self, strategy: CompressedStrategy, initial: ArrayRecord | None = None) -> None:
-        self._strategy, self._initial = strategy, initial
-        self.population = Population(strategy.weights, strategy.hello_timeout)
+        self._strategy = strategy
+        self.initial = initial  # what the run began with
+        self.population = Population(strategy.weights, strategy.hello_timeout, strategy.max_weight)
         self.exchange = Exchange(self.population)
         self.sent = Sent(strategy, self.population)
         self.guard = Guard(
             self.population,
             strategy.max_scale,
             scaled=strategy.scaled,
+            owing=strategy.owing,
             buffers_norm=self._buffers_norm,
+            model_norm=lambda: float(np.linalg.norm(self.started.x.astype(np.float64))),
         )
         self.attendance = Attendance()
         self.model: Downlink | None = None
@@ -91,6 +96,7 @@ class Run:
         self.buffers: dict[int, Buffers] = {}
         self._kept: Kept = {}  # what initial_arrays name beyond the layout
         self.heard: set[int] = set()
+        self._failures = Failures()
 
     @property
     def started(self) -> Downlink:
@@ -105,7 +111,7 @@ class Run:
         self.start_over = False
         self._strategy.forget()
         for client in self.population.clients.values():
-            client.receiver.applied = 0
+            client.receiver.applied = client.starts = 0
 
     def _admit(self, hello: Hello) -> None:
         """Start with the first worker's layout; refuse a worker with another one."""
@@ -117,14 +123,14 @@ class Run:
                 if hello.kept.get(name) != value:
                     raise ValueError(f"initial_arrays: {other_values(name)}")
             return
-        if self._initial is None:
+        if self.initial is None:
             raise ValueError("no round was started yet")
         try:
-            hello.layout.match(self._initial, hello.kept)
-            hello.layout.check_finite(self._initial)
+            hello.layout.match(self.initial, hello.kept)
+            hello.layout.check_finite(self.initial)
         except ValueError as error:
             raise ValueError(f"initial_arrays: {error}") from None
-        self._kept = {name: hello.kept[name] for name in self._initial if name in hello.kept}
+        self._kept = {name: hello.kept[name] for name in self.initial if name in hello.kept}
         self.begin(hello.layout)
 
     def _buffers_norm(self, data: bytes) -> float:
@@ -134,33 +140,27 @@ class Run:
 
     def begin(self, layout: Layout) -> Downlink:
         """Begin with the initial model, of this layout."""
-        initial, strategy = self._initial or ArrayRecord(), self._strategy
+        initial, strategy = self.initial or ArrayRecord(), self._strategy
         require(layout.dim > 0, "the model", list(initial), "at least one trained number")
+        rule = make_rule(strategy.rule, strategy.hyper())
+        check_model(strategy, rule, layout)
         self.model = Downlink(
             layout,
             initial,
             strategy.downlink,
-            rule=make_rule(strategy.rule, strategy.hyper()),
+            rule=rule,
             dense_first=strategy.dense_first,
             seed=strategy.seed,
         )
         strategy.begin()
         return self.model
 
-    def sample(self, grid: Grid, server_round: int, fraction: float, at_least: int) -> list[Client]:
-        """Wait until enough workers are there, and draw the cohort."""
-        needed = self._strategy.needed(at_least)
-        ask = partial(
-            self.population.meet,
-            grid,
-            server_round,
-            self._admit,
-            self.exchange.ledger,
-            needed=needed,
-        )
-        online = wait_for(ask, needed, self._strategy.available_timeout)
-        count = max(int(len(online) * fraction), at_least, 1)
-        return self.population.sample(online, count, self._strategy.seed, server_round)
+    def sample(
+        self, grid: Grid, server_round: int, wanted: Wanted, *, training: bool = False
+    ) -> list[Client]:
+        """Wait until enough workers are there, and draw a cohort; see `draw_cohort`."""
+        meet = partial(self.population.meet, grid, server_round, self._admit, self.exchange.ledger)
+        return draw_cohort(self, self._strategy, meet, server_round, wanted, training=training)
 
     def orders(
         self,
@@ -250,7 +250,8 @@ class Run:
         arrivals = self.exchange.arrivals(server_round, cohort, messages)
         glances = self.exchange.glances(arrivals, self.started.layout, dims, bare=self._bare(stage))
         update = stage in (0, 1)
-        self.guard.begin(KINDS[stage], self.sent.only(glances, update=update))
+        told = self.sent.only(glances, update=update)
+        self.guard.begin(KINDS[stage], told, server_round)
         purpose = "collect" if stage == COLLECTION else "train"
         taken = []
         for client, reply in self.exchange.answers(server_round, arrivals, purpose):
@@ -297,16 +298,17 @@ class Run:
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
-            buffers = None if bare else unpack_buffers(reply.buffers, layout)
-            if buffers:
-                check_finite(buffers, self.started.buffers)
+            buffers = None if bare else self._unpack_buffers(reply.buffers)
             mass = self.population.mass(client)
             sizes = self.guard.sizes(reply, KINDS[stage])
             self.guard.check(client, sizes, mass, layout.dtype)
             receive(Update(client, mass, reply.scale, reply.packets, reply.held))
+        except UnknownScaleError as error:
+            self.exchange.hold(server_round, client, str(error))
+            return False
         except PacketError as error:
-            self.exchange.oversized += isinstance(error, OversizedError)
-            self.exchange.refuse(server_round, f"client {client.id}: {error}", client)
+            absurd = isinstance(error, OversizedError)
+            self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False
         self.guard.accept(client, sizes)
         client.failing, client.held = "", reply.held
@@ -319,13 +321,16 @@ class Run:
                 client.receiver.apply(reply.version)
         return True
 
+    def _unpack_buffers(self, data: bytes) -> Buffers:
+        """Return a worker's buffers; raises `PacketError` for what the model cannot take."""
+        model = self.started
+        buffers = unpack_buffers(data, model.layout)
+        if buffers:
+            check_finite(buffers, model.buffers)
+        return buffers
+
     def explain(self, server_round: int) -> None:
         """Say that a round had no update; raise if all workers have failed since their last."""
-        clients = self.population.clients.values()
-        if all(client.failing for client in clients):
-            first = min(clients, key=lambda client: client.id)
-            raise RoundError(
-                f"round {server_round}: all {len(clients)} clients fail; "
-                f"client {first.id}: {first.failing}"
-            )
+        last = server_round == self._strategy.num_rounds
+        self._failures.check(server_round, self.population.clients.values(), last=last)
         log.warning("round %d: no update: the model stays as it is", server_round)

@@ -21,19 +21,27 @@ _FREE = frozenset({"available_timeout", "hello_timeout", "metric_weights", "min_
 
 def options_of(strategy: CompressedStrategy) -> dict[str, Any]:
     """Return the options that a resumed run must have too, by name."""
-    from flowerpress.strategies.base import CompressedStrategy
-
-    declared = declared_options(type(strategy), CompressedStrategy)
+    declared = _declared(strategy)
     options = {**declared, **strategy.given, "seed": strategy.seed}
+    if callable(options["schedule"]):  # which one, nobody can tell
+        options["schedule"] = "a function"
     plain = {k: v for k, v in options.items() if isinstance(v, bool | int | float | str)}
     return {name: plain[name] for name in sorted(plain) if name not in _FREE}
+
+
+def _declared(strategy: CompressedStrategy) -> dict[str, Any]:
+    from flowerpress.strategies.base import CompressedStrategy
+
+    return declared_options(type(strategy), CompressedStrategy)
 
 
 def check(found: Tree, strategy: CompressedStrategy, facts: Mapping[str, Any]) -> None:
     """Raise `CheckpointError` where a checkpoint is of another run, naming what differs."""
     pairs: list[tuple[str, Any, Any]] = [("strategy", found["strategy"], strategy.name)]
+    defaults = {k: v for k, v in _declared(strategy).items() if k in options_of(strategy)}
     for kind, mine in (("options", options_of(strategy)), ("facts", dict(facts))):
-        theirs = found[kind]
+        # What a checkpoint does not know came later: to it, it has its default.
+        theirs = {**(defaults if kind == "options" else {}), **found[kind]}
         names = sorted({*mine, *theirs})
         pairs += [(name, theirs.get(name), mine.get(name)) for name in names]
     for name, saved, given in pairs:

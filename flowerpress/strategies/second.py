@@ -10,7 +10,7 @@ from flwr.app import Message
 from flowerpress.protocol import Reply, encode_places
 from flowerpress.protocol.places import Places
 from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.population import Client
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.update import Update
 
 

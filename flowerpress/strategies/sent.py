@@ -23,7 +23,8 @@ from flowerpress.compressors import make_compressor
 from flowerpress.compressors.allowed import Allowed
 from flowerpress.compressors.budget import only
 from flowerpress.protocol import Hello, Reply
-from flowerpress.strategies.population import Client, Population
+from flowerpress.strategies.client import Client
+from flowerpress.strategies.population import Population
 
 if TYPE_CHECKING:
     from flowerpress.strategies.base import CompressedStrategy

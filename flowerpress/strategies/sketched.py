@@ -29,8 +29,8 @@ from flowerpress.compressors import add_to
 from flowerpress.protocol import Hyper
 from flowerpress.protocol.places import Places
 from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import require_number, require_whole
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.second import TwoExchanges
 from flowerpress.strategies.sketches import Sketched, largest
 from flowerpress.strategies.update import Update
@@ -47,6 +47,7 @@ class FoundBySketch(Sketched, TwoExchanges):
         As in `Sketched`.
     """
 
+    owing = True
     vectors = 1  # of which the exact values are asked for
 
     def __init__(self, *, candidates: int = 4, **options: Any) -> None:
@@ -83,7 +84,7 @@ class FoundBySketch(Sketched, TwoExchanges):
         """Take a step of lr times the k largest of `w`, given at the candidates."""
         chosen = largest(w, self.k)
         with np.errstate(over="ignore"):
-            step = w.dtype.type(self.lr) * w[chosen]
+            step = w.dtype.type(self.rate) * w[chosen]
         self.move(self.asked[chosen], step, server_round)
 
 

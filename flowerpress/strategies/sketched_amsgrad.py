@@ -27,9 +27,9 @@ import numpy as np
 
 from flowerpress.protocol import Hyper
 from flowerpress.strategies.base import FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import require, require_number
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.sketched import FoundBySketch
 
 
@@ -54,6 +54,7 @@ class SketchedAMSGrad(FoundBySketch):
     name = "sketched-amsgrad"
     summary_line = "AMSGrad on the coordinates that sketches find; v on the server"
     citation = "Xian et al. 2022, arXiv:2210.07454"
+    baseline = "amsgrad"
     kept = ("v", "v_hat")
     vectors = 2
 

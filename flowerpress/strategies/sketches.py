@@ -20,8 +20,8 @@ from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.topk import TopK
 from flowerpress.protocol.places import Places
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import require, require_fraction
-from flowerpress.strategies.population import Client
 
 _ALL = 2**32 - 1  # columns: more than any model has, so that nothing collides
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from flowerpress.compressors import Traits, make_compressor
 from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import require, require_number
-from flowerpress.strategies.population import Client
 from flowerpress.strategies.theory import Smoothness
 
 log = logging.getLogger("flowerpress")
@@ -50,6 +50,8 @@ class TheoreticalStrategy(CompressedStrategy):
         require_number("smoothness_plus", smoothness_plus)
         require_number("smoothness_pm", smoothness_pm, least=-1.0)
         require(not self.theory or smoothness > 0, "smoothness", smoothness, "L > 0 for lr=theory")
+        once = not self.theory or self.local_steps == 1
+        require(once, "local_steps", self.local_steps, "1 for lr=theory")
         self.smoothness = Smoothness(smoothness, smoothness_plus, smoothness_pm)
 
     def reset(self) -> None:
@@ -62,7 +64,12 @@ class TheoreticalStrategy(CompressedStrategy):
             self._constants = True
             layout = self.model.layout
             compressor = make_compressor(self.compressor).bind_shapes(layout.shapes)
-            self.settle(compressor.traits(layout.dim, len(cohort)), len(cohort))
+            n = len(self.population.clients)
+            self.settle(compressor.traits(layout.dim, self.asked(n)), n)
+
+    def asked(self, n: int) -> int:
+        """Return how many of n workers are asked in a round."""
+        return min(n, max(int(n * self.fraction_train), self.min_train_nodes, 1))
 
     def settle(self, traits: Traits, n: int) -> None:
         """Settle what depends on the compressor's constants and the number of workers."""

@@ -120,6 +120,83 @@ def dasha_lr(s: Smoothness, omega: float, n: int) -> float:
     return 1.0 / (s.L + s.plus * math.sqrt(16 * omega * (2 * omega + 1) / n))
 
 
+def dsgd_lr(s: Smoothness, a: float, n: int, asked: int) -> float:
+    """Compressed gradient descent's step size for convex f_i: 1 / (L + 2 A L_plus).
+
+    With A = `a` (independent senders: omega / asked), E |g|^2 <= |grad f|^2 + A mean |grad f_i|^2;
+    a sample of `asked` workers adds (n - asked) / (asked (n - 1)) to A. And mean |grad f_i|^2 is at
+    most 4 L_plus (f(x) - f(x*)) + 2 mean |grad f_i(x*)|^2 (Gorbunov, Hanzely, Richtarik 2020,
+    arXiv:1905.11261). It leads to a neighbourhood, whose size is that of the gradients at the
+    solution. L_plus bounds every L_i.
+
+    Examples
+    --------
+    >>> dsgd_lr(Smoothness(1.0), 0.0, 4, 4), dsgd_lr(Smoothness(1.0), 1.5, 4, 4)
+    (1.0, 0.25)
+    """
+    sampling = (n - asked) / (asked * (n - 1)) if n > asked else 0.0
+    return 1.0 / (s.L + 2 * (a + sampling) * s.plus)
+
+
+def ef21_lr(s: Smoothness, alpha: float) -> float:
+    """EF21's step size: 1 / (L + L_plus sqrt(1 - alpha) / (1 - sqrt(1 - alpha))).
+
+    (Richtarik, Sokolov, Fatkhullin 2021, arXiv:2106.05203, Theorem 1: sqrt(beta / theta).)
+
+    Examples
+    --------
+    >>> ef21_lr(Smoothness(2.0), 1.0), ef21_lr(Smoothness(1.0), 0.75)
+    (0.5, 0.5)
+    """
+    root = math.sqrt(1 - alpha)
+    return 1.0 / (s.L + s.plus * root / (1 - root))
+
+
+def ef21_pp_lr(s: Smoothness, alpha: float, p: float) -> float:
+    """EF21-PP's step size, each worker asked with probability `p` (Fatkhullin et al. 2021).
+
+    For any a, b > 0, the error of a worker that is asked shrinks by theta = 1 - (1 + a)(1 - alpha)
+    and grows by beta = (1 + 1 / a) (1 - alpha) times how far x went, all squared; of one that is
+    not, it grows by b and by 1 + 1 / b. So theta_p = p theta - (1 - p) b, beta_p = p beta +
+    (1 - p) (1 + 1 / b), and 1 / (L + L_plus sqrt(beta_p / theta_p)) is the step size; the largest
+    over a and b of a grid.
+
+    Examples
+    --------
+    >>> whole, half = ef21_pp_lr(Smoothness(1.0), 0.75, 1.0), ef21_pp_lr(Smoothness(1.0), 0.75, 0.5)
+    >>> round(whole, 3), round(half, 3)
+    (0.5, 0.209)
+    """
+    grid = [10 ** (i / 40) for i in range(-240, 81)]
+    best = math.inf
+    for a in grid:
+        theta, beta = 1 - (1 + a) * (1 - alpha), (1 + 1 / a) * (1 - alpha)
+        if theta <= 0:
+            break
+        for b in grid if p < 1 else [1.0]:
+            theta_p = p * theta - (1 - p) * b
+            if theta_p <= 0:
+                break
+            best = min(best, (p * beta + (1 - p) * (1 + 1 / b)) / theta_p)
+    return 1.0 / (s.L + s.plus * math.sqrt(best))
+
+
+def ef21_momentum_lr(
+    s: Smoothness, alpha: float, momentum: float, by_alpha: float, by_momentum: float
+) -> float:
+    """EF21-SGDM's and SGD2M's step size: min(alpha / (c L_plus), momentum / (c' L)).
+
+    (Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155, Theorems 3 and 4: c and c' are 20 and 7,
+    for two momenta 60 and 16.)
+
+    Examples
+    --------
+    >>> ef21_momentum_lr(Smoothness(1.0), 1.0, 0.1, 20.0, 7.0)
+    0.014285714285714287
+    """
+    return min(alpha / (by_alpha * s.plus), momentum / (by_momentum * s.L))
+
+
 def best_p(lr: Callable[[float], float], share: float) -> float:
     """Return the coin that sends the fewest bits for one unit of progress.
 

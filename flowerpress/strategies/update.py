@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import add_to
-from flowerpress.strategies.population import Client
+from flowerpress.strategies.client import Client
 
 FloatVector = npt.NDArray[np.floating[Any]]
 

@@ -46,7 +46,11 @@ def test_as_many_rounds_as_were_run(name):
     calm = run(name, rounds=END, options=options)
     np.testing.assert_array_equal(vector(stopped.arrays), vector(calm.arrays))
     assert rows(stopped) == rows(calm)
-    assert records(stopped) == records(calm)
+    found, expected = records(stopped), records(calm)
+    if name in GOSSIP:  # what is collected once the run is stopped, nobody has evaluated
+        last = found.pop(), expected.pop()
+        assert last[0][:3] + last[0][4:] == last[1][:3] + last[1][4:]
+    assert found == expected
 
 
 def test_what_it_is_told():
@@ -75,7 +79,7 @@ def test_what_it_is_told():
 def test_without_a_step_the_model_is_the_initial_one():
     initial = task_fn(0, N).initial_arrays()
     seen = []
-    strategy = strategy_of("ef21", fraction_train=0.0)
+    strategy = strategy_of("ef21")
     with InProcessGrid(lambda: client_app(task_fn), N) as grid, pytest.MonkeyPatch.context() as p:
         p.setattr(type(strategy), "aggregate_train", lambda *_: (None, None))
         result = strategy.start(grid, initial, 5, should_stop=lambda r, each: seen.append(each))

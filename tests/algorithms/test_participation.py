@@ -87,6 +87,9 @@ TABLE = {
         {"compressor": TOPK, "lr": 0.01}, sampling="refused", exact=False, floor=0.05, rounds=600
     ),
     "d-psgd": Row({"lr": 0.01}, sampling="refused", exact=False, floor=0.03, rounds=600),
+    "adam": Row({"lr": 0.03}, exact=False, floor=0.01, wander=0.1),
+    "amsgrad": Row({"lr": 0.03}, exact=False, floor=0.01, wander=0.1),
+    "fedams": Row({"lr": 0.1, "local_lr": 0.05}, exact=False, floor=0.01, wander=0.2),
     "comp-ams": Row({"compressor": TOPK, "lr": 0.03}, exact=False, floor=0.01, wander=0.1),
     "fedcams": Row(
         {"compressor": TOPK, "lr": 0.1, "local_lr": 0.05}, exact=False, floor=0.01, wander=0.2

@@ -9,7 +9,7 @@ COMPOSED = (
     "hadamard+sign",
     "hadamard+randk:0.3+qsgd:3",
     "hadamard+cq",
-    "permk+cq",
+    "permk+cq:rounding=independent",
     "drive",
     "drive:biased",
     "eden",

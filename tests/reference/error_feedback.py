@@ -1,17 +1,22 @@
 """EF14, EF21 and their variants, one loop each, everybody's state in one place.
 
 A round takes x^{r-1} to x^r. `gradient(i, x, r)` is worker i's (stochastic) gradient in round r;
-`cohort(r)` the workers that take part. Each yields (x, {name: state}) after every round.
+`cohort(r)` the workers that take part; `lr` the step size, or that of round r as `lr(r)`. Each
+yields (x, {name: state}) after every round.
 """
 
 import numpy as np
+
+
+def rate(lr, r):
+    return lr(r) if callable(lr) else lr
 
 
 def dsgd(x, gradient, n, compress, lr, cohort):
     r = 0
     while True:
         r += 1
-        x = x - lr * np.mean([compress(gradient(i, x, r)) for i in cohort(r)], axis=0)
+        x = x - rate(lr, r) * np.mean([compress(gradient(i, x, r)) for i in cohort(r)], axis=0)
         yield x, {}
 
 
@@ -22,7 +27,7 @@ def ef14(x, gradient, n, compress, lr, cohort):
         r += 1
         sent = []
         for i in cohort(r):
-            p = e[i] + lr * gradient(i, x, r)
+            p = e[i] + rate(lr, r) * gradient(i, x, r)
             w = compress(p)
             e[i] = p - w
             sent.append(w)
@@ -37,7 +42,7 @@ def ef14_two_way(x, gradient, n, compress, lr, cohort, downlink):
         r += 1
         sent = []
         for i in cohort(r):
-            p = e[i] + lr * gradient(i, x, r)
+            p = e[i] + rate(lr, r) * gradient(i, x, r)
             w = compress(p)
             e[i] = p - w
             sent.append(w)
@@ -65,7 +70,7 @@ def ef21(x, gradient, n, compress, lr, cohort, momentum=1.0, double=False, dense
             v[i] = (1 - momentum) * v[i] + momentum * new
             u[i] = (1 - momentum) * u[i] + momentum * v[i]
             g[i] = g[i] + compress((u[i] if double else v[i]) - g[i])
-        x = x - lr * g.mean(axis=0)  # over all n: absent workers' g_i count
+        x = x - rate(lr, r) * g.mean(axis=0)  # over all n: absent workers' g_i count
         yield x, {"g": g}
 
 
@@ -81,5 +86,5 @@ def ef21_bc(x, gradient, n, compress, lr, cohort, downlink):
             met.add(i)
         # The first estimate is known to all (the authors' start); then differences to it.
         h = h + (downlink(g.mean(axis=0) - h) if r > 1 else g.mean(axis=0))
-        x = x - lr * h
+        x = x - rate(lr, r) * h
         yield x, {"g": g, "h": h}

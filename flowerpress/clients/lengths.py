@@ -1,0 +1,31 @@
+"""How long a gradient is."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatVector = npt.NDArray[np.floating[Any]]
+
+
+def length(vector: FloatVector) -> float:
+    """Return the l2 norm; NaN or infinite where, and only where, a number is not finite.
+
+    Examples
+    --------
+    >>> float(f"{length(np.array([3e200, -4e200])):.6g}"), length(np.array([np.inf, 1.0]))
+    (5e+200, inf)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(vector @ vector)
+        if np.isfinite(square):
+            return math.sqrt(square)
+        largest = float(np.abs(vector).max())
+        if not np.isfinite(largest):
+            return largest
+        scaled = vector / vector.dtype.type(largest)
+        return min(largest * math.sqrt(float(scaled @ scaled)), sys.float_info.max)
