@@ -1,6 +1,6 @@
 """The command line: arguments in, one line out for what is wrong.
 
-`commands` has `run`, `list` and `bench`; `link` has `certs`, `serve` and `join`.
+`commands` has `run`, `list` and `bench`; `link` has `certs` and `join`, `serve` the server.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import sys
 
 import click
 
-from flowerpress.cli import link
+from flowerpress.cli import link, serve
 from flowerpress.cli.commands import app
 from flowerpress.cli.errors import complain, is_users, valid_choices
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 link.add_to(app)
+serve.add_to(app)
 
 
 def main(arguments: list[str] | None = None) -> int:

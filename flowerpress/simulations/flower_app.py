@@ -24,23 +24,56 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from flowerpress.clients import client_app as make_client_app
+from flowerpress.clients.app import TaskApp, partition_of
+from flowerpress.clients.app import client_app as make_client_app
+from flowerpress.clients.node import check_keys, check_node
 from flowerpress.simulations.run_config import (
+    HOST_KEYS,
     Config,
     TaskChoice,
     schedule,
     strategy_choice,
     task_choice,
 )
-from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
+from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn, task_class, task_options
 
 if TYPE_CHECKING:
     from flowerpress.clients import Task
     from flowerpress.simulations.simulate import SimulationResult
 
 log = logging.getLogger("flowerpress")
+
+
+class ShippedApp(ClientApp):
+    """The ClientApp of the shipped tasks; a client over the link can ask it a little more."""
+
+    unfit = ""  # why this client cannot take part, as it said when it was last asked who it is
+
+    def check_config(self, node_config: Config, task: str) -> None:
+        """Raise `ValueError` for a node config that is wrong for a task, whatever the run."""
+        check_keys(node_config, HOST_KEYS)
+        check_node(node_config)
+        own: dict[str, Any] = {
+            key.replace("-", "_"): value for key, value in node_config.items() if key in HOST_KEYS
+        }
+        if "path" in own or "path" not in task_options(task):
+            # Packages that lack and files that are not there are found by making it.
+            task_fn = make_task_fn(task, **own)
+            task_fn.check_host(int(node_config.get("partition-id", 0)))
+
+    def check_run(self, node_config: Config, run_config: Config) -> None:
+        """Raise `ValueError` where this node cannot take part in a run."""
+        partition, _ = partition_of(node_config)
+        _task_fn(task_choice(run_config, node_config)).check_host(partition)
+
+    def parts(self, run_config: Config, partition: int, partitions: int) -> int:
+        """Return in how many parts the data are for a node, where the server says `partitions`."""
+        shared_out = task_class(str(run_config.get("task"))).shared_out
+        return partitions if shared_out else max(partitions, partition + 1)
+
+
 server_app = ServerApp()
-client_app = ClientApp()
+client_app = ShippedApp()
 
 
 # --- the client -----------------------------------------------------------------------------------
@@ -52,11 +85,14 @@ client_app = ClientApp()
 def answer(message: Message, context: Context) -> Message:
     """Answer any message, with the task that run config and node config name."""
     _log_with_flower()
-    return _client(task_choice(context.run_config, context.node_config))(message, context)
+    app = _client(task_choice(context.run_config, context.node_config))
+    reply = app(message, context)
+    client_app.unfit = app.unfit
+    return reply
 
 
 @lru_cache(maxsize=8)
-def _client(choice: TaskChoice) -> ClientApp:
+def _client(choice: TaskChoice) -> TaskApp:
     """Return the ClientApp of a task; kept, for Ray's processes answer many messages."""
 
     def task_fn(partition: int, partitions: int) -> Task:
@@ -72,6 +108,29 @@ def _task_fn(choice: TaskChoice) -> ShippedTaskFn:
 
 
 # --- the server -----------------------------------------------------------------------------------
+
+
+def check_run(run_config: Config, clients: int) -> None:
+    """Raise for a run config that no run can have, before anybody connects.
+
+    Parameters
+    ----------
+    clients : int
+        How many the run is for.
+
+    Raises
+    ------
+    ValueError
+        A name, an option or a value is not valid: says which are.
+    OSError, ImportError
+        Data, or a package, are not there.
+    """
+    from flowerpress.strategies import make_strategy
+
+    schedule(run_config)
+    name, options = strategy_choice(run_config)
+    make_strategy(name, **options).network(range(clients))
+    _task_fn(task_choice(run_config)).initial_arrays()
 
 
 @server_app.main()

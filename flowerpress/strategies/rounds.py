@@ -13,7 +13,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from flowerpress.protocol import LedgerRow
+from flowerpress.protocol.grids import allow_answers, checkpoints_of
 from flowerpress.strategies import saved
+from flowerpress.strategies.checkpoints import Checkpoints
 from flowerpress.strategies.tree import Tree
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 _METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
+_FIRST_ANSWER = 2**22  # bytes that a node may say of itself, besides what the model's size allows
 # The rounds' log goes where that of Flower's own strategies does.
 flower = logging.getLogger("flwr")
 log = logging.getLogger("flowerpress")
@@ -41,6 +44,12 @@ class Rounds:
     result: Result = field(default_factory=Result)
     saved_round: int = -1  # of the last checkpoint
     saved_rows: int = 0  # of the ledger, in it
+    checkpoints: Checkpoints | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        offered = checkpoints_of(self.grid)  # asked for in any case: a grid counts its strategies
+        self.checkpoints = self.strategy.checkpoints or offered
+        allow_answers(self.grid, _FIRST_ANSWER + 2 * self._size)
 
     def run(self) -> Result:
         """Run the rounds that are left, and return Flower's result of all."""
@@ -62,8 +71,13 @@ class Rounds:
             flower.info("\t%s", line)
         return self.result
 
+    @property
+    def _size(self) -> int:
+        """Bytes of the model."""
+        return sum(len(array.data) for array in self.initial.values())
+
     def _announce(self) -> None:
-        size = sum(len(array.data) for array in self.initial.values()) / 2**20
+        size = self._size / 2**20
         flower.info("Starting %s:", type(self.strategy).__name__)
         flower.info("\t├── Number of rounds: %d", self.num_rounds)
         flower.info("\t├── ArrayRecord (%.2f MB)", size)
@@ -108,7 +122,7 @@ class Rounds:
 
     def _save(self, server_round: int) -> None:
         """Save a checkpoint where one is due."""
-        checkpoints, strategy = self.strategy.checkpoints, self.strategy
+        checkpoints, strategy = self.checkpoints, self.strategy
         if checkpoints is None or not checkpoints.due(server_round, self.num_rounds):
             return
         beside, after = checkpoints.beside, self.saved_round
@@ -129,7 +143,7 @@ class Rounds:
 
     def _resume(self) -> bool:
         """Go back to the last checkpoint, if there is one; whether there was."""
-        checkpoints, strategy = self.strategy.checkpoints, self.strategy
+        checkpoints, strategy = self.checkpoints, self.strategy
         found = checkpoints.open() if checkpoints else None
         if checkpoints is None or found is None:
             return False

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
-from flowerpress.compressors import PacketError
+from flowerpress.compressors import PacketError, make_compressor
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
+from flowerpress.protocol.grids import allow_answers
 from flowerpress.strategies.averages import pack_buffers, unpack_buffers
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.errors import RoundError
@@ -70,6 +71,7 @@ class Run:
         self.start_over = False
         self.buffers: dict[int, FloatVector] = {}
         self.heard: set[int] = set()
+        self._longest = 0  # bytes of an answer
 
     @property
     def started(self) -> Downlink:
@@ -126,8 +128,24 @@ class Run:
             needed=needed,
         )
         online = wait_for(ask, needed, self._strategy.available_timeout)
+        if self._longest == 0:
+            self._longest = self._longest_answer()
+        allow_answers(grid, self._longest)
         count = max(int(len(online) * fraction), at_least, 1)
         return self.population.sample(online, count, self._strategy.seed, server_round)
+
+    def _longest_answer(self) -> int:
+        """Return how many bytes an answer may have.
+
+        2 MiB, and twice what the update takes: whole, for a first or a lost one goes so, or pressed
+        with a compressor that makes it longer, such as a wide sketch. Few workers choose one of
+        their own that takes more than that; for them there is ``--max-answer``.
+        """
+        layout, strategy = self.started.layout, self._strategy
+        whole = max(layout.dim, sum(strategy.dims(1))) * layout.dtype.itemsize
+        traits = make_compressor(strategy.compressor).bind_shapes(layout.shapes).traits(layout.dim)
+        pressed = int(traits.bits / 32 * layout.dtype.itemsize)  # stated for float32
+        return 2 * (max(whole, pressed) + 8 * layout.buffer_dim) + 2**21
 
     def orders(
         self,

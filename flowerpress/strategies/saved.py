@@ -14,8 +14,16 @@ from flowerpress.strategies.tree import CheckpointError, Tree
 if TYPE_CHECKING:
     from flowerpress.strategies.base import CompressedStrategy
 
-# What may be another when a run is resumed: it decides how long the server waits, not what it does.
-_FREE = frozenset({"available_timeout", "hello_timeout", "min_available_nodes"})
+# What may be another when a run is resumed: for how many the server waits, and how long.
+_FREE = frozenset(
+    {
+        "available_timeout",
+        "hello_timeout",
+        "min_available_nodes",
+        "min_evaluate_nodes",
+        "min_train_nodes",
+    }
+)
 
 
 def options_of(strategy: CompressedStrategy) -> dict[str, Any]:

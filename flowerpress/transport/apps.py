@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -101,8 +102,24 @@ def _load_file(path: Path) -> Any:
         raise ImportError(f"{path} cannot be imported")
     module = module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        raise _one_line(path, error) from error
     return module
+
+
+def _one_line(path: Path, error: BaseException) -> BaseException:
+    """Return what an app's file raises when it is imported, with the line where it does."""
+    if not isinstance(error, Exception) or isinstance(error, ModuleNotFoundError):
+        return error
+    line = getattr(error, "lineno", None)
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename) == path:
+            line = frame.lineno
+    where = f"{path}, line {line}" if line else str(path)
+    return ImportError(f"{where}: {type(error).__name__}: {error}")
 
 
 def _from_pyproject(folder: Path) -> App:
@@ -128,6 +145,39 @@ def _flat(config: Mapping[str, Any], before: str = "") -> Config:
         else:
             flat[before + key] = value
     return flat
+
+
+def check_given(given: Config, declared: Config) -> None:
+    """Check what a command line says against the run config that an app declares.
+
+    An app that declares nothing may read any key; the same holds for the type of a key that is
+    declared as an empty text.
+
+    Raises
+    ------
+    ValueError
+        A key that the app does not declare, or a value of another type: says which.
+
+    Examples
+    --------
+    >>> check_given({"rouns": 3}, {"rounds": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: --run-config: this app has no 'rouns'; it has rounds
+    """
+    for key, value in given.items():
+        if declared and key not in declared:
+            raise ValueError(
+                f"--run-config: this app has no {key!r}; it has {', '.join(sorted(declared))}"
+            )
+        default = declared.get(key, "")
+        wanted = (int, float) if type(default) is float else (type(default),)
+        if default != "" and type(value) not in wanted:
+            name = {bool: "true or false", int: "a whole number", float: "a number"}
+            raise ValueError(
+                f"--run-config: {key} is {value!r}, expected "
+                f"{name.get(type(default), 'a text in quotes')}, such as {default!r}"
+            )
 
 
 def parse_config(text: str) -> Config:

@@ -12,7 +12,14 @@ from typing import Any
 from flowerpress.simulations.tasks.base import ShippedTaskFn
 from flowerpress.simulations.tasks.options import read_options
 
-__all__ = ["ShippedTaskFn", "describe", "make_task_fn", "task_names"]
+__all__ = [
+    "ShippedTaskFn",
+    "describe",
+    "make_task_fn",
+    "task_class",
+    "task_names",
+    "task_options",
+]
 
 # Imported on demand: the modules need packages (torch, scikit-learn) the others do without.
 _TASKS = {
@@ -62,7 +69,7 @@ def make_task_fn(
     ImportError
         If a package the task needs is not installed; says how to install it.
     """
-    task: Any = _task_class(name)
+    task: Any = task_class(name)
     made: ShippedTaskFn = task(
         partition=partition, seed=seed, **read_options(name, task.options, options)
     )
@@ -77,11 +84,17 @@ def describe(name: str) -> tuple[str, str]:
     ValueError
         For an unknown name; says which are valid.
     """
-    task = _task_class(name)
+    task = task_class(name)
     return task.summary_line, task.citation
 
 
-def _task_class(name: str) -> type[ShippedTaskFn]:
+def task_options(name: str) -> list[str]:
+    """Return the names of a shipped task's own options; raises `ValueError` for an unknown task."""
+    return sorted(task_class(name).options)
+
+
+def task_class(name: str) -> type[ShippedTaskFn]:
+    """Return the class of a shipped task; raises `ValueError` for an unknown name."""
     if name not in _TASKS:
         raise ValueError(f"unknown task {name!r}; tasks: {', '.join(task_names())}")
     module = import_module(f"flowerpress.simulations.tasks.{name}")
