@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import platform
 import queue
-import random
 import secrets
 import threading
 import time
@@ -17,6 +16,7 @@ import grpc
 
 from flowerpress.protocol import printable
 from flowerpress.transport.address import parse_address
+from flowerpress.transport.attempts import Attempts
 from flowerpress.transport.frames import (
     BEAT,
     MAX_FRAME,
@@ -39,10 +39,8 @@ OPTIONS = [
     ("grpc.max_send_message_length", MAX_FRAME),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0  # seconds between attempts to connect
 _HEARTBEAT = 5.0  # until the server has said its own
 _SHORTEST, _LONGEST = 0.05, 3600.0  # seconds that it may be
-_ATTEMPTS = 3  # to connect, after which a trouble that lasts is believed
 Handle = Callable[[Any, Incoming], list[bytes]]
 
 
@@ -106,7 +104,8 @@ class LinkClient:
         self._address = parse_address(server, "--server")
         self._server, self._certs, self._handle = str(self._address), certs, handle
         self._proxy = proxy_of(self._address)
-        self._patience, self._check, self._unfit = patience, enter, unfit
+        self._attempts = Attempts(self._server, patience)
+        self._check, self._unfit = enter, unfit
         self._about = {
             "protocol": PROTOCOL,
             "client": client,
@@ -120,14 +119,11 @@ class LinkClient:
         self.answered = self.logins = 0
         self._trouble: Trouble | None = None  # of the last attempt
         self._farewell: Farewell | None = None  # once the end is decided here
-        self._pause = 0.0  # seconds to wait before the next attempt, as the server says
-        self._replaced = ""  # why the server prefers another process of this client
         self._lock = threading.Lock()
         self._epoch = ""
         self._welcome: Any = None
         self._stream: Stream | None = None
         self._partial: Incoming | None = None
-        self._said = ""
         self._busy = 0
         self._answer: Outgoing | None = None  # to the last question
         self._questions: queue.SimpleQueue[tuple[str, Incoming] | None] = queue.SimpleQueue()
@@ -140,51 +136,21 @@ class LinkClient:
         """
         worker = threading.Thread(target=self._work, name="link work", daemon=True)
         worker.start()
-        pause, last, attempts = _FIRST_PAUSE, time.monotonic(), 0
+        attempts = self._attempts
         try:
             while True:
                 logins = self.logins
                 farewell = self._farewell or self._connect() or self._farewell
                 if farewell is not None:
                     return farewell
-                now = time.monotonic()
                 if self.logins > logins:
-                    pause, last, attempts = _FIRST_PAUSE, now, 0
-                else:
-                    attempts += 1
-                    farewell = self._give_up(attempts, now - last)
-                    if farewell is not None:
-                        return farewell
-                self._say_state(attempts)
-                wait = max(pause * random.uniform(0.5, 1.0), self._pause)  # noqa: S311  (no secret)
-                self._pause = 0.0
-                time.sleep(wait)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                    attempts.ended(self.state)
+                elif reason := attempts.failed(self.state, self._trouble):
+                    self.mistaken = attempts.in_vain
+                    return Farewell(False, reason)
+                time.sleep(attempts.wait())
         finally:
             self._questions.put(None)
-
-    def _give_up(self, attempts: int, seconds: float) -> Farewell | None:
-        """Return how the work ends after so many attempts in vain, None where it goes on."""
-        trouble = self._trouble
-        if trouble is not None and trouble.lasting and not self.logins and attempts >= _ATTEMPTS:
-            self.mistaken = True
-            return Farewell(False, f"{self._server}: {trouble.hint} [{trouble.reason}]")
-        # Who was replaced waits for no server: the other process does.
-        patience = min(self._patience, _LONGEST_PAUSE / 3) if self._replaced else self._patience
-        if seconds <= patience:
-            return None
-        hint = f"; {trouble.hint}" if trouble is not None and trouble.hint else ""
-        reason = f"{self._server} was not reached: {self.state}{hint}"
-        return Farewell(False, f"{self._replaced}; then {reason}" if self._replaced else reason)
-
-    def _say_state(self, attempts: int) -> None:
-        """Log why there is no connection, each time that the reason is another one."""
-        trouble, line = self._trouble, self.state
-        if trouble is not None and trouble.hint and attempts >= _ATTEMPTS:
-            line = f"{line}; {trouble.hint}"
-        if line != self._said:
-            log.warning("%s: %s", self._server, line)
-        self._said = line
 
     # one connection -------------------------------------------------------------------------------
 
@@ -287,7 +253,7 @@ class LinkClient:
             return Farewell(frame.done, reason)
         self.state = reason
         if frame.pause > 0:  # another process of this client has come
-            self._pause, self._replaced = min(frame.pause, _LONGEST), reason
+            self._attempts.replaced(reason, min(frame.pause, _LONGEST))
         return None
 
     def _leave(self, stream: Stream | None, reason: str) -> None:
@@ -311,7 +277,7 @@ class LinkClient:
             self._welcome, self._stream = welcome, stream
             stream.heartbeat = welcome.heartbeat
             stream.write(BEAT)  # which says that it stays, and ends the heartbeat's wait
-            self._replaced = ""
+            self._attempts.connected()
             self.state, self.logins = "connected", self.logins + 1
             answer = self._answer
             if answer is not None and answer.id == welcome.open:

@@ -92,6 +92,13 @@ class GrpcGrid(OneRunGrid):
     saving : Saving, optional
         Where strategies of flowerpress that are started on this grid save their runs. With
         ``resume``, messages of any other sender are refused: nothing would be saved of its run.
+
+    Attributes
+    ----------
+    strategies : int
+        How many of flowerpress's strategies were started on it.
+    refused : SetupError or None
+        Why the first message was not sent.
     """
 
     strangers = True  # see `flowerpress.protocol.grids.has_strangers`
@@ -99,6 +106,7 @@ class GrpcGrid(OneRunGrid):
     def __init__(self, hub: Hub, saving: Saving | None = None) -> None:
         self._hub, self._saving, self.strategies = hub, saving, 0
         self._begun = False
+        self.refused: SetupError | None = None
         self.run_id = hub.run_id
         self._asked: dict[str, Message] = {}
         self._answers: dict[str, Message] = {}
@@ -170,11 +178,12 @@ class GrpcGrid(OneRunGrid):
         if saving is not None and saving.note is not None and not saved:
             saving.note(saved=False)
         if saving is not None and saving.resume and not saved:
-            raise SetupError(
+            self.refused = SetupError(
                 "--resume: this app's strategy is none of flowerpress's, and nothing of its run is "
                 "saved: start it without --resume, or let the app declare `checkpoint` and "
                 "`resume` in its run config and save the run itself"
             )
+            raise self.refused
         self._begun = True
 
     def _settler(self, key: str) -> Any:

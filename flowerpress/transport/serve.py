@@ -100,6 +100,8 @@ class Service:
                 self._wait()
                 context = Context(self.run_id, SERVER, {}, RecordDict(), self._config)
                 app(self.grid, context)
+                if self.grid.refused is not None:  # which an app may have passed over
+                    raise self.grid.refused
                 failure, retry = "", False
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
