@@ -12,7 +12,7 @@ from flowerpress.transport.reach import Trouble
 log = logging.getLogger("flowerpress")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0  # seconds between attempts
 _BELIEVED = 3  # attempts after which a trouble is believed to last
-_WITHOUT_NEED = 5.0  # seconds of patience of a process in whose place another one works
+_WITHOUT_NEED = 3.0  # seconds of patience of a process in whose place another one works
 
 
 class Attempts:

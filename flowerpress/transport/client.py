@@ -118,6 +118,7 @@ class LinkClient:
         self.mistaken = False
         self.answered = self.logins = 0
         self._trouble: Trouble | None = None  # of the last attempt
+        self._goodbye = ""  # of a server that says to come again
         self._farewell: Farewell | None = None  # once the end is decided here
         self._lock = threading.Lock()
         self._epoch = ""
@@ -156,7 +157,7 @@ class LinkClient:
 
     def _connect(self) -> Farewell | None:
         """Connect, and serve the connection to its end; returns how the run ended, if it has."""
-        self._trouble = None
+        self._trouble, self._goodbye = None, ""
         with self._channel() as channel:
             stream = Stream(_HEARTBEAT, lambda: None)
             stream.write(self._hello())
@@ -169,7 +170,7 @@ class LinkClient:
                     farewell = self._receive(stream, parse(frame))
                     if farewell is not None:
                         return farewell
-                self.state = "the server has closed the connection"
+                self.state = self._goodbye or "the server has closed the connection"
             except FrameError as wrong:
                 self.state = f"the server sent {wrong}"
                 log.warning("%s", self.state)
@@ -251,7 +252,7 @@ class LinkClient:
         if not frame.retry:
             self.mistaken = frame.unfit
             return Farewell(frame.done, reason)
-        self.state = reason
+        self._goodbye = reason
         if frame.pause > 0:  # another process of this client has come
             self._attempts.replaced(reason, min(frame.pause, _LONGEST))
         return None

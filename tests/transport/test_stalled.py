@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -31,14 +32,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def streams_of(number: int, said: bytes) -> bytes:
+SAID = (HELLO, b"", b"\xff")  # each is to be answered, or refused, in a way of its own
+
+
+def streams_of(number: int) -> bytes:
     """Return the bytes that open so many streams of one connection."""
-    return b"".join(call(2 * i + 1, METHOD, said) for i in range(number))
+    return b"".join(call(2 * i + 1, METHOD, SAID[i % len(SAID)]) for i in range(number))
 
 
-@pytest.mark.parametrize("said", [HELLO, b"", b"\xff"], ids=["hello", "nothing", "noise"])
 @pytest.mark.parametrize("each", [300, 3], ids=["one connection", "100 connections"])
-def test_300_stalled_streams_keep_nobody_out(folder: Path, said: bytes, each: int) -> None:
+def test_300_stalled_streams_keep_nobody_out(folder: Path, each: int) -> None:
     """Each has a window of 0, so that no byte of an answer can be sent to it."""
     over = threading.Event()
     service, report = start_server(
@@ -48,7 +51,7 @@ def test_300_stalled_streams_keep_nobody_out(folder: Path, said: bytes, each: in
     links = []
     for _ in range(300 // each):
         links.append(connect(service.port, evil))
-        links[-1].sendall(streams_of(each, said))
+        links[-1].sendall(streams_of(each))
     begun = time.monotonic()
     honest = make_client(
         echo_app(), f"localhost:{service.port}", read_certs(folder, "client-0"), 0, node_config=LIVE
@@ -58,12 +61,12 @@ def test_300_stalled_streams_keep_nobody_out(folder: Path, said: bytes, each: in
         assert time.monotonic() - begun < 2
         time.sleep(0.01)
     threads = sum(thread.name.startswith("link") for thread in threading.enumerate())
-    assert threads < 30  # and not one for each stream
+    assert threads < 100  # and not one or two for each stream
+    for link in links:
+        link.close()
     over.set()
     report.result(30)
     assert farewell.result(30).done
-    for link in links:
-        link.close()
 
 
 def test_what_is_not_taken_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,16 +92,14 @@ def test_what_is_not_taken_is_not_waited_for(folder: Path, monkeypatch: pytest.M
     link = connect(service.port, read_certs(folder, "client-3"), window=1000)
     link.sendall(call(1, METHOD, HELLO))
     begun = time.monotonic()
-    while not report.done():
+    while len(got) < 3:
         assert time.monotonic() - begun < 20
-        try:
+        with contextlib.suppress(OSError):  # once it is closed, which is right
             link.sendall(frame(DATA, 0, 1, struct.pack(">BI", 0, len(BEAT)) + BEAT))
-        except OSError:
-            break
         time.sleep(0.1)
+    link.close()
     report.result(30)
     assert "client 3 is away" in str(got[0].error.reason)
     assert not got[1].has_error()
     assert not got[2].has_error()
     assert farewell.result(30).done
-    link.close()
