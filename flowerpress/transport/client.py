@@ -190,12 +190,12 @@ class LinkClient:
         told = dict(error.trailing_metadata() or ()) if isinstance(error, grpc.Call) else {}
         if told.get(REFUSED) == "for good":
             self.mistaken = True
-            return Farewell(False, details)
+            return Farewell(False, printable(details))
         if REFUSED not in told:
             secure = self._certs is not None
             self._trouble = explain(details, self._address, secure=secure, proxy=self._proxy)
             details = self._trouble.reason
-        self.state = details
+        self.state = printable(details)
         log.debug("connection ended: %s", self.state)
         return None
 
@@ -351,8 +351,7 @@ class LinkClient:
 
 def _details(error: grpc.RpcError) -> str:
     """Return what gRPC says of a failed call."""
-    details = error.details() if isinstance(error, grpc.Call) else error
-    return printable(str(details))[:200]
+    return str(error.details() if isinstance(error, grpc.Call) else error)
 
 
 def _versions() -> dict[str, str]:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from flowerpress.protocol import printable
 from flowerpress.transport.address import Address
 
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in gRPC's order
+_LONGEST = 200  # characters of gRPC's words
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 _NO_REASON = re.compile("socket closed|connection reset|broken pipe", re.IGNORECASE)
 
@@ -51,7 +53,8 @@ def explain(details: str, server: Address, *, secure: bool, proxy: str = "") -> 
     >>> explain("Peer name h is not in peer certificate", Address("h", 9400), secure=True).hint
     'the certificate of h:9400 names other hosts: make it with `flowerpress certs DIR --host h`'
     """
-    reason = f"{details} ({proxy})" if proxy else details
+    reason = printable(details.rpartition("last error: ")[2])[:_LONGEST]
+    reason = f"{reason} ({proxy})" if proxy else reason
     if "certificate has expired" in details:
         return Trouble(reason, f"the certificate of {server} has expired: {_REMAKE}", lasting=True)
     if "CERTIFICATE_VERIFY_FAILED" in details:
