@@ -23,7 +23,6 @@ with limited_stderr():
     import time
     time.sleep(1.2)
     os.write(2, line % 1000)
-    raise_late = "--raise" in sys.argv
 os.write(2, b"after\\n")
 print("\\u00e4", file=sys.stderr)
 """
