@@ -125,12 +125,16 @@ def check_run(run_config: Config, clients: int) -> None:
     OSError, ImportError
         Data, or a package, are not there.
     """
-    from flowerpress.strategies import make_strategy
+    from flowerpress.strategies import Checkpoints, make_strategy
 
-    schedule(run_config)
+    plan = schedule(run_config)
+    Checkpoints(Path(plan.checkpoint), plan.every)
     name, options = strategy_choice(run_config)
     make_strategy(name, **options).network(range(clients))
-    _task_fn(task_choice(run_config)).initial_arrays()
+    task_fn = _task_fn(task_choice(run_config))
+    task_fn.initial_arrays()
+    if task_fn.shared_out:
+        task_fn.shards(clients)
 
 
 @server_app.main()

@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 Config = dict[str, bool | int | float | str]
 _PAIR = re.compile(r"""\s*([\w.-]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s"']+)(?=\s|$)""")
@@ -94,7 +95,7 @@ def find_app(name: str) -> App:
 
 def _load_file(path: Path) -> Any:
     """Import a Python file by its path; once."""
-    name = f"flowerpress_app_{path.stem}"
+    name = f"flowerpress_app_{path.stem}_{crc32(str(path).encode()):08x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)
