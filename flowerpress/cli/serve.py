@@ -120,7 +120,7 @@ def run(service: Service, server_app: Any, about: dict[str, Any], plan: Plan) ->
     with status.status_line(lambda: status.describe_server(service)):
         result = about
         try:
-            plan.keep(saved=True)
+            plan.keep()
             result |= service.run(server_app) | {"status": "done"}
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
@@ -164,7 +164,7 @@ class Plan:
     every: int
     resume: bool
 
-    def keep(self, *, saved: bool) -> None:
+    def keep(self, saved: bool = True) -> None:
         """Note the run for its next start; `saved`: whether it can go on then."""
         from flowerpress.transport.serve import keep_run
 

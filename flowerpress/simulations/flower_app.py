@@ -50,9 +50,15 @@ class ShippedApp(ClientApp):
     unfit = ""  # why this client cannot take part, as it said when it was last asked who it is
 
     def check_config(self, node_config: Config, task: str) -> None:
-        """Raise `ValueError` for a node config that is wrong for a task, whatever the run."""
+        """Raise `ValueError` for a node config that is wrong for a task, whatever the run.
+
+        Raises `OSError` or `ImportError` where data or a package are not there. An empty `task` is
+        one that is not known yet.
+        """
         check_keys(node_config, HOST_KEYS)
         check_node(node_config)
+        if not task:
+            return  # it comes with the run
         own: dict[str, Any] = {
             key.replace("-", "_"): value for key, value in node_config.items() if key in HOST_KEYS
         }

@@ -75,7 +75,7 @@ class Saving(NamedTuple):
     folder: Path
     every: int = 1
     resume: bool = False
-    note: Callable[..., None] | None = None
+    note: Callable[[bool], None] | None = None
 
     def folder_of(self, number: int) -> Path:
         """Return the folder of the first (1), second, ... strategy."""
@@ -176,7 +176,7 @@ class GrpcGrid(OneRunGrid):
         """Say whether the run is saved, before its first message is sent."""
         saving, saved = self._saving, self.strategies > 0
         if saving is not None and saving.note is not None and not saved:
-            saving.note(saved=False)
+            saving.note(False)
         if saving is not None and saving.resume and not saved:
             self.refused = SetupError(
                 "--resume: this app's strategy is none of flowerpress's, and nothing of its run is "
