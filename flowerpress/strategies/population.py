@@ -27,7 +27,7 @@ from flowerpress.protocol import (
     printable,
     question,
 )
-from flowerpress.protocol.grids import dismiss, proven_client
+from flowerpress.protocol.grids import dismiss, has_strangers, proven_client
 from flowerpress.strategies.newcomers import Newcomers
 from flowerpress.strategies.tree import Tree
 
@@ -172,7 +172,8 @@ class Population:
             wait = 2 * self._ask_again.get(node, (0, 0))[1] or 1
             self._ask_again[node] = (server_round + wait, wait)
         refused = {node: why for node, why in self._refusals.items() if node in nodes}
-        if len(nodes) >= needed > len(nodes) - len(refused):
+        # Strangers who cannot take part are sent away, and others may come in their place.
+        if not has_strangers(grid) and len(nodes) >= needed > len(nodes) - len(refused):
             raise RuntimeError(
                 f"{len(refused)} of {len(nodes)} clients cannot take part: "
                 f"{next(iter(refused.values()))}"
@@ -213,7 +214,9 @@ class Population:
         try:
             proven = proven_client(grid, node)
             if proven not in (None, hello.client):
-                raise ValueError(f"client {proven} by its certificate says it is {hello.client}")
+                raise ValueError(
+                    f"client {proven} by its certificate says it is client {hello.client}"
+                )
             admit(hello)
         except ValueError as error:
             self._refuse(grid, node, str(error), for_good=True)

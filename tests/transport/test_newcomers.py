@@ -38,7 +38,7 @@ class Training:
     def __init__(self, needed: int = 2) -> None:
         self.over, self.ends = threading.Event(), list[float]()
         self.strategy = make_strategy(
-            "ef21", compressor="topk:0.1", lr=0.05, min_available_nodes=needed
+            "ef21", compressor="topk:0.1", min_available_nodes=needed, available_timeout=30.0
         )
 
         def main(grid: Grid, context: Any) -> None:
