@@ -142,10 +142,14 @@ class Hub:
         )
 
     def hear_goodbye(self, peer: Peer, reason: str) -> None:
-        """Hear why a client leaves for good; each reason is logged once."""
+        """Hear why a client leaves for good; each reason is logged once.
+
+        One that has answered questions has given the reason to whoever asked.
+        """
         reason = printable(reason) or "it says no reason"
         if reason != peer.farewell:
-            log.warning("client %d leaves: %s", peer.client, reason)
+            level = logging.INFO if peer.confirmed else logging.WARNING
+            log.log(level, "client %d leaves: %s", peer.client, reason)
         peer.farewell = reason
         self._let_go(peer, reason)
 

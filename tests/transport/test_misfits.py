@@ -170,6 +170,9 @@ def test_a_task_that_cannot_be_made_ends_the_client(
     done, reason = farewell.result(20)
     assert (done, wrong.mistaken) == (False, True)
     assert reason == f"{type(error).__name__}: {error}"
+    training.wait_for(lambda: warnings(caplog, f"node 2 cannot take part: {reason}") == 1)
+    assert warnings(caplog, f"client 0: {error}") == 1
+    assert not warnings(caplog, "client 0 leaves")
     assert not any(record.exc_info for record in caplog.records)
     start_client(training.port, client_app(task_fn), 0)
     training.stop()
