@@ -64,8 +64,8 @@ class TaskApp(ClientApp):
 
     @property
     def unfit(self) -> str:
-        """Why this client cannot take part, as it said when it was last asked who it is."""
-        return self._client.unfit
+        """Why this thread's client cannot take part, as it said when it was last asked."""
+        return self._client.trouble.reason
 
     def check_config(self, node_config: Config, task: str) -> None:
         """Raise `ValueError` for a node config that is wrong, whatever the run and its task."""
@@ -83,6 +83,12 @@ class TaskApp(ClientApp):
         return partitions
 
 
+class Trouble(threading.local):
+    """Why a client cannot take part; of each thread its own, for clients may share an app."""
+
+    reason = ""
+
+
 class _Client:
     """The functions of a ClientApp, with what a long-lived process keeps between messages."""
 
@@ -91,12 +97,12 @@ class _Client:
         self._tasks: dict[Any, tuple[Task, Layout]] = {}
         self._states: dict[Any, WorkerState] = {}
         self._lock = threading.Lock()
-        self.unfit = ""
+        self.trouble = Trouble()
         self._failures: dict[int, str] = {}  # the last of each client
 
     def hello(self, message: Message, context: Context) -> Message:
         """Say who this client is."""
-        self.unfit = ""
+        self.trouble.reason = ""
         try:
             client = client_id(context)
             task, layout = self._task(context)
@@ -107,7 +113,8 @@ class _Client:
             content = Hello(client, task.num_examples, layout, held, session).encode()
         except Exception as error:  # one line to the server, the traceback here
             reply = self._failed(context, 0, error)
-            content, self.unfit = reply.encode(), reply.reason if is_lasting(error) else ""
+            content = reply.encode()
+            self.trouble.reason = reply.reason if is_lasting(error) else ""
         return Message(content, reply_to=message)
 
     def train(self, message: Message, context: Context) -> Message:

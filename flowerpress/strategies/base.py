@@ -72,7 +72,8 @@ class CompressedStrategy(Resumable, FederatedEvaluation):
     available_timeout : float (default: 600)
         Seconds to wait for `min_available_nodes` workers before the run ends with an error.
     hello_timeout : float (default: 60)
-        Seconds to wait for a new node to say who it is.
+        Seconds to wait for a new node to say who it is. Over the link, rounds of those who are
+        known wait a second at most.
     fraction_train, fraction_evaluate, min_train_nodes, min_evaluate_nodes, min_available_nodes, \
 weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evaluate_metrics_aggr_fn
         As in Flower's `FedAvg`.

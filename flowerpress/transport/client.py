@@ -232,6 +232,8 @@ class LinkClient:
     def _receive(self, stream: Stream, frame: Any) -> Farewell | None:
         """Take a frame; returns how the run ended, if it says so."""
         stream.last_heard = time.monotonic()
+        if self._farewell is not None:  # what is under way still is not for this client
+            return None
         if (kind := kind_of(frame)) == "chunk":
             if self._partial is not None:
                 self._take(frame)

@@ -151,7 +151,8 @@ class Door:
                 self._hub.refuse(identity.address, "no hello came")
                 stream.end(make("goodbye", reason="no hello came", retry=True))
         elif stream.stalled(now) > _BEATS * self._limits.heartbeat:
-            self._hub.refuse(identity.address, "it does not take what it is sent")
+            who = identity.address if identity.client is None else f"client {identity.client}"
+            self._hub.refuse(who, "it does not take what it is sent")
             stream.end()
             stream.hang_up()
 

@@ -152,8 +152,13 @@ class GrpcGrid(OneRunGrid):
     # Flower's Grid interface -------------------------------------------------------------------
 
     def get_node_ids(self) -> list[int]:
-        """Return the nodes that are there, or have not been away for long."""
-        return [peer.node for peer in self._hub.online()]
+        """Return the nodes that are there, or have not been away for long.
+
+        Not those who have said nothing since they were let in: they may be leaving again, because
+        the run is not one that they can take part in.
+        """
+        online = self._hub.online()
+        return [peer.node for peer in online if peer.confirmed or not peer.connected]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; returns the ids to ask for their answers by."""

@@ -127,7 +127,9 @@ class Node:
 class Checked(Protocol):
     """A ClientApp that finds mistakes before it is asked anything: flowerpress's own are."""
 
-    unfit: str
+    @property
+    def unfit(self) -> str:
+        """Why this client cannot take part, as it said when it was last asked; or ""."""
 
     def check_config(self, node_config: Mapping[str, Any], task: str) -> None:
         """Raise `ValueError` for a node config that is wrong, whatever the run."""
