@@ -37,7 +37,7 @@ FLOWERPRESS = [sys.executable, "-m", "flowerpress"]
 def server(
     folder: Path, app: Path, clients: int, config: str, every: int = 0
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start `flowerpress serve`, with a checkpoint every so many rounds; yields process and port."""
+    """Start `flowerpress serve`; yields its process and port. `every`: rounds to a checkpoint."""
     log = folder / "serve.log"
     words = ["serve", app, "--insecure", "--bind", "127.0.0.1:0", "--min-clients", clients]
     words += ["--out", folder / "out", "--run-config", config, "--checkpoint-every", every]

@@ -23,6 +23,15 @@ TaskFn = Callable[[int, int], Task]
 Config = Mapping[str, Any]
 
 
+class Trouble(threading.local):
+    """Why a client cannot take part; of each thread its own, for clients may share an app."""
+
+    reason = ""
+
+
+TROUBLE = Trouble()  # the module's: apps that hold it could not be sent to other processes
+
+
 def client_app(task_fn: TaskFn) -> TaskApp:
     """Return the ClientApp of a task.
 
@@ -65,7 +74,7 @@ class TaskApp(ClientApp):
     @property
     def unfit(self) -> str:
         """Why this thread's client cannot take part, as it said when it was last asked."""
-        return self._client.trouble.reason
+        return TROUBLE.reason
 
     def check_config(self, node_config: Config, task: str) -> None:
         """Raise `ValueError` for a node config that is wrong, whatever the run and its task."""
@@ -83,12 +92,6 @@ class TaskApp(ClientApp):
         return partitions
 
 
-class Trouble(threading.local):
-    """Why a client cannot take part; of each thread its own, for clients may share an app."""
-
-    reason = ""
-
-
 class _Client:
     """The functions of a ClientApp, with what a long-lived process keeps between messages."""
 
@@ -97,12 +100,11 @@ class _Client:
         self._tasks: dict[Any, tuple[Task, Layout]] = {}
         self._states: dict[Any, WorkerState] = {}
         self._lock = threading.Lock()
-        self.trouble = Trouble()
         self._failures: dict[int, str] = {}  # the last of each client
 
     def hello(self, message: Message, context: Context) -> Message:
         """Say who this client is."""
-        self.trouble.reason = ""
+        TROUBLE.reason = ""
         try:
             client = client_id(context)
             task, layout = self._task(context)
@@ -114,7 +116,7 @@ class _Client:
         except Exception as error:  # one line to the server, the traceback here
             reply = self._failed(context, 0, error)
             content = reply.encode()
-            self.trouble.reason = reply.reason if is_lasting(error) else ""
+            TROUBLE.reason = reply.reason if is_lasting(error) else ""
         return Message(content, reply_to=message)
 
     def train(self, message: Message, context: Context) -> Message:

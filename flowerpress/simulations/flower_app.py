@@ -24,7 +24,7 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from flowerpress.clients.app import TaskApp, Trouble, partition_of
+from flowerpress.clients.app import TROUBLE, TaskApp, partition_of
 from flowerpress.clients.app import client_app as make_client_app
 from flowerpress.clients.node import check_keys, check_node
 from flowerpress.simulations.run_config import (
@@ -47,14 +47,10 @@ log = logging.getLogger("flowerpress")
 class ShippedApp(ClientApp):
     """The ClientApp of the shipped tasks; a client over the link can ask it a little more."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.trouble = Trouble()
-
     @property
     def unfit(self) -> str:
         """Why this thread's client cannot take part, as it said when it was last asked."""
-        return self.trouble.reason
+        return TROUBLE.reason
 
     def check_config(self, node_config: Config, task: str) -> None:
         """Raise `ValueError` for a node config that is wrong for a task, whatever the run.
@@ -98,10 +94,7 @@ client_app = ShippedApp()
 def answer(message: Message, context: Context) -> Message:
     """Answer any message, with the task that run config and node config name."""
     _log_with_flower()
-    app = _client(task_choice(context.run_config, context.node_config))
-    reply = app(message, context)
-    client_app.trouble.reason = app.unfit
-    return reply
+    return _client(task_choice(context.run_config, context.node_config))(message, context)
 
 
 @lru_cache(maxsize=8)

@@ -72,7 +72,12 @@ def stop_once(at: int, notes: list[int]) -> Any:
     return evaluate
 
 
-@pytest.mark.parametrize("name", strategy_names())
+SOME = ("ef14", "ef21-sgdm", "marina", "onebit-adam", "sketched-sgd", "squarm-sgd")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in SOME else pytest.mark.slow) for n in strategy_names()]
+)
 def test_a_strategy_that_says_nothing_of_checkpoints_is_resumed(name: str, tmp_path: Path) -> None:
     """The model, the bytes and the metrics are those of a run that never stopped."""
     everyone = {"min_available_nodes": N, "min_train_nodes": N}
