@@ -115,23 +115,33 @@ def serve_command(
 def run(service: Service, server_app: Any, about: dict[str, Any], plan: Plan) -> None:
     """Run the app, and write what has come of it, however it ends."""
     from flowerpress.transport import status
-    from flowerpress.transport.serve import write_result
 
-    with status.status_line(lambda: status.describe_server(service)):
-        result = about
-        try:
+    result = dict(about)
+    try:
+        with status.status_line(lambda: status.describe_server(service)):
             plan.keep()
             result |= service.run(server_app) | {"status": "done"}
-        except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
-            result |= service.report() | {"status": "failed", "reason": reason}
-            if isinstance(error, OSError):  # the machine's, and no mistake in the command
-                complain(f"{reason}; start it again with --resume once that is mended")
-                raise typer.Exit(FAILED) from None
-            raise
-        finally:
-            path = write_result(plan.out, result)
-    say(f"result in {path}")
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}"
+        keep_result(plan.out, result | service.report() | {"status": "failed", "reason": reason})
+        if isinstance(error, OSError):  # the machine's, and no mistake in the command
+            complain(f"{reason}; start it again with --resume once that is mended")
+            raise typer.Exit(FAILED) from None
+        raise
+    if not keep_result(plan.out, result):
+        raise typer.Exit(FAILED)
+
+
+def keep_result(out: Path, result: dict[str, Any]) -> bool:
+    """Write result.json; returns whether that went well."""
+    from flowerpress.transport.serve import write_result
+
+    try:
+        say(f"result in {write_result(out, result)}")
+    except OSError as error:
+        complain(f"result.json cannot be written: {error}")
+        return False
+    return True
 
 
 @dataclass(frozen=True)
