@@ -35,12 +35,12 @@ FLOWERPRESS = [sys.executable, "-m", "flowerpress"]
 
 @contextmanager
 def server(
-    folder: Path, app: Path, clients: int, config: str
+    folder: Path, app: Path, clients: int, config: str, every: int = 0
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start `flowerpress serve`; yields its process and port."""
+    """Start `flowerpress serve`; yields its process and port. `every`: rounds to a checkpoint."""
     log = folder / "serve.log"
     words = ["serve", app, "--insecure", "--bind", "127.0.0.1:0", "--min-clients", clients]
-    words += ["--out", folder / "out", "--run-config", config]
+    words += ["--out", folder / "out", "--run-config", config, "--checkpoint-every", every]
     with log.open("wb") as stderr:
         process = subprocess.Popen([*FLOWERPRESS, *map(str, words)], stderr=stderr)
     try:
@@ -76,14 +76,14 @@ def joined(folder: Path, app: Path, port: int, clients: int, store: str) -> Iter
             process.wait()
 
 
-def over_link(clients: int, config: str, store: str) -> list[float]:
+def over_link(clients: int, config: str, store: str, every: int = 0) -> list[float]:
     """Run the app over the link; returns the seconds of each round."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         times = folder / "times.json"
         own = f'{config} clients={clients} times="{times}"'
         with (
-            server(folder, APP, clients, own) as (process, port),
+            server(folder, APP, clients, own, every) as (process, port),
             joined(folder, APP, port, clients, store),
         ):
             if process.wait(600):
@@ -118,12 +118,13 @@ def report(lines: dict[str, str], promises: dict[str, bool]) -> int:
 def latency(rounds: int, superlink_rounds: int) -> int:
     clients = 8
     found = {}
-    for store in ("disk", "live"):
-        times = over_link(clients, f"num-server-rounds={rounds}", store)[5:]
-        found[store] = statistics.median(times)
+    for name, store, every in (("saved", "disk", 1), ("disk", "disk", 0), ("live", "live", 0)):
+        times = over_link(clients, f"num-server-rounds={rounds}", store, every)[5:]
+        found[name] = statistics.median(times)
     slow = statistics.median(over_superlink(clients, {"num-server-rounds": superlink_rounds})[1:])
     return report(
         {
+            "link, a checkpoint a round, ms a round": f"{1e3 * found['saved']:.1f}",
             "link, memory on disk, ms a round": f"{1e3 * found['disk']:.1f}",
             "link, memory in the process, ms a round": f"{1e3 * found['live']:.1f}",
             "SuperLink, ms a round": f"{1e3 * slow:.0f}",

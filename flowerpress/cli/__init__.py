@@ -1,6 +1,6 @@
 """The command line: arguments in, one line out for what is wrong.
 
-`commands` has `run`, `list` and `bench`; `link` has `certs`, `serve` and `join`.
+`commands` has `run`, `list` and `bench`; `link` has `certs` and `join`, `serve` the server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from flowerpress.cli import errors, link
+from flowerpress.cli import errors, link, serve
 from flowerpress.cli.commands import app
 from flowerpress.cli.consoles import readable_anywhere, without_reader
 from flowerpress.cli.errors import (
@@ -25,6 +25,7 @@ from flowerpress.cli.errors import (
 )
 
 link.add_to(app)
+serve.add_to(app)
 
 
 def main(arguments: list[str] | None = None) -> int:

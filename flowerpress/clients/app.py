@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.clients.memory import begin_session
+from flowerpress.clients.node import check_node
 from flowerpress.clients.registry import make_worker
 from flowerpress.clients.stores import WorkerState, open_store
 from flowerpress.clients.task import Task
 from flowerpress.clients.worker import Job, load_buffers
-from flowerpress.compressors import PacketError
 from flowerpress.protocol import (
     HELD,
     Hello,
     Instruction,
     Layout,
     MetricReader,
-    ProtocolError,
     Reply,
     config_of,
 )
@@ -30,9 +29,19 @@ from flowerpress.user_code import place_of
 
 log = logging.getLogger("flowerpress")
 TaskFn = Callable[[int, int], Task]
+Config = Mapping[str, Any]
 
 
-def client_app(task_fn: TaskFn) -> ClientApp:
+class Trouble(threading.local):
+    """Why a client cannot take part; of each thread its own, for clients may share an app."""
+
+    reason = ""
+
+
+TROUBLE = Trouble()  # the module's: apps that hold it could not be sent to other processes
+
+
+def client_app(task_fn: TaskFn) -> TaskApp:
     """Return the ClientApp of a task.
 
     The algorithm and its hyperparameters come with each instruction, so the same ClientApp serves
@@ -58,12 +67,38 @@ def client_app(task_fn: TaskFn) -> ClientApp:
     >>> from flowerpress.clients import FunctionTask, client_app
     >>> app = client_app(lambda i, n: FunctionTask(np.zeros(2), lambda x, _: (0.0, x - i)))
     """
-    client = _Client(task_fn)
-    app = ClientApp()
-    app.train()(client.train)
-    app.evaluate()(client.evaluate)
-    app.query()(client.hello)
-    return app
+    return TaskApp(_Client(task_fn))
+
+
+class TaskApp(ClientApp):
+    """What `client_app` returns: a ClientApp that a client over the link can ask a little more."""
+
+    def __init__(self, client: _Client) -> None:
+        super().__init__()
+        self._client = client
+        self.train()(client.train)
+        self.evaluate()(client.evaluate)
+        self.query()(client.hello)
+
+    @property
+    def unfit(self) -> str:
+        """Why this thread's client cannot take part, as it said when it was last asked."""
+        return TROUBLE.reason
+
+    def check_config(self, node_config: Config, task: str) -> None:
+        """Raise `ValueError` for a node config that is wrong, whatever the run and its task."""
+        del task
+        check_node(node_config)
+
+    def check_run(self, node_config: Config, run_config: Config) -> None:
+        """Raise `ValueError` where this node cannot take part in a run."""
+        del run_config
+        partition_of(node_config)
+
+    def parts(self, run_config: Config, partition: int, partitions: int) -> int:
+        """Return in how many parts the data are for a node, where the server says `partitions`."""
+        del run_config, partition
+        return partitions
 
 
 class _Client:
@@ -76,9 +111,11 @@ class _Client:
         self._lock = threading.Lock()
         self._metrics = MetricReader("the task's evaluate")
         self._unused: set[str] = set()  # keys of configs that were named in the log
+        self._failures: dict[int, str] = {}  # the last of each client
 
     def hello(self, message: Message, context: Context) -> Message:
         """Say who this client is."""
+        TROUBLE.reason = ""
         try:
             client = client_id(context)
             task, layout = self._task(context)
@@ -91,12 +128,14 @@ class _Client:
                 client, task.num_examples, layout, held, session, kept=kept, compressor=own
             ).encode()
         except Exception as error:  # one line to the server, the traceback here
-            content = self._failed(0, 0, error).encode()
+            reply = self._failed(context, 0, error)
+            content = reply.encode()
+            TROUBLE.reason = reply.reason if is_lasting(error) else ""
         return Message(content, reply_to=message)
 
     def train(self, message: Message, context: Context) -> Message:
         """Take part in one round."""
-        client, version = 0, 0
+        version = 0
         try:
             client = client_id(context)
             order = Instruction.decode(message.content)
@@ -114,7 +153,7 @@ class _Client:
             finally:
                 store.save(state)
         except Exception as error:  # one line to the server, the traceback here
-            reply = self._failed(client, version, error)
+            reply = self._failed(context, version, error)
         return Message(reply.encode(), reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:
@@ -160,7 +199,7 @@ class _Client:
     def _task(self, context: Context) -> tuple[Task, Layout]:
         """Return this client's task and its layout, made at the first message."""
         config = context.node_config
-        partition, partitions = partition_of(context)
+        partition, partitions = partition_of(config)
         key = (partition, partitions, str(config.get("device", "")))
         with self._lock:
             if key not in self._tasks:
@@ -170,42 +209,59 @@ class _Client:
                 self._tasks[key] = task, Layout.of(task.initial_arrays(), task.buffer_names())
             return self._tasks[key]
 
-    def _failed(self, client: int, version: int, error: Exception) -> Reply:
+    def _failed(self, context: Context, version: int, error: Exception) -> Reply:
+        """Return the answer of a client that has failed, and log why; the same reason once."""
+        try:
+            client = client_id(context)
+        except ValueError:
+            client = max(0, int(context.node_config.get("partition-id", 0)))
         place = place_of(error)
         where = f"{place}: " if place else ""
         reason = f"{where}{type(error).__name__}: {error}".replace("\n", " ")[:300]
-        if isinstance(error, ValueError | PacketError | ProtocolError):
-            log.warning("client %d: %s%s", client, where, error)
-        else:
-            log.exception("client %d failed: %s", client, reason)
+        if reason != self._failures.get(client):
+            if isinstance(error, ValueError | OSError | ImportError):
+                log.warning("client %d: %s%s", client, where, error)
+            else:
+                log.exception("client %d failed: %s", client, reason)
+        self._failures[client] = reason
         return Reply(client, version, status="failed", reason=reason)
 
 
-def partition_of(context: Context) -> tuple[int, int]:
-    """Return (partition-id, num-partitions) of the node config.
+def is_lasting(error: Exception) -> bool:
+    """Whether an error comes again, however often one tries: a mistake, or something missing."""
+    missing = FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError
+    return isinstance(error, ValueError | ImportError | missing)
+
+
+def partition_of(node_config: Config) -> tuple[int, int]:
+    """Return (partition-id, num-partitions) of a node config.
 
     Raises
     ------
     ValueError
         One is missing or out of range: says how to give it.
     """
-    config = context.node_config
     try:
-        partition, partitions = int(config["partition-id"]), int(config["num-partitions"])
+        partition = int(node_config["partition-id"])
+        partitions = int(node_config["num-partitions"])
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             "the node config lacks partition-id and num-partitions: start the client with "
             "--node-config 'partition-id=0 num-partitions=3'"
         ) from None
     if not 0 <= partition < partitions:
-        raise ValueError(f"partition-id {partition} is not in 0 ... {partitions - 1}")
+        raise ValueError(
+            f"partition-id {partition} is not in 0 ... {partitions - 1}: the data are in "
+            f"{partitions} parts; give a free number of these, or to all clients the same larger "
+            f"--node-config 'num-partitions={partition + 1}'"
+        )
     return partition, partitions
 
 
 def client_id(context: Context) -> int:
     """Return the client's stable id: ``client-id`` of the node config, else its partition."""
     own = context.node_config.get("client-id")
-    return partition_of(context)[0] if own is None else int(own)
+    return partition_of(context.node_config)[0] if own is None else int(own)
 
 
 def _check_layout(order: Instruction, layout: Layout) -> None:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows: what killed writers leave stays there
+    _LOCKS = False
+else:
+    _LOCKS = True
 
-def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
+_DAMAGED = "damaged"
+
+
+def write_atomically(path: Path, data: bytes, *, sync: bool = True, mode: int = 0o600) -> None:
     """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
 
     Parameters
@@ -15,15 +25,20 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
     sync : bool
         Whether to wait for the disk. If not, the file survives a crash of this process, and not
         one of the machine.
+    mode : int, default 0o600
+        The file's permissions.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            _lock(handle)
+            if mode != 0o600:
+                os.chmod(name, mode)  # noqa: PTH101  (Path's own would be the same call)
             file.write(data)
+            file.flush()
             if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(name).replace(path)
+                os.fsync(handle)
+            Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -34,3 +49,60 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def sweep(folder: Path, pattern: str) -> int:
+    """Remove what killed writers of `write_atomically` have left in a folder; return how many.
+
+    A writer holds a lock on its file for as long as it writes: what nobody holds is nobody's.
+
+    Parameters
+    ----------
+    pattern : str
+        The names of the files that they were writing, as for `Path.glob`.
+    """
+    count = 0
+    if not (_LOCKS and folder.is_dir()):
+        return count
+    for path in folder.glob(f".{pattern}.????????"):
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            count += 1
+    return count
+
+
+def put_aside(path: Path, keep: int = 3) -> Path:
+    """Rename a damaged file to ``NAME.damaged-1`` and so on; of more than `keep`, the oldest goes.
+
+    Returns
+    -------
+    Path
+        Its new name.
+    """
+    older = damaged(path)
+    for each in older[: max(0, len(older) + 1 - keep)]:
+        each.unlink(missing_ok=True)
+    number = _number(older[-1]) + 1 if older else 1
+    aside = path.with_name(f"{path.name}.{_DAMAGED}-{number}")
+    path.replace(aside)
+    return aside
+
+
+def damaged(path: Path) -> list[Path]:
+    """Return what was put aside of a file, the oldest first."""
+    found = path.parent.glob(f"{path.name}.{_DAMAGED}-*")
+    return sorted((each for each in found if _number(each)), key=_number)
+
+
+def _number(path: Path) -> int:
+    """Return the number at the end of a name; 0 where there is none."""
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _lock(handle: int) -> None:
+    """Hold a file until it is closed; of no effect on file systems without locks."""
+    if _LOCKS:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

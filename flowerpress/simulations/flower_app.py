@@ -23,15 +23,24 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from flowerpress.clients import client_app as make_client_app
+from flowerpress.clients.app import TROUBLE, TaskApp, partition_of
+from flowerpress.clients.app import client_app as make_client_app
+from flowerpress.clients.node import check_keys, check_node
 from flowerpress.simulations.run_config import (
+    HOST_KEYS,
     Config,
     TaskChoice,
     schedule,
     strategy_choice,
     task_choice,
 )
-from flowerpress.simulations.tasks import ShippedTaskFn, make_task_fn
+from flowerpress.simulations.tasks import (
+    ShippedTaskFn,
+    make_task_fn,
+    task_class,
+    task_names,
+    task_options,
+)
 from flowerpress.strategies.errors import FailedRunError
 
 if TYPE_CHECKING:
@@ -40,8 +49,47 @@ if TYPE_CHECKING:
     from flowerpress.simulations.recorded import SimulationResult
 
 log = logging.getLogger("flowerpress")
+
+
+class ShippedApp(ClientApp):
+    """The ClientApp of the shipped tasks; a client over the link can ask it a little more."""
+
+    @property
+    def unfit(self) -> str:
+        """Why this thread's client cannot take part, as it said when it was last asked."""
+        return TROUBLE.reason
+
+    def check_config(self, node_config: Config, task: str) -> None:
+        """Raise `ValueError` for a node config that is wrong for a task, whatever the run.
+
+        Raises `OSError` or `ImportError` where data or a package are not there. An empty `task` is
+        one that is not known yet.
+        """
+        check_keys(node_config, HOST_KEYS)
+        check_node(node_config)
+        if not task:
+            return  # it comes with the run
+        own: dict[str, Any] = {
+            key.replace("-", "_"): value for key, value in node_config.items() if key in HOST_KEYS
+        }
+        if "path" in own or "path" not in task_options(task):
+            # Packages that lack and files that are not there are found by making it.
+            task_fn = make_task_fn(task, **own)
+            task_fn.check_host(int(node_config.get("partition-id", 0)))
+
+    def check_run(self, node_config: Config, run_config: Config) -> None:
+        """Raise `ValueError` where this node cannot take part in a run."""
+        partition, _ = partition_of(node_config)
+        _task_fn(task_choice(run_config, node_config)).check_host(partition)
+
+    def parts(self, run_config: Config, partition: int, partitions: int) -> int:
+        """Return in how many parts the data are for a node, where the server says `partitions`."""
+        shared_out = task_class(str(run_config.get("task"))).shared_out
+        return partitions if shared_out else max(partitions, partition + 1)
+
+
 server_app = ServerApp()
-client_app = ClientApp()
+client_app = ShippedApp()
 
 
 # --- the client -----------------------------------------------------------------------------------
@@ -57,7 +105,7 @@ def answer(message: Message, context: Context) -> Message:
 
 
 @lru_cache(maxsize=8)
-def _client(choice: TaskChoice) -> ClientApp:
+def _client(choice: TaskChoice) -> TaskApp:
     """Return the ClientApp of a task; kept, for Ray's processes answer many messages."""
 
     def task_fn(partition: int, partitions: int) -> Task:
@@ -73,6 +121,38 @@ def _task_fn(choice: TaskChoice) -> ShippedTaskFn:
 
 
 # --- the server -----------------------------------------------------------------------------------
+
+
+def check_run(run_config: Config, clients: int) -> None:
+    """Raise for a run config that no run can have, before anybody connects.
+
+    Parameters
+    ----------
+    clients : int
+        How many the run is for.
+
+    Raises
+    ------
+    ValueError
+        A name, an option or a value is not valid: says which are.
+    OSError, ImportError
+        Data, or a package, are not there.
+    """
+    from flowerpress.simulations.own_task import find_task
+    from flowerpress.strategies import Checkpoints, make_strategy
+
+    plan = schedule(run_config)
+    Checkpoints(Path(plan.checkpoint), plan.every)
+    name, options = strategy_choice(run_config)
+    make_strategy(name, **options).network(range(clients))
+    choice = task_choice(run_config)
+    if choice.name not in task_names():
+        find_task(choice.name, choice.seed, dict(choice.options))
+        return
+    task_fn = _task_fn(choice)
+    task_fn.initial_arrays()
+    if task_fn.shared_out:
+        task_fn.shards(clients)
 
 
 @server_app.main()

@@ -78,7 +78,8 @@ class CompressedStrategy(Resumable, Algorithm, FederatedEvaluation):
     available_timeout : float (default: 600)
         Seconds to wait for `min_available_nodes` workers before the run ends with an error.
     hello_timeout : float (default: 60)
-        Seconds to wait for a new node to say who it is.
+        Seconds to wait for a new node to say who it is. Over the link, rounds of those who are
+        known wait a second at most.
     metric_weights : {"reported", "known"} (default: "reported")
         What a worker's metrics count for: the "num-examples" that it reports with them, as in
         Flower; or what its updates count for, which it cannot change from round to round.

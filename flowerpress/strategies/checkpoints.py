@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
-from flowerpress.protocol.files import write_atomically
+from flowerpress.protocol.files import sweep, write_atomically
 from flowerpress.strategies.options import require_whole
 from flowerpress.strategies.tree import CheckpointError, Tree, dump, load
 
@@ -100,6 +100,7 @@ class Checkpoints:
         """
         if self._opened:
             return self._found
+        sweep(self.folder, "round-*.safetensors")
         paths = self._paths()
         if paths and not self.resume:
             raise CheckpointError(

@@ -27,7 +27,9 @@ from flowerpress.protocol import (
     printable,
     question,
 )
+from flowerpress.protocol.grids import dismiss, has_strangers, proven_client
 from flowerpress.strategies.client import Client
+from flowerpress.strategies.newcomers import Newcomers
 from flowerpress.strategies.tree import Tree
 
 log = logging.getLogger("flowerpress")
@@ -60,6 +62,11 @@ class Population:
     _nodes: dict[int, int] = field(default_factory=dict)  # node id -> client id
     _ask_again: dict[int, tuple[int, int]] = field(default_factory=dict)  # node -> (round, wait)
     _refusals: dict[int, str] = field(default_factory=dict)  # node -> why
+    _told: dict[int, str] = field(default_factory=dict)  # node -> what was logged of it
+    _newcomers: Newcomers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._newcomers = Newcomers(self.patience)
 
     def state(self) -> Tree:
         """Return what a checkpoint needs of it."""
@@ -138,21 +145,23 @@ class Population:
             `needed` nodes are there, but so many of them are refused that the rest do not suffice.
         """
         nodes = set(grid.get_node_ids())
-        short = len(self._online(nodes)) < needed
+        lacking = needed - len(self._online(nodes))
+        waited_for = self._newcomers.asked
         new = [
             node
-            for node in sorted(nodes - set(self._nodes))
-            if short or self._ask_again.get(node, (0, 0))[0] <= server_round
+            for node in sorted(nodes - set(self._nodes) - waited_for)
+            if lacking > 0 or self._ask_again.get(node, (0, 0))[0] <= server_round
         ]
-        if new:
-            hellos = self._ask(grid, new, server_round, ledger)
+        if new or waited_for:
+            hellos = self._ask(grid, new, server_round, ledger, lacking)
             for node, hello in most_common_layout_first(hellos):
-                self._introduce(node, hello, admit, nodes)
+                self._introduce(grid, node, hello, admit)
         for node in set(new) - set(self._nodes):
             wait = 2 * self._ask_again.get(node, (0, 0))[1] or 1
             self._ask_again[node] = (server_round + wait, wait)
         refused = {node: why for node, why in self._refusals.items() if node in nodes}
-        if len(nodes) >= needed > len(nodes) - len(refused):
+        # Strangers who cannot take part are sent away, and others may come in their place.
+        if not has_strangers(grid) and len(nodes) >= needed > len(nodes) - len(refused):
             raise RuntimeError(
                 f"{len(refused)} of {len(nodes)} clients cannot take part: "
                 f"{next(iter(refused.values()))}"
@@ -160,40 +169,45 @@ class Population:
         return self._online(nodes)
 
     def _ask(
-        self, grid: Grid, nodes: list[int], server_round: int, ledger: Ledger
+        self, grid: Grid, nodes: list[int], server_round: int, ledger: Ledger, lacking: int
     ) -> list[tuple[int, Hello]]:
-        """Ask nodes who they are; returns what could be read."""
-        content = question()
-        size = content_bytes(content)
+        """Ask nodes who they are; returns what could be read, of earlier questions too."""
+        asked = self._newcomers.asked | set(nodes)
+        size = content_bytes(question())
         for _ in nodes:
             ledger.add(LedgerRow(server_round, UNKNOWN, "down", 0, size, "hello"))
-        messages = [Message(content, node, "query") for node in nodes]
         hellos = []
-        for reply in grid.send_and_receive(messages, timeout=self.patience):
+        first = not self.clients
+        for reply in self._newcomers.ask(grid, nodes, needed=lacking, first=first):
             node = reply.metadata.src_node_id
             if reply.has_error():
-                log.warning("node %d: %s", node, printable(str(reply.error.reason)))
+                self._tell(node, "node %d: %s", printable(str(reply.error.reason)))
                 continue
             size = content_bytes(reply.content)
             try:
                 hello = Hello.decode(reply.content)
             except ProtocolError as error:
                 ledger.add(LedgerRow(server_round, UNKNOWN, "up", 0, size, "hello"))
-                self._refuse(node, _reason(reply) or str(error))
+                self._refuse(grid, node, _reason(reply) or str(error), for_good=False)
                 continue
             ledger.add(LedgerRow(server_round, hello.client, "up", 0, size, "hello"))
-            if node in nodes:
+            if node in asked:
                 hellos.append((node, hello))
         return hellos
 
     def _introduce(
-        self, node: int, hello: Hello, admit: Callable[[Hello], None], nodes: set[int]
+        self, grid: Grid, node: int, hello: Hello, admit: Callable[[Hello], None]
     ) -> None:
         """Enter a worker, or the new node of one that is known."""
         try:
+            proven = proven_client(grid, node)
+            if proven not in (None, hello.client):
+                raise ValueError(
+                    f"client {proven} by its certificate says it is client {hello.client}"
+                )
             admit(hello)
         except ValueError as error:
-            self._refuse(node, str(error))
+            self._refuse(grid, node, str(error), for_good=True)
             return
         self._refusals.pop(node, None)
         client = self.clients.get(hello.client)
@@ -201,7 +215,7 @@ class Population:
             # What it holds is of an earlier run.
             client = Client(hello.client, node, hello.examples, session=hello.session + 1)
             self.clients[client.id] = client
-        elif client.node != node and client.node in nodes:
+        elif client.node != node and client.node in set(grid.get_node_ids()):
             log.warning(
                 "node %d says it is client %d, which node %d is already: ignored; "
                 "give each client its own partition-id or client-id",
@@ -216,9 +230,18 @@ class Population:
         client.compressor = hello.compressor
         self._nodes[node] = client.id
 
-    def _refuse(self, node: int, why: str) -> None:
+    def _refuse(self, grid: Grid, node: int, why: str, *, for_good: bool) -> None:
+        """Note why a node cannot take part; where no answer of its can change that, it hears so."""
         self._refusals[node] = printable(why)
-        log.warning("node %d cannot take part: %s", node, self._refusals[node])
+        self._tell(node, "node %d cannot take part: %s", self._refusals[node])
+        if for_good:
+            dismiss(grid, node, self._refusals[node])
+
+    def _tell(self, node: int, line: str, why: str) -> None:
+        """Log what is wrong with a node, each time that it is something else."""
+        if self._told.get(node) != why:
+            log.warning(line, node, why)
+        self._told[node] = why
 
     def _online(self, nodes: set[int]) -> list[Client]:
         return [client for _, client in sorted(self.clients.items()) if client.node in nodes]

@@ -13,7 +13,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from flowerpress.protocol import LedgerRow, MetricReader
+from flowerpress.protocol.grids import allow_answers, checkpoints_of
 from flowerpress.strategies import saved
+from flowerpress.strategies.checkpoints import Checkpoints
 from flowerpress.strategies.tree import Tree
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ EvaluateFn = Callable[[int, ArrayRecord], Mapping[str, Any] | None]
 """Flower's: what it returns may be a `MetricRecord` or any mapping of names to numbers."""
 ShouldStop = Callable[[int, Result], bool]
 _METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
+_FIRST_ANSWER = 2**22  # bytes that a node may say of itself, besides what the model's size allows
 # The rounds' log goes where that of Flower's own strategies does.
 flower = logging.getLogger("flwr")
 log = logging.getLogger("flowerpress")
@@ -48,11 +51,15 @@ class Rounds:
     saved_rows: int = 0  # of the ledger, in it
     stopped: bool = False  # before the last round
     reader: MetricReader = field(default_factory=lambda: MetricReader("evaluate_fn"))
+    checkpoints: Checkpoints | None = field(init=False)
 
     def __post_init__(self) -> None:
         if not (self.should_stop is None or callable(self.should_stop)):
             raise TypeError(f"should_stop is {self.should_stop!r}: expected a function, or None")
         self.result = Result(self.initial)
+        offered = checkpoints_of(self.grid)  # asked for in any case: a grid counts its strategies
+        self.checkpoints = self.strategy.checkpoints or offered
+        allow_answers(self.grid, _FIRST_ANSWER + 2 * self._size)
 
     def run(self) -> Result:
         """Run the rounds that are left, and return Flower's result of all."""
@@ -92,8 +99,13 @@ class Rounds:
             self.result.arrays = arrays
             self._evaluate(server_round)
 
+    @property
+    def _size(self) -> int:
+        """Bytes of the model."""
+        return sum(len(array.data) for array in self.initial.values())
+
     def _announce(self) -> None:
-        size = sum(len(array.data) for array in self.initial.values()) / 2**20
+        size = self._size / 2**20
         flower.info("Starting %s:", type(self.strategy).__name__)
         flower.info("\t├── Number of rounds: %d", self.num_rounds)
         flower.info("\t├── ArrayRecord (%.2f MB)", size)
@@ -144,7 +156,7 @@ class Rounds:
 
     def _save(self, server_round: int) -> None:
         """Save a checkpoint where one is due."""
-        checkpoints, strategy = self.strategy.checkpoints, self.strategy
+        checkpoints, strategy = self.checkpoints, self.strategy
         last = server_round if self.stopped else self.num_rounds
         if checkpoints is None or not checkpoints.due(server_round, last):
             return
@@ -167,7 +179,7 @@ class Rounds:
 
     def _resume(self) -> bool:
         """Go back to the last checkpoint, if there is one; whether there was."""
-        checkpoints, strategy = self.strategy.checkpoints, self.strategy
+        checkpoints, strategy = self.checkpoints, self.strategy
         found = checkpoints.open() if checkpoints else None
         if checkpoints is None or found is None:
             return False

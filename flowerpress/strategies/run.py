@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from flowerpress.compressors import PacketError
+from flowerpress.compressors import PacketError, make_compressor
 from flowerpress.compressors.budget import only
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
@@ -23,6 +23,7 @@ from flowerpress.protocol.buffers import (
     check_finite,
     unpack_buffers,
 )
+from flowerpress.protocol.grids import allow_answers
 from flowerpress.protocol.layout import Kept, other_values
 from flowerpress.strategies.attendance import Attendance
 from flowerpress.strategies.client import Client
@@ -97,6 +98,7 @@ class Run:
         self._kept: Kept = {}  # what initial_arrays name beyond the layout
         self.heard: set[int] = set()
         self._failures = Failures()
+        self._longest = 0  # bytes of an answer
 
     @property
     def started(self) -> Downlink:
@@ -160,7 +162,24 @@ class Run:
     ) -> list[Client]:
         """Wait until enough workers are there, and draw a cohort; see `draw_cohort`."""
         meet = partial(self.population.meet, grid, server_round, self._admit, self.exchange.ledger)
-        return draw_cohort(self, self._strategy, meet, server_round, wanted, training=training)
+        cohort = draw_cohort(self, self._strategy, meet, server_round, wanted, training=training)
+        self._longest = self._longest or self._longest_answer()
+        allow_answers(grid, self._longest)
+        return cohort
+
+    def _longest_answer(self) -> int:
+        """Return how many bytes an answer may have.
+
+        2 MiB, and twice what the update takes: whole, for a first or a lost one goes so, or pressed
+        with a compressor that makes it longer, such as a wide sketch. Few workers choose one of
+        their own that takes more than that; for them there is ``--max-answer``.
+        """
+        layout, strategy = self.started.layout, self._strategy
+        buffers = sum(entry.nbytes for entry in layout.buffers)
+        whole = max(layout.dim, sum(strategy.dims(1))) * layout.dtype.itemsize
+        traits = make_compressor(strategy.compressor).bind_shapes(layout.shapes).traits(layout.dim)
+        pressed = int(traits.bits / 32 * layout.dtype.itemsize)  # stated for float32
+        return 2 * (max(whole, pressed) + buffers) + 2**21
 
     def orders(
         self,

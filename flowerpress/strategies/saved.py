@@ -14,9 +14,18 @@ from flowerpress.strategies.tree import CheckpointError, Tree
 if TYPE_CHECKING:
     from flowerpress.strategies.base import CompressedStrategy
 
-# What may be another when a run is resumed: it decides how long the server waits, or how metrics
-# are averaged, and not what becomes of the model.
-_FREE = frozenset({"available_timeout", "hello_timeout", "metric_weights", "min_available_nodes"})
+# What may be another when a run is resumed: it decides for how many the server waits and how long,
+# or how metrics are averaged, and not what becomes of the model.
+_FREE = frozenset(
+    {
+        "available_timeout",
+        "hello_timeout",
+        "metric_weights",
+        "min_available_nodes",
+        "min_evaluate_nodes",
+        "min_train_nodes",
+    }
+)
 
 
 def options_of(strategy: CompressedStrategy) -> dict[str, Any]:

@@ -105,6 +105,39 @@ def _flat(config: Mapping[str, Any], before: str = "") -> Config:
     return flat
 
 
+def check_given(given: Config, declared: Config) -> None:
+    """Check what a command line says against the run config that an app declares.
+
+    An app that declares nothing may read any key; the same holds for the type of a key that is
+    declared as an empty text.
+
+    Raises
+    ------
+    ValueError
+        A key that the app does not declare, or a value of another type: says which.
+
+    Examples
+    --------
+    >>> check_given({"rouns": 3}, {"rounds": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: --run-config: this app has no 'rouns'; it has rounds
+    """
+    for key, value in given.items():
+        if declared and key not in declared:
+            raise ValueError(
+                f"--run-config: this app has no {key!r}; it has {', '.join(sorted(declared))}"
+            )
+        default = declared.get(key, "")
+        wanted = (int, float) if type(default) is float else (type(default),)
+        if default != "" and type(value) not in wanted:
+            name = {bool: "true or false", int: "a whole number", float: "a number"}
+            raise ValueError(
+                f"--run-config: {key} is {value!r}, expected "
+                f"{name.get(type(default), 'a text in quotes')}, such as {default!r}"
+            )
+
+
 def parse_config(text: str) -> Config:
     """Read ``key=value key="text"`` as Flower's ``--run-config`` has it; quotes may be left out.
 

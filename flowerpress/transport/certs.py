@@ -8,7 +8,7 @@ authority's key stays where certificates are made.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from flowerpress.transport.denied import DENY_LIST, add_denied, key_digest, read_denied
 from flowerpress.transport.issuing import (
     AUTHORITY,
     Authority,
@@ -28,7 +29,15 @@ from flowerpress.transport.issuing import (
     make_authority,
 )
 
-__all__ = ["SERVER", "CertificateError", "Credentials", "client_name", "make_certs", "read_certs"]
+__all__ = [
+    "SERVER",
+    "CertificateError",
+    "Credentials",
+    "client_name",
+    "make_certs",
+    "read_certs",
+    "revoke_certificate",
+]
 
 log = logging.getLogger("flowerpress")
 SERVER = "server"
@@ -66,7 +75,7 @@ def make_certs(
 
     What is there and in force is left as it is, so that clients can be added later. A certificate
     is made anew, for the key that is there, where it has expired, or where it is the server's and
-    names other hosts.
+    names other hosts; and with a new key where it was revoked.
 
     Parameters
     ----------
@@ -105,11 +114,62 @@ def make_certs(
     ca = load_certificate(file)
     _check_dates(file, ca, "make all certificates anew, in an empty folder")
     lacking = [name for name, names in wanted.items() if not _stays(folder, name, ca, names)]
+    for name in _revoked(folder, wanted):
+        (folder / f"{name}.key").unlink(missing_ok=True)  # whoever has it must not get in
+        lacking = [*lacking, name] if name not in lacking else lacking
     if lacking:
         authority = Authority(ca, _key_of(folder, AUTHORITY, ca))
         for name in lacking:
             written += issue(folder, name, authority, days, wanted[name])
     return written
+
+
+def _revoked(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return whose certificate in the folder is shut out."""
+    denied = read_denied(folder / DENY_LIST)
+    files = {name: folder / f"{name}.pem" for name in names}
+    return [
+        name
+        for name, file in files.items()
+        if file.exists() and key_digest(load_certificate(file)) in denied
+    ]
+
+
+def revoke_certificate(folder: Path, name: str) -> bool:
+    """Shut a client's certificate out, and all others of the same key.
+
+    The server reads the list again while it serves: it refuses the certificate from then on, and
+    ends the connection that it has. `make_certs` makes another one, with a new key.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the certificates were made, or the server's folder; needs `{name}.pem`.
+    name : str
+        `client-0` and so on.
+
+    Returns
+    -------
+    bool
+        Whether it was not revoked already.
+
+    Raises
+    ------
+    CertificateError
+        The certificate is not there, or damaged.
+    ValueError
+        The name is no client's, or the list is damaged.
+    """
+    number = name.removeprefix("client-")
+    if not (name.startswith("client-") and number.isascii() and number.isdigit()):
+        raise ValueError(f"--revoke {name!r:.60}: give the name of a client, such as client-3")
+    file = Path(folder) / f"{name}.pem"
+    if not file.is_file():
+        raise CertificateError(
+            f"no file {file}: bring the certificate (not its key) from where it was made, or from "
+            "that client's host"
+        )
+    return add_denied(Path(folder) / DENY_LIST, name, key_digest(load_certificate(file)))
 
 
 def read_certs(folder: Path, name: str) -> Credentials:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import queue
-import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 import grpc
 
 from flowerpress.protocol import printable
+from flowerpress.transport.address import parse_address
+from flowerpress.transport.attempts import Attempts
 from flowerpress.transport.frames import (
     BEAT,
     MAX_FRAME,
     METHOD,
     PROTOCOL,
+    REFUSED,
     FrameError,
     json_text,
     kind_of,
@@ -27,7 +30,8 @@ from flowerpress.transport.frames import (
     parse,
 )
 from flowerpress.transport.pipes import Incoming, Outgoing
-from flowerpress.transport.stream import Stream
+from flowerpress.transport.reach import Trouble, explain, proxy_of
+from flowerpress.transport.stream import LAST_WORDS, Stream
 
 log = logging.getLogger("flowerpress")
 OPTIONS = [
@@ -35,10 +39,17 @@ OPTIONS = [
     ("grpc.max_send_message_length", MAX_FRAME),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0  # seconds between attempts to connect
 _HEARTBEAT = 5.0  # until the server has said its own
 _SHORTEST, _LONGEST = 0.05, 3600.0  # seconds that it may be
 Handle = Callable[[Any, Incoming], list[bytes]]
+
+
+class UnfitError(ValueError):
+    """A client cannot take part in the run that the server has: says why."""
+
+
+def _no_matter(welcome: Any) -> None:
+    """Take part in any run."""
 
 
 class Farewell(NamedTuple):
@@ -66,6 +77,16 @@ class LinkClient:
         own, one question after the other; must not raise.
     patience : float
         Seconds to go on trying without a connection.
+    enter : callable, optional
+        Given the server's welcome, raises `UnfitError` where this client cannot take part.
+    unfit : callable, optional
+        Returns why this client cannot take part, once its last answer has shown that; else "".
+
+    Attributes
+    ----------
+    mistaken : bool
+        Whether the work has ended because this client cannot take part, or cannot connect, until
+        somebody changes something.
     """
 
     def __init__(
@@ -77,18 +98,28 @@ class LinkClient:
         handle: Handle,
         *,
         patience: float = 600.0,
+        enter: Callable[[Any], None] = _no_matter,
+        unfit: Callable[[], str] = lambda: "",
     ) -> None:
-        self._server, self._certs, self._handle = server, certs, handle
-        self._patience = patience
+        self._address = parse_address(server, "--server")
+        self._server, self._certs, self._handle = str(self._address), certs, handle
+        self._proxy = proxy_of(self._address)
+        self._attempts = Attempts(self._server, patience)
+        self._check, self._unfit = enter, unfit
         self._about = {
             "protocol": PROTOCOL,
             "client": client,
             "versions": json_text(_versions()),
             "capabilities": '["resume"]',
             "node_config": json_text(node_config),
+            "instance": secrets.token_hex(8),
         }
         self.state = "connecting"
+        self.mistaken = False
         self.answered = self.logins = 0
+        self._trouble: Trouble | None = None  # of the last attempt
+        self._goodbye = ""  # of a server that says to come again
+        self._farewell: Farewell | None = None  # once the end is decided here
         self._lock = threading.Lock()
         self._epoch = ""
         self._welcome: Any = None
@@ -99,26 +130,26 @@ class LinkClient:
         self._questions: queue.SimpleQueue[tuple[str, Incoming] | None] = queue.SimpleQueue()
 
     def run(self) -> Farewell:
-        """Work until the server says goodbye, or cannot be reached for `patience` seconds."""
+        """Work until the server says goodbye, or cannot be reached for `patience` seconds.
+
+        What nobody can heal by waiting (a wrong certificate, a task that does not fit) ends it
+        within seconds.
+        """
         worker = threading.Thread(target=self._work, name="link work", daemon=True)
         worker.start()
-        pause, last, said = _FIRST_PAUSE, time.monotonic(), ""
+        attempts = self._attempts
         try:
             while True:
                 logins = self.logins
-                farewell = self._connect()
+                farewell = self._farewell or self._connect() or self._farewell
                 if farewell is not None:
                     return farewell
-                if self.state != said:
-                    said = self.state
-                    log.warning("%s: %s", self._server, said)
-                now = time.monotonic()
                 if self.logins > logins:
-                    pause, last = _FIRST_PAUSE, now
-                elif now - last > self._patience:
-                    return Farewell(False, f"{self._server} was not reached: {self.state}")
-                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                    attempts.ended(self.state)
+                elif reason := attempts.failed(self.state, self._trouble):
+                    self.mistaken = attempts.in_vain
+                    return Farewell(False, reason)
+                time.sleep(attempts.wait())
         finally:
             self._questions.put(None)
 
@@ -126,6 +157,7 @@ class LinkClient:
 
     def _connect(self) -> Farewell | None:
         """Connect, and serve the connection to its end; returns how the run ended, if it has."""
+        self._trouble, self._goodbye = None, ""
         with self._channel() as channel:
             stream = Stream(_HEARTBEAT, lambda: None)
             stream.write(self._hello())
@@ -138,13 +170,12 @@ class LinkClient:
                     farewell = self._receive(stream, parse(frame))
                     if farewell is not None:
                         return farewell
-                self.state = "the server has closed the connection"
+                self.state = self._goodbye or "the server has closed the connection"
             except FrameError as wrong:
                 self.state = f"the server sent {wrong}"
                 log.warning("%s", self.state)
             except grpc.RpcError as error:
-                self.state = _details(error)
-                log.debug("connection ended: %s", self.state)
+                return self._hear_failure(error)
             finally:
                 with self._lock:
                     self._stream = None
@@ -153,12 +184,29 @@ class LinkClient:
                 call.cancel()
         return None
 
+    def _hear_failure(self, error: Any) -> Farewell | None:
+        """Note why a call has failed; returns how the run ended, if the server says so."""
+        details = _details(error)
+        told = dict(error.trailing_metadata() or ()) if isinstance(error, grpc.Call) else {}
+        if told.get(REFUSED) == "for good":
+            self.mistaken = True
+            return Farewell(False, printable(details))
+        if REFUSED not in told:
+            secure = self._certs is not None
+            self._trouble = explain(details, self._address, secure=secure, proxy=self._proxy)
+            details = self._trouble.reason
+        self.state = printable(details)
+        log.debug("connection ended: %s", self.state)
+        return None
+
     def _channel(self) -> grpc.Channel:
+        # No proxy reaches this machine's own loopback interface.
+        options = [*OPTIONS, ("grpc.enable_http_proxy", int(not self._address.is_loopback))]
         if self._certs is None:
-            return grpc.insecure_channel(self._server, options=OPTIONS)
+            return grpc.insecure_channel(self._server, options=options)
         ca, cert, key = self._certs
         credentials = grpc.ssl_channel_credentials(ca, key, cert)
-        return grpc.secure_channel(self._server, credentials, options=OPTIONS)
+        return grpc.secure_channel(self._server, credentials, options=options)
 
     def _hello(self) -> bytes:
         with self._lock:
@@ -172,6 +220,8 @@ class LinkClient:
     def _watch(self, stream: Stream) -> None:
         """End a connection on which nothing comes."""
         while not stream.ended.wait(stream.heartbeat / 4):
+            if stream.ending and time.monotonic() - stream.ending > LAST_WORDS:
+                stream.hang_up()
             if time.monotonic() - stream.last_heard > 3 * stream.heartbeat:
                 log.warning("no sign of life from %s", self._server)
                 stream.hang_up()
@@ -182,6 +232,8 @@ class LinkClient:
     def _receive(self, stream: Stream, frame: Any) -> Farewell | None:
         """Take a frame; returns how the run ended, if it says so."""
         stream.last_heard = time.monotonic()
+        if self._farewell is not None:  # what is under way still is not for this client
+            return None
         if (kind := kind_of(frame)) == "chunk":
             if self._partial is not None:
                 self._take(frame)
@@ -191,23 +243,44 @@ class LinkClient:
             self._enter(stream, frame)
         elif kind == "cancel":
             self._cancel(frame.id)
+        elif kind == "beat" and frame.note:
+            log.warning("%s: %s", self._server, printable(frame.note))
         elif kind == "goodbye":
-            reason = printable(frame.reason)
-            if not frame.retry:
-                return Farewell(frame.done, reason)
-            self.state = reason
+            return self._hear_goodbye(frame)
         return None
+
+    def _hear_goodbye(self, frame: Any) -> Farewell | None:
+        reason = printable(frame.reason)
+        if not frame.retry:
+            self.mistaken = frame.unfit
+            return Farewell(frame.done, reason)
+        self._goodbye = reason
+        if frame.pause > 0:  # another process of this client has come
+            self._attempts.replaced(reason, min(frame.pause, _LONGEST))
+        return None
+
+    def _leave(self, stream: Stream | None, reason: str) -> None:
+        """End the work because this client cannot take part, and let the server know why."""
+        self._farewell, self.mistaken = Farewell(False, reason), True
+        if stream is not None:
+            stream.end(make("goodbye", reason=reason[:300], unfit=True))
 
     def _enter(self, stream: Stream, welcome: Any) -> None:
         """Log in; what was sent to another start of the server is of no use to this one."""
         if not _SHORTEST <= welcome.heartbeat <= _LONGEST:
             raise FrameError(f"a heartbeat of {welcome.heartbeat} seconds")
+        try:
+            self._check(welcome)
+        except UnfitError as wrong:
+            self._leave(stream, str(wrong))
+            return
         with self._lock:
             if welcome.epoch != self._epoch:
                 self._epoch, self._partial, self._busy, self._answer = welcome.epoch, None, 0, None
             self._welcome, self._stream = welcome, stream
             stream.heartbeat = welcome.heartbeat
-            stream.write(BEAT)  # which ends the wait of the heartbeat before
+            stream.write(BEAT)  # which says that it stays, and ends the heartbeat's wait
+            self._attempts.connected()
             self.state, self.logins = "connected", self.logins + 1
             answer = self._answer
             if answer is not None and answer.id == welcome.open:
@@ -267,8 +340,11 @@ class LinkClient:
                     continue
                 self._busy, self._answer = 0, answer
                 self.answered += 1
-                if self._stream is not None:
-                    self._stream.write(answer.frames())
+                stream = self._stream
+                if stream is not None:
+                    stream.write(answer.frames())
+            if reason := self._unfit():
+                self._leave(stream, reason)
 
     def _is_open(self, epoch: str, number: int) -> bool:
         """Whether a question is neither cancelled nor of an earlier start of the server."""
@@ -277,8 +353,7 @@ class LinkClient:
 
 def _details(error: grpc.RpcError) -> str:
     """Return what gRPC says of a failed call."""
-    details = error.details() if isinstance(error, grpc.Call) else error
-    return printable(str(details))[:200]
+    return str(error.details() if isinstance(error, grpc.Call) else error)
 
 
 def _versions() -> dict[str, str]:

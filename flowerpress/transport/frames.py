@@ -25,6 +25,7 @@ METHOD = "/flowerpress.link.Link/Connect"
 CHUNK = 2**20  # bytes of a message in a frame
 MAX_FRAME = CHUNK + 16
 MAX_CONTROL = 2**18  # bytes of any frame that is not a chunk
+REFUSED = "flowerpress-refused"  # trailing metadata of a call that is turned away, see `server`
 
 MESSAGES = {
     "Hello": {
@@ -38,6 +39,7 @@ MESSAGES = {
         "busy": (8, "uint64"),
         "partial": (9, "uint64"),
         "partial_bytes": (10, "uint64"),
+        "instance": (11, "string"),
     },
     "Welcome": {
         "protocol": (1, "uint32"),
@@ -56,9 +58,15 @@ MESSAGES = {
         "offset": (3, "uint64"),
         "data": (4, "bytes"),
     },
-    "Beat": {},
+    "Beat": {"note": (1, "string")},
     "Cancel": {"id": (1, "uint64")},
-    "Goodbye": {"done": (1, "bool"), "reason": (2, "string"), "retry": (3, "bool")},
+    "Goodbye": {
+        "done": (1, "bool"),
+        "reason": (2, "string"),
+        "retry": (3, "bool"),
+        "pause": (4, "double"),
+        "unfit": (5, "bool"),
+    },
 }
 KINDS = {"hello": 1, "welcome": 2, "begin": 3, "chunk": 4, "beat": 5, "cancel": 6, "goodbye": 7}
 _CHUNK_TAG = KINDS["chunk"] << 3 | 2

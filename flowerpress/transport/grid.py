@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from flwr.app import Error, Message, RecordDict
 
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.hub import Hub
-from flowerpress.transport.peer import Question
+from flowerpress.transport.peer import FIRST_NODE, Question
 from flowerpress.transport.pipes import Incoming
 
 log = logging.getLogger("flowerpress")
@@ -50,17 +51,62 @@ class LargeMessage(Message):
         self.__dict__ |= {"_loaded": True, "_content": value}
 
 
+class SetupError(ValueError):
+    """The server was started with what its app cannot do; its clients may wait for it."""
+
+
+class Saving(NamedTuple):
+    """Where the runs of an app are saved that does not say so itself.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets the checkpoints of the first strategy that is started, and ``FOLDER-2`` and so on those
+        of the next ones.
+    every : int
+        Rounds between checkpoints; 0: none are saved.
+    resume : bool
+        Whether to go on from what is there.
+    note : callable, optional
+        Hears with the run's first message whether it is saved.
+    """
+
+    folder: Path
+    every: int = 1
+    resume: bool = False
+    note: Callable[[bool], None] | None = None
+
+    def folder_of(self, number: int) -> Path:
+        """Return the folder of the first (1), second, ... strategy."""
+        return self.folder if number == 1 else self.folder.with_name(f"{self.folder.name}-{number}")
+
+
 class GrpcGrid(OneRunGrid):
     """Sends messages to the clients of a hub, and collects the answers.
 
     Parameters
     ----------
     hub : Hub
-        The clients. Client i is node i + 2.
+        The clients. Client i is node i + `FIRST_NODE`.
+    saving : Saving, optional
+        Where strategies of flowerpress that are started on this grid save their runs. With
+        ``resume``, messages of any other sender are refused: nothing would be saved of its run.
+
+    Attributes
+    ----------
+    strategies : int
+        How many of flowerpress's strategies were started on it.
+    refused : SetupError or None
+        Why the first message was not sent.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    strangers = True  # see `flowerpress.protocol.grids.has_strangers`
+
+    def __init__(self, hub: Hub, saving: Saving | None = None) -> None:
+        self._hub, self._saving, self.strategies = hub, saving, 0
+        self._begun = False
+        self.refused: SetupError | None = None
+        self.run_id = hub.run_id
         self._asked: dict[str, Message] = {}
         self._answers: dict[str, Message] = {}
         self.exchanges: list[dict[str, Any]] = []
@@ -71,14 +117,52 @@ class GrpcGrid(OneRunGrid):
         """Hear what round ``record.round`` gave, a dataclass, from a ServerApp that tells."""
         self.rounds[record.round] = record
 
+    def proven_client(self, node: int) -> int | None:
+        """Return the client that a node has proven to be by its certificate; None without any."""
+        return node - FIRST_NODE if self._hub.proven else None
+
+    def dismiss(self, node: int, why: str) -> None:
+        """Send a client away that cannot take part in this run."""
+        self._hub.dismiss(node, why)
+
+    def allow_answers(self, nbytes: int) -> None:
+        """Hear how long the answers of this run may be."""
+        self._hub.allow_answers(nbytes)
+
+    def stop_waiting(self, message_ids: Iterable[str]) -> None:
+        """Wait no more for the answers to these messages."""
+        keys = set(message_ids)
+        with self._hub.changed:
+            for key in keys:
+                self._asked.pop(key, None)
+                self._answers.pop(key, None)
+        self._cancel(keys)
+
+    def checkpoints(self) -> Any:
+        """Return where the next strategy that is started saves its run; None: nowhere."""
+        from flowerpress.strategies import Checkpoints  # which no client needs
+
+        self.strategies += 1
+        saving = self._saving
+        if saving is None or not saving.every:
+            return None
+        return Checkpoints(saving.folder_of(self.strategies), saving.every, saving.resume)
+
     # Flower's Grid interface -------------------------------------------------------------------
 
     def get_node_ids(self) -> list[int]:
-        """Return the nodes that are there, or have not been away for long."""
-        return [peer.node for peer in self._hub.online()]
+        """Return the nodes that are there, or have not been away for long.
+
+        Not those who have said nothing since they were let in: they may be leaving again, because
+        the run is not one that they can take part in.
+        """
+        online = self._hub.online()
+        return [peer.node for peer in online if peer.confirmed or not peer.connected]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; returns the ids to ask for their answers by."""
+        if not self._begun:
+            self._begin()
         online = {peer.node: peer for peer in self._hub.online()}
         keys = []
         for message in messages:
@@ -91,6 +175,20 @@ class GrpcGrid(OneRunGrid):
             else:
                 self._settle(key, f"node {node} is not there")
         return keys
+
+    def _begin(self) -> None:
+        """Say whether the run is saved, before its first message is sent."""
+        saving, saved = self._saving, self.strategies > 0
+        if saving is not None and saving.note is not None and not saved:
+            saving.note(False)
+        if saving is not None and saving.resume and not saved:
+            self.refused = SetupError(
+                "--resume: this app's strategy is none of flowerpress's, and nothing of its run is "
+                "saved: start it without --resume, or let the app declare `checkpoint` and "
+                "`resume` in its run config and save the run itself"
+            )
+            raise self.refused
+        self._begun = True
 
     def _settler(self, key: str) -> Any:
         def settle(answer: Incoming | str) -> None:
@@ -136,8 +234,7 @@ class GrpcGrid(OneRunGrid):
             )
             late = {key for key in keys if self._asked.pop(key, None) is not None}
         if late:
-            for peer in list(self._hub.peers.values()):
-                peer.cancel(late)
+            self._cancel(late)
             log.warning("%d of %d answers did not come in %g s", len(late), len(keys), timeout)
         if keys:
             after = self.total_bytes()
@@ -151,6 +248,10 @@ class GrpcGrid(OneRunGrid):
                 }
             )
         return self.pull_messages(keys)
+
+    def _cancel(self, keys: set[str]) -> None:
+        for peer in list(self._hub.peers.values()):
+            peer.cancel(keys)
 
     def total_bytes(self) -> tuple[int, int]:
         """Return the bytes of frames that all clients were sent, and have sent."""

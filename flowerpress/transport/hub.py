@@ -11,7 +11,7 @@ from typing import Any
 
 from flowerpress.protocol import printable
 from flowerpress.transport.frames import PROTOCOL, json_object, json_text, make
-from flowerpress.transport.limits import Bucket, Limits
+from flowerpress.transport.limits import Limits, Lines
 from flowerpress.transport.peer import Peer
 from flowerpress.transport.stream import Stream
 
@@ -41,7 +41,8 @@ class Hub:
         What a client may take.
     proven : bool
         Whether clients prove who they are. If so, a second login ends the first, for it is the same
-        client; if not, it is refused as long as the first one is alive.
+        client, and says so where it is another process; if not, it is refused as long as the first
+        one is alive.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Hub:
         limits: Limits | None = None,
         proven: bool = True,
     ) -> None:
-        self.run_id, self.limits, self._proven = run_id, limits or Limits(), proven
+        self.run_id, self.limits, self.proven = run_id, limits or Limits(), proven
         self.epoch = secrets.token_hex(8)
         self.peers: dict[int, Peer] = {}
         self.changed = threading.Condition()
-        self.refusals = self._untold = 0
-        self._lines = Bucket(rate=1.0, size=50)
+        self.refusals = 0
+        self._lines = Lines()
+        self._largest: int | None = None  # bytes of an answer, as the run says
         self._closed = threading.Event()
         self._about = {"run_config": json_text(run_config or {}), "clients": clients}
         self._watch = threading.Thread(target=self._watch_peers, name="link watch", daemon=True)
@@ -90,7 +92,7 @@ class Hub:
         config = json_object(hello.node_config, "node_config")
         with self.changed:
             peer = self._peer(int(hello.client))
-            if peer.connected and not self._proven and self._alive(peer):
+            if peer.connected and not self.proven and self._alive(peer):
                 raise Refused(f"client {peer.client} is logged in already", retry=True)
             if not peer.logins.take():
                 raise Refused(f"client {peer.client} logs in too often", retry=True)
@@ -100,13 +102,30 @@ class Hub:
         log.info("client %d is here (%s)", peer.client, printable(hello.versions)[:200])
         return peer
 
+    def confirm(self) -> None:
+        """Hear that a client has said something since it was let in: it stays."""
+        with self.changed:
+            self.changed.notify_all()
+
     def _peer(self, client: int) -> Peer:
         peer = self.peers.get(client)
         if peer is None:
             if len(self.peers) >= self.limits.clients:
                 raise Refused(f"{len(self.peers)} clients are here, no more may be", retry=True)
             peer = self.peers[client] = Peer(client, self.limits)
+            self._set_largest(peer)
         return peer
+
+    def allow_answers(self, nbytes: int) -> None:
+        """Hear how long an answer of this run may be; what `Limits.message` says goes before."""
+        with self.changed:
+            self._largest = nbytes
+            for peer in self.peers.values():
+                self._set_largest(peer)
+
+    def _set_largest(self, peer: Peer) -> None:
+        if self.limits.message is None and self._largest is not None:
+            peer.largest = self._largest
 
     def _alive(self, peer: Peer) -> bool:
         return time.monotonic() - peer.last_heard < 3 * self.limits.heartbeat
@@ -121,6 +140,39 @@ class Hub:
             **self._about,
             **fields,
         )
+
+    def hear_goodbye(self, peer: Peer, reason: str) -> None:
+        """Hear why a client leaves for good; each reason is logged once.
+
+        One that has answered questions has given the reason to whoever asked.
+        """
+        reason = printable(reason) or "it says no reason"
+        if reason != peer.farewell:
+            level = logging.INFO if peer.confirmed else logging.WARNING
+            log.log(level, "client %d leaves: %s", peer.client, reason)
+        peer.farewell = reason
+        self._let_go(peer, reason)
+
+    def dismiss(self, node: int, why: str) -> None:
+        """Send a client away that cannot take part in this run."""
+        for peer in list(self.peers.values()):
+            if peer.node == node:
+                peer.goodbye(make("goodbye", reason=printable(why), unfit=True))
+                self._let_go(peer, why)
+
+    def expel(self, stream: Stream, why: str) -> None:
+        """Wait no more for whoever has this connection; it is ended elsewhere."""
+        for peer in list(self.peers.values()):
+            if peer.holds(stream):
+                log.warning("client %d: %s: its connection is ended", peer.client, why)
+                self._let_go(peer, why)
+
+    def _let_go(self, peer: Peer, why: str) -> None:
+        """Let a client be as one that has been away for long."""
+        peer.forget()
+        peer.give_up(why)
+        with self.changed:
+            self.changed.notify_all()
 
     def leave(self, peer: Peer, stream: Stream) -> None:
         """Hear that a connection has ended."""
@@ -158,13 +210,8 @@ class Hub:
         """Count what was refused, and log it; not each of very many."""
         with self.changed:
             self.refusals += 1
-            told = self._lines.take()
-            self._untold = 0 if told else self._untold + 1
-            untold = self._untold
-        if told:
-            log.warning("%s: refused: %s", who, printable(why))
-        elif untold == 1:
-            log.warning("more is refused than is logged here")
+        if line := self._lines.let(f"{who}: refused: {printable(why)}"):
+            log.warning("%s", line)
 
     def close(self, *, done: bool, reason: str = "", retry: bool = False) -> None:
         """Say goodbye to all; with `retry`, they are told to come back."""

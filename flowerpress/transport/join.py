@@ -10,13 +10,15 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from flowerpress.clients.node import check_folder
+from flowerpress.clients.stores import state_folder
 from flowerpress.protocol import ensure_task_identity
-from flowerpress.transport.client import Farewell, LinkClient
+from flowerpress.transport.client import Farewell, LinkClient, UnfitError
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.frames import json_object
 from flowerpress.transport.pipes import Incoming
@@ -48,6 +50,25 @@ class Node:
         self._app, self._config, self._expected = app, dict(node_config), dict(expected or {})
         self._context: Context | None = None
         self._known: tuple[int, int, str] | None = None
+        self._failure = ""
+
+    @property
+    def unfit(self) -> str:
+        """Why this client cannot take part, as its app has found; empty if it can."""
+        return str(getattr(self._app, "unfit", ""))
+
+    def enter(self, welcome: Any) -> None:
+        """Look at the run that a server has, before the first question.
+
+        Raises
+        ------
+        UnfitError
+            This client cannot take part in it.
+        """
+        try:
+            self._enter(welcome)
+        except (ValueError, OSError, ImportError) as error:
+            raise UnfitError(str(error)) from None
 
     def answer(self, welcome: Any, question: Incoming) -> list[bytes]:
         """Return the answer to a question, as the link sends it."""
@@ -62,29 +83,62 @@ class Node:
         try:
             return encode(self._app(message, self._enter(welcome)))
         except (Exception, SystemExit) as error:  # as Flower does: the server sees an error reply
-            log.exception("the ClientApp failed")
+            self._log(error)
             return encode(_error(message, error))
+
+    def _log(self, error: BaseException) -> None:
+        """Log what the ClientApp raised; the same only once."""
+        what = f"{type(error).__name__}: {error}"
+        if what != self._failure:
+            log.error("the ClientApp failed: %s", what, exc_info=error)
+        self._failure = what
 
     def _enter(self, welcome: Any) -> Context:
         """Return the context of the run that a server has; a new one for another run."""
         known = (welcome.run_id, welcome.clients, welcome.run_config)
-        if self._context is None or self._known != known:
-            defaults = {"num-partitions": int(welcome.clients)} if welcome.clients else {}
-            run_config = json_object(welcome.run_config, "run_config")
-            for key, value in self._expected.items():
-                if run_config.get(key) != value:
-                    raise ValueError(
-                        f"this client's {key} is {value!r}, the server's {run_config.get(key)!r}"
-                    )
-            self._context = Context(
-                int(welcome.run_id),
-                int(welcome.node_id),
-                {**defaults, **self._config},
-                RecordDict(),
-                run_config,
-            )
-            self._known = known
+        if self._context is not None and self._known == known:
+            return self._context
+        run_config = json_object(welcome.run_config, "run_config")
+        for key, value in self._expected.items():
+            if run_config.get(key) != value:
+                raise ValueError(
+                    f"this client's {key} is {value!r}, the server's {run_config.get(key)!r}: "
+                    "join what the server serves"
+                )
+        config = {**self._parts(run_config, int(welcome.clients)), **self._config}
+        if isinstance(self._app, Checked):
+            self._app.check_run(config, run_config)
+        self._context = Context(
+            int(welcome.run_id), int(welcome.node_id), config, RecordDict(), run_config
+        )
+        self._known = known
         return self._context
+
+    def _parts(self, run_config: Mapping[str, Any], clients: int) -> dict[str, int]:
+        """Return what the node config lacks of ``num-partitions``."""
+        if not clients or "num-partitions" in self._config:
+            return {}
+        if isinstance(self._app, Checked):
+            clients = self._app.parts(run_config, int(self._config["partition-id"]), clients)
+        return {"num-partitions": clients}
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A ClientApp that finds mistakes before it is asked anything: flowerpress's own are."""
+
+    @property
+    def unfit(self) -> str:
+        """Why this client cannot take part, as it said when it was last asked; or ""."""
+
+    def check_config(self, node_config: Mapping[str, Any], task: str) -> None:
+        """Raise `ValueError` for a node config that is wrong, whatever the run."""
+
+    def check_run(self, node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> None:
+        """Raise `ValueError` where this node cannot take part in a run."""
+
+    def parts(self, run_config: Mapping[str, Any], partition: int, partitions: int) -> int:
+        """Return in how many parts the data are for a node, where the server says `partitions`."""
 
 
 def _error(message: Message, error: BaseException) -> Message:
@@ -124,14 +178,33 @@ def make_client(
         node config says ``state-sync=true``.
     patience : float
         Seconds to go on trying without a connection.
+
+    Raises
+    ------
+    ValueError, OSError, ImportError
+        The address or the node config is wrong, memory cannot be kept, or something is missing that
+        this client needs for its task: found before it connects.
     """
     config: dict[str, Any] = {"partition-id": client, "client-id": client, "state-store": "disk"}
     config["state-sync"] = False
     if state_dir is not None:
         config["state-dir"] = str(state_dir)
     config |= node_config or {}
+    if isinstance(app, Checked):
+        app.check_config(config, str((expected or {}).get("task", "")))
+        if config["state-store"] == "disk":
+            check_folder(state_folder(config))
     node = Node(app, config, expected)
-    return LinkClient(server, certs, client, config, node.answer, patience=patience)
+    return LinkClient(
+        server,
+        certs,
+        client,
+        config,
+        node.answer,
+        patience=patience,
+        enter=node.enter,
+        unfit=lambda: node.unfit,
+    )
 
 
 def join(app: ClientApp, server: str, client: int, **options: Any) -> Farewell:

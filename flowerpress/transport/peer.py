@@ -17,11 +17,12 @@ from threading import RLock
 from typing import Any
 
 from flowerpress.transport.frames import FrameError, kind_of, make
-from flowerpress.transport.limits import Bucket, Limits
+from flowerpress.transport.limits import ANY_ANSWER, Bucket, Limits
 from flowerpress.transport.pipes import Incoming, Outgoing
 from flowerpress.transport.stream import Counters, Stream
 
 log = logging.getLogger("flowerpress")
+FIRST_NODE = 2  # client 0's; node 1 is the server
 _SHORT = 2**10  # bytes of a piece of an answer that counts as any other frame
 
 
@@ -54,10 +55,19 @@ class Peer:
         Its stable id.
     limits : Limits
         What it may take.
+
+    Attributes
+    ----------
+    largest : int
+        Bytes that an answer may have.
+    farewell : str
+        Why it has left, as it said.
     """
 
     def __init__(self, client: int, limits: Limits) -> None:
-        self.client, self.node = client, client + 2  # node 1 is the server
+        self.client, self.node = client, client + FIRST_NODE
+        self.largest = ANY_ANSWER if limits.message is None else limits.message
+        self.farewell = ""
         self.counters = Counters()
         self.config: dict[str, Any] = {}
         self.gone_since: float | None = None
@@ -71,11 +81,18 @@ class Peer:
         self._asked = 0  # number of the last question
         self._answer: Incoming | None = None
         self._unwanted = 0  # bytes still to come of an answer that nobody waits for
+        self._may_begin = False  # whether the open question's answer was not begun here yet
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._stream is not None
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether there is a connection, and the client has said something since its welcome."""
+        stream = self._stream
+        return stream is not None and stream.confirmed
 
     @property
     def last_heard(self) -> float:
@@ -117,6 +134,7 @@ class Peer:
         self._asked += 1
         self._open = self._waiting.popleft()
         self._open.outgoing = Outgoing(self._asked, self._open.buffers)
+        self._may_begin = True
         if self._stream is not None:
             self._stream.write(self._open.outgoing.frames())
 
@@ -136,11 +154,10 @@ class Peer:
     def attach(self, stream: Stream, hello: Any, welcome: Callable[..., bytes], epoch: str) -> None:
         """Take a new connection, in place of one there is, and go on where the last one ended."""
         with self._lock:
-            if self._stream is not None:
-                log.warning("client %d logs in again: its older connection is ended", self.client)
-                self._stream.end(make("goodbye", reason="this client has logged in again"))
-                self._stream.hang_up_soon()
+            older = self._stream
+            stream.instance = str(hello.instance)
             self._stream, self.gone_since, self._unwanted = stream, None, 0
+            self._may_begin = True
             self.counters.logins += 1
             stream.counters = self.counters
             known = hello.epoch == epoch
@@ -154,7 +171,34 @@ class Peer:
                 resumed = known and hello.partial == open_id
                 offset = min(hello.partial_bytes, question.outgoing.size) if resumed else 0
                 stream.write(question.outgoing.frames(offset))
+            if older is not None:
+                self._replace(older, stream)
             stream.admitted.set()
+
+    def _replace(self, older: Stream, newer: Stream) -> None:
+        """End a connection in whose place there is another, and tell both sides where it is."""
+        if older.instance and older.instance == newer.instance:
+            log.info("client %d logs in again: its older connection is ended", self.client)
+            older.end(make("goodbye", reason="this client has logged in again", retry=True))
+            return
+        advice = (
+            f"if one of the two is not yours, shut the certificate out: "
+            f"flowerpress certs DIR --revoke client-{self.client}"
+        )
+        log.warning(
+            "client %d logs in again, as another process at %s: the one at %s is sent away; %s",
+            self.client,
+            newer.address or "an unknown address",
+            older.address or "an unknown address",
+            advice,
+        )
+        reason = f"this client has logged in again, as another process at {newer.address}; {advice}"
+        pause = 3 * older.heartbeat
+        older.end(make("goodbye", reason=reason, retry=bool(older.instance), pause=pause))
+        if not newer.instance:  # it would not know what to do with a note
+            return
+        note = f"another process of this client was connected, at {older.address}; {advice}"
+        newer.write(make("beat", note=note))
 
     def detach(self, stream: Stream) -> bool:
         """Hear that a connection has ended; returns whether it was the client's last."""
@@ -163,6 +207,15 @@ class Peer:
                 return False
             self._stream, self.gone_since = None, time.monotonic()
             return True
+
+    def holds(self, stream: Stream) -> bool:
+        """Whether this is its connection."""
+        return self._stream is stream
+
+    def forget(self) -> None:
+        """Be as one that has been away for long."""
+        with self._lock:
+            self._stream = self.gone_since = None
 
     def goodbye(self, frame: bytes) -> None:
         """End the connection, if there is one, with these words."""
@@ -190,6 +243,7 @@ class Peer:
             if stream is not self._stream:
                 return
             stream.last_heard = time.monotonic()
+            stream.confirmed = True
             if (kind := kind_of(frame)) == "chunk":
                 if len(frame) < _SHORT and not self._completes(len(frame)):
                     self._unsolicited()  # many short pieces cost more than their bytes
@@ -212,13 +266,16 @@ class Peer:
         if self._open is None or frame.id != self._open.outgoing.id:
             self._unsolicited()
             self.counters.late += 1
-            if frame.size > self._limits.message or frame.offset > frame.size:
+            if frame.size > self.largest or frame.offset > frame.size:
                 raise FrameError(f"an answer of {frame.size} bytes from {frame.offset} on")
             self._unwanted = frame.size - frame.offset
             return self._chunk(frame.data)
-        if not 0 < frame.size <= self._limits.message:
+        if not self._may_begin:  # each makes a file, or takes memory
+            self._unsolicited()
+        self._may_begin = False
+        if not 0 < frame.size <= self.largest:
             raise FrameError(
-                f"an answer of {frame.size} bytes: the limit is {self._limits.message}"
+                f"an answer of {frame.size} bytes: the limit is {self.largest} (--max-answer)"
             )
         if frame.offset == 0:
             self._answer = Incoming(frame.id, frame.size)

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
 from flowerpress.protocol import as_json
-from flowerpress.transport.grid import SERVER, GrpcGrid
+from flowerpress.protocol.files import write_atomically
+from flowerpress.transport.denied import DenyList
+from flowerpress.transport.grid import SERVER, GrpcGrid, Saving, SetupError
 from flowerpress.transport.hub import Hub
 from flowerpress.transport.limits import Limits
 from flowerpress.transport.server import LinkServer
@@ -44,6 +46,19 @@ class Service:
         Of an earlier start of the same run; clients keep their memory by it.
     limits : Limits, optional
         What a client may take.
+    partitions : int, optional
+        In how many parts the data are, as clients are told; by default `clients`.
+    saving : Saving, optional
+        Where the runs of flowerpress's strategies are saved, if the app does not say it.
+    denied : Path, optional
+        The list of revoked certificates, see `flowerpress.transport.denied`.
+
+    Raises
+    ------
+    OSError
+        The address cannot be listened on.
+    ValueError
+        The address or the list is malformed, or more clients are allowed than open files.
     """
 
     def __init__(
@@ -55,18 +70,22 @@ class Service:
         run_config: Mapping[str, Any] | None = None,
         run_id: int | None = None,
         limits: Limits | None = None,
+        partitions: int | None = None,
+        saving: Saving | None = None,
+        denied: Path | None = None,
     ) -> None:
         self.run_id = secrets.randbits(62) if run_id is None else run_id
         self.clients, self._config = clients, dict(run_config or {})
         self.hub = Hub(
             self.run_id,
             {key: value for key, value in self._config.items() if key not in _SERVERS_OWN},
-            clients=clients,
+            clients=clients if partitions is None else partitions,
             limits=limits,
             proven=certs is not None,
         )
-        self.grid = GrpcGrid(self.hub)
-        self._server = LinkServer(self.hub, bind, certs)
+        self.grid = GrpcGrid(self.hub, saving)
+        shut_out = None if denied is None or certs is None else DenyList(denied)
+        self._server = LinkServer(self.hub, bind, certs, shut_out)
         self.port = self._server.port
         self._begun = time.monotonic()
 
@@ -75,29 +94,31 @@ class Service:
 
         What the ServerApp raises is raised here, after the goodbye.
         """
-        failure = _STOPPED
+        failure, retry = _STOPPED, True  # who stops a server by hand may start it again
         with ExitStack() as stack:
             stack.callback(self._server.close, _FAREWELL)
             try:
                 self._wait()
                 context = Context(self.run_id, SERVER, {}, RecordDict(), self._config)
                 app(self.grid, context)
-                failure = ""
+                if self.grid.refused is not None:  # which an app may have passed over
+                    raise self.grid.refused
+                failure, retry = "", False
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
+                # A full disk, say, is mended, and the server started again.
+                retry = isinstance(error, OSError | MemoryError | SetupError)
                 raise
             finally:
-                # Who stops a server by hand, or a service manager, may start it again.
-                retry = failure == _STOPPED
                 self.hub.close(done=not failure, reason=failure[:300], retry=retry)
         return self.report()
 
     def _wait(self) -> None:
-        """Wait until as many clients are there as the run expects."""
+        """Wait until as many clients are there, and stay, as the run expects."""
         hub = self.hub
         with hub.changed:
             hub.changed.wait_for(
-                lambda: sum(peer.connected for peer in hub.peers.values()) >= self.clients
+                lambda: sum(peer.confirmed for peer in hub.peers.values()) >= self.clients
             )
 
     def report(self) -> dict[str, Any]:
@@ -113,20 +134,52 @@ class Service:
         }
 
 
-def run_id_of(folder: Path, *, resume: bool) -> int:
-    """Return the number of the run in a folder when resuming, or else a new one."""
+class RunFile(NamedTuple):
+    """What is kept of a run for its next start, in ``run.json``.
+
+    Parameters
+    ----------
+    run_id : int
+        Clients keep their memory by it.
+    clients : int
+        How many it was started for; the data are in so many parts. 0: an older file does not say.
+    saved : bool
+        Whether strategies of flowerpress save it, or the app does.
+    """
+
+    run_id: int
+    clients: int = 0
+    saved: bool = True
+
+
+def new_run(clients: int) -> RunFile:
+    """Return a run that begins, with a number of its own."""
+    return RunFile(secrets.randbits(62), clients)
+
+
+def find_run(folder: Path) -> RunFile | None:
+    """Return what is kept of the run in a folder, None where there is none.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged: says what to do.
+    """
     path = folder / "run.json"
-    if resume and path.exists():
-        try:
-            return int(json.loads(path.read_text(encoding="utf-8"))["run_id"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} cannot be read ({error}): remove it to begin anew") from None
-    return secrets.randbits(62)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return RunFile(
+            int(found["run_id"]), int(found.get("clients", 0)), bool(found.get("saved", True))
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): remove it to begin anew") from None
 
 
-def keep_run_id(folder: Path, run_id: int) -> None:
-    """Let `run_id_of` find the run's number when it is resumed."""
-    _write_json(folder / "run.json", {"run_id": run_id})
+def keep_run(folder: Path, run: RunFile) -> None:
+    """Let `find_run` find it when it is resumed."""
+    _write_json(folder / "run.json", run._asdict())
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
@@ -136,7 +189,6 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(as_json(data), indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    text = json.dumps(as_json(data), indent=1) + "\n"
+    write_atomically(path, text.encode(), mode=0o644)
     return path

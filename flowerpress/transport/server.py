@@ -4,43 +4,51 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
-from flowerpress.protocol import printable
-from flowerpress.transport.frames import MAX_FRAME, METHOD, FrameError, kind_of, make, parse
+from flowerpress.transport.address import parse_address
+from flowerpress.transport.denied import DenyList
+from flowerpress.transport.descriptors import room_for_connections
+from flowerpress.transport.door import STREAMS, Door, Identity, identity_of
+from flowerpress.transport.frames import (
+    MAX_FRAME,
+    METHOD,
+    REFUSED,
+    FrameError,
+    kind_of,
+    make,
+    parse,
+)
 from flowerpress.transport.hub import Hub, Refused
+from flowerpress.transport.limits import Limits
 from flowerpress.transport.peer import Peer
 from flowerpress.transport.stream import Stream
 
 log = logging.getLogger("flowerpress")
-_CLIENT_NAME = "client-"
-_STREAMS = 4  # connections that a client may have while older ones are being ended
-OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_FRAME),
-    ("grpc.max_send_message_length", MAX_FRAME),
-    ("grpc.so_reuseport", 0),
-]
+_IDLE = 10_000  # milliseconds that a connection may be without a stream
 
 
-class Identity(NamedTuple):
-    """Who the other side of a connection is.
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    """Return what gRPC is told.
 
-    Parameters
-    ----------
-    client : int or None
-        The client that its certificate names; None without TLS.
-    address : str
-        Where it connects from.
+    gRPC accepts connections by itself, before any code of ours sees them; it bounds their number,
+    the time for their handshakes, and how long they may stay without a stream.
     """
-
-    client: int | None
-    address: str
+    step = int(1000 * limits.hello)
+    return [
+        ("grpc.max_receive_message_length", MAX_FRAME),
+        ("grpc.max_send_message_length", MAX_FRAME),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", room_for_connections(limits.clients)),
+        ("grpc.server_handshake_timeout_ms", step),
+        ("grpc.http2.settings_timeout", step),
+        ("grpc.max_connection_idle_ms", min(step, _IDLE)),
+        ("grpc.max_concurrent_streams", STREAMS),
+    ]
 
 
 class LinkServer:
@@ -56,20 +64,32 @@ class LinkServer:
         The CA's certificate, the server's, and the server's key, in PEM. Clients must have a
         certificate of that CA, whose common name is ``client-I``. None: plain text, and clients are
         believed who they are.
+    denied : DenyList, optional
+        Certificates that are shut out.
 
     Raises
     ------
     OSError
         The address cannot be listened on.
+    ValueError
+        The address is malformed, or more clients are allowed than open files.
     """
 
-    def __init__(self, hub: Hub, bind: str, certs: tuple[bytes, bytes, bytes] | None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        bind: str,
+        certs: tuple[bytes, bytes, bytes] | None,
+        denied: DenyList | None = None,
+    ) -> None:
+        address = parse_address(bind, "--bind", listens=True)
         self._hub, self._secure = hub, certs is not None
-        self._lock, self._streams = threading.Lock(), Counter[int]()
-        most = hub.limits.clients + 8  # those whose login is being refused need a thread too
+        options = _options(hub.limits)
+        # A thread for each connection that is held; they are made as they are needed.
+        most = STREAMS * hub.limits.clients + 2 * hub.limits.unknown
         self._server = grpc.server(
             ThreadPoolExecutor(most, thread_name_prefix="link"),
-            options=OPTIONS,
+            options=options,
             maximum_concurrent_rpcs=most,
         )
         handler = grpc.stream_stream_rpc_method_handler(self._connect)
@@ -79,62 +99,44 @@ class LinkServer:
         )
         try:
             if certs is None:
-                self.port = self._server.add_insecure_port(bind)
+                self.port = self._server.add_insecure_port(str(address))
             else:
                 ca, cert, key = certs
                 credentials = grpc.ssl_server_credentials(
                     [(key, cert)], root_certificates=ca, require_client_auth=True
                 )
-                self.port = self._server.add_secure_port(bind, credentials)
+                self.port = self._server.add_secure_port(str(address), credentials)
         except RuntimeError:
             self.port = 0
         if not self.port:
             raise OSError(f"cannot listen on {bind}: is the port in use, or the host not this one?")
+        self._door = Door(hub, denied)
         self._server.start()
 
     def close(self, seconds: float) -> None:
         """Let connections end by themselves for so long, then end them."""
         self._server.stop(seconds).wait()
+        self._door.close()
 
     def _connect(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """Serve one connection: write in this thread, read in another."""
-        stream = Stream(self._hub.limits.heartbeat, context.cancel)
         try:
-            identity = _identity(context, secure=self._secure)
-            held = self._hold(identity)
+            identity = identity_of(context, secure=self._secure)
+            stream = Stream(self._hub.limits.heartbeat, context.cancel, identity.address)
+            with self._door.hold(stream, identity):
+                context.add_callback(stream.end)
+                reader = threading.Thread(
+                    target=self._read,
+                    args=(requests, stream, identity),
+                    name="link read",
+                    daemon=True,
+                )
+                reader.start()
+                stream.admitted.wait()  # at most `Limits.hello` seconds: see `Door`
+                yield from stream.frames()
         except Refused as refused:
             self._hub.refuse(str(context.peer()), str(refused))
-            yield make("goodbye", reason=str(refused), retry=refused.retry)
-            return
-        context.add_callback(stream.end)
-        reader = threading.Thread(
-            target=self._read, args=(requests, stream, identity), name="link read", daemon=True
-        )
-        reader.start()
-        with held:
-            if not stream.admitted.wait(self._hub.limits.hello):
-                self._hub.refuse(identity.address, "no hello came")
-                stream.end(make("goodbye", reason="no hello came", retry=True))
-            yield from stream.frames()
-
-    def _hold(self, identity: Identity) -> AbstractContextManager[None]:
-        """Take one of the connections that a proven client may have; raises `Refused`."""
-        client = identity.client
-        if client is None:
-            return nullcontext()
-        with self._lock:
-            if self._streams[client] >= _STREAMS:
-                raise Refused(f"client {client} has {_STREAMS} connections", retry=True)
-            self._streams[client] += 1
-        return self._held(client)
-
-    @contextmanager
-    def _held(self, client: int) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._streams[client] -= 1
+            _turn_away(context, refused)
 
     def _read(self, requests: Iterator[bytes], stream: Stream, identity: Identity) -> None:
         """Take what a client sends, until its connection ends or it says what it may not."""
@@ -170,21 +172,19 @@ class LinkServer:
             try:
                 message = parse(frame)
                 if kind_of(message) == "goodbye":
+                    self._hub.hear_goodbye(peer, message.reason)
                     return
+                known = stream.confirmed
                 peer.receive(stream, message)
+                if not known:
+                    self._hub.confirm()
             except FrameError:
                 peer.counters.malformed += 1
                 raise
 
 
-def _identity(context: Any, *, secure: bool) -> Identity:
-    """Return who a certificate names; raises `Refused` for one that names no client."""
-    address = str(context.peer())
-    if not secure:
-        return Identity(None, address)
-    names = context.auth_context().get("x509_common_name", [])
-    name = names[0].decode("utf-8", "replace") if len(names) == 1 else ""
-    number = name.removeprefix(_CLIENT_NAME)
-    if not (name.startswith(_CLIENT_NAME) and number.isascii() and number.isdigit()):
-        raise Refused(f"a certificate of {printable(name)!r:.80}, which is no client")
-    return Identity(int(number), address)
+def _turn_away(context: Any, refused: Refused) -> None:
+    """End a call with a reason, and wait for nobody: a status needs no room at the other side."""
+    context.set_trailing_metadata(((REFUSED, "later" if refused.retry else "for good"),))
+    code = grpc.StatusCode.UNAVAILABLE if refused.retry else grpc.StatusCode.PERMISSION_DENIED
+    context.abort(code, str(refused)[:300])

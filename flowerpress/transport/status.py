@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from socketserver import TCPServer
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from flowerpress.extras import import_failure
 from flowerpress.transport.client import LinkClient
@@ -100,6 +103,9 @@ def _size(count: int) -> str:
 def serve_metrics(host: str, port: int, collect: Callable[[], dict[str, tuple[str, float]]]) -> int:
     """Serve gauges at ``http://host:port/metrics``, to anybody; returns the port.
 
+    One request is served at a time, and has two seconds for each step: whoever connects and says
+    nothing takes one open file and one thread, and no more.
+
     Parameters
     ----------
     host : str
@@ -115,7 +121,7 @@ def serve_metrics(host: str, port: int, collect: Callable[[], dict[str, tuple[st
         prometheus-client is not installed: says how to.
     """
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, make_wsgi_app
         from prometheus_client.core import GaugeMetricFamily
     except ImportError as error:
         what, package = "--metrics-port", "prometheus-client"
@@ -128,8 +134,33 @@ def serve_metrics(host: str, port: int, collect: Callable[[], dict[str, tuple[st
 
     registry = CollectorRegistry()
     registry.register(Gauges())
-    server, _ = start_http_server(port, addr=host, registry=registry)
-    return int(server.server_port)
+    server = _MetricsServer((host, port), _Quiet)
+    server.set_app(make_wsgi_app(registry))
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return int(server.server_address[1])
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 2  # seconds that a read or a write may take
+
+    def log_message(self, *_: object) -> None:
+        """Log no requests."""
+
+
+class _MetricsServer(WSGIServer):
+    def __init__(self, address: tuple[str, int], handler: type[_Quiet]) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Listen; without a look-up of this host's name, which may take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.setup_environ()
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a request that broke off."""
 
 
 def server_gauges(service: Service) -> dict[str, tuple[str, float]]:

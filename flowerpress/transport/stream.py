@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from threading import Event
 
 from flowerpress.transport.frames import BEAT
 
-_LAST_WORDS = 2.0  # seconds for a goodbye to get through
+LAST_WORDS = 5.0  # seconds for a goodbye to get through
 
 
 @dataclass
@@ -34,13 +33,27 @@ class Stream:
         Seconds after which a sign of life is sent where nothing else is.
     hang_up : callable
         Ends the connection without a word.
+    address : str
+        Where the other side is.
+
+    Attributes
+    ----------
+    instance : str
+        The process at the other side, by a number that it has drawn; empty if it says none.
+    confirmed : bool
+        Whether the other side has said something after it was let in.
+    opened, last_heard, ending : float
+        When the connection began, a frame came last, and the end was decided (0: it was not), on
+        the clock of `time.monotonic`.
     """
 
-    def __init__(self, heartbeat: float, hang_up: Callable[[], object]) -> None:
-        self.heartbeat, self.hang_up = heartbeat, hang_up
+    def __init__(self, heartbeat: float, hang_up: Callable[[], object], address: str = "") -> None:
+        self.heartbeat, self.hang_up, self.address = heartbeat, hang_up, address
         self.counters = Counters()
         self._out: queue.SimpleQueue[Iterator[bytes] | bytes | None] = queue.SimpleQueue()
-        self.last_heard = time.monotonic()
+        self.opened = self.last_heard = time.monotonic()
+        self.ending = self._writing = 0.0
+        self.instance, self.confirmed = "", False
         self.admitted, self.ended = Event(), Event()
 
     def write(self, what: Iterator[bytes] | bytes) -> None:
@@ -49,16 +62,16 @@ class Stream:
 
     def end(self, goodbye: bytes = b"") -> None:
         """Send no more than what is to be sent already, and a goodbye; then close."""
+        self.ending = self.ending or time.monotonic()
         if goodbye:
             self._out.put(goodbye)
         self._out.put(None)
         self.admitted.set()
 
-    def hang_up_soon(self) -> None:
-        """Let what is to be sent get through, and end the connection even if it does not."""
-        timer = threading.Timer(_LAST_WORDS, self.hang_up)
-        timer.daemon = True
-        timer.start()
+    def stalled(self, now: float) -> float:
+        """Return the seconds for which the other side has not taken the frame that is sent."""
+        since = self._writing
+        return now - since if since else 0.0
 
     def frames(self) -> Iterator[bytes]:
         """Yield what is to be written, until the end."""
@@ -71,4 +84,6 @@ class Stream:
                 return
             for frame in (item,) if isinstance(item, bytes) else item:
                 self.counters.sent += len(frame)
-                yield frame
+                self._writing = time.monotonic()
+                yield frame  # comes back once there was room for it
+                self._writing = 0.0

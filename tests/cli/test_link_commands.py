@@ -252,14 +252,20 @@ def test_any_flower_app_runs(run: Processes, kind: str) -> None:
     assert len(run.result()["exchanges"]) == 2
 
 
-def test_a_client_of_another_task_says_so(run: Processes) -> None:
-    words = ("--insecure", "--run-config", f"{EF21} available-timeout=2 hello-timeout=1")
+def test_a_client_of_another_task_says_so_and_the_right_one_is_waited_for(run: Processes) -> None:
+    """A mistake of the client's: exit code 2, one line on either side, and the run goes on."""
+    words = ("--insecure", "--run-config", f"{EF21} num-server-rounds=3 min-train-nodes=1")
     port = run.serve("digits", 1, "--bind", "127.0.0.1:0", *words)
     run.join("mnist", port, 0, "--insecure")
-    assert run.ended("serve") != 0
-    assert run.ended("join0") == 1
-    assert "this client's task is 'mnist', the server's 'digits'" in run.log("serve")
-    assert run.result()["status"] == "failed"
+    assert run.ended("join0") == 2
+    said = "this client's task is 'mnist', the server's 'digits'"
+    assert run.log("join0").splitlines()[-1].startswith(f"flowerpress: {said}")
+    run.wait_for("serve", f"client 0 leaves: {said}")
+    run.join("digits", port, 0, "--insecure")
+    assert run.ended("serve") == 0
+    assert run.ended("join0") == 0
+    assert run.log("serve").count(said) == 1
+    assert run.result()["status"] == "done"
 
 
 @pytest.mark.parametrize(

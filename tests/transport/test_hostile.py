@@ -24,6 +24,7 @@ from flowerpress.transport import Limits
 from flowerpress.transport.certs import make_certs, read_certs
 from flowerpress.transport.frames import METHOD, chunk, make, parse
 from flowerpress.transport.join import make_client
+from flowerpress.transport.limits import Lines
 
 from .linked import QUICK, ask_all, connected, echo_app, run_in_thread, start_server
 from .proxy import Proxy
@@ -352,3 +353,19 @@ def wait_for_line(log: Path, pattern: str) -> str:
         assert time.monotonic() < end, pattern
         time.sleep(0.1)
     return found[found.re.groups]
+
+
+def test_refusals_do_not_fill_the_log(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    service, grid = server
+    hub = service.hub
+    before = hub.refusals
+    hub._lines = Lines()
+    for number in range(500):
+        hub.refuse("somewhere", f"reason {number}")
+    assert hub.refusals == before + 500
+    assert sum("somewhere: refused" in record.getMessage() for record in caplog.records) <= 52
+    time.sleep(1.1)
+    hub.refuse("somewhere", "the last")
+    last = caplog.records[-1].getMessage()
+    assert re.search(r"the last \(and \d+ lines like it that are left out\)$", last)
+    assert served(grid)

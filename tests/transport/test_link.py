@@ -57,6 +57,23 @@ def test_a_run_over_the_link_has_the_bytes_of_a_run_in_process(name: str) -> Non
     assert over.ledger.rows == expected.ledger.rows
 
 
+@pytest.mark.parametrize(
+    ("compressor", "numbers"),
+    [("topk:0.1", D), ("identity", D), ("induced(identity; identity)", 2 * D)],
+)
+def test_a_strategy_says_how_long_answers_may_be(compressor: str, numbers: int) -> None:
+    """Twice an update of float64, and 2 MiB: not the 4 GiB of a run that nothing is known of."""
+    over = make_strategy("dsgd", compressor=compressor, min_available_nodes=2)
+    initial = ArrayRecord({"x": Array(np.zeros(D))})
+    limits = Limits(heartbeat=1.0, grace=3.0)
+    with connected(client_app(task_fn), 2, limits=limits) as (service, grid, _):
+        peers = service.hub.peers
+        assert {peer.largest for peer in peers.values()} == {2**32}
+        over.start(grid, initial, num_rounds=2, timeout=30)
+        (largest,) = {peer.largest for peer in peers.values()}
+        assert 2 * 8 * numbers + 2**21 <= largest <= 2 * 8 * numbers + 2**21 + 1000
+
+
 def test_connections_may_break_at_any_byte() -> None:
     """A proxy cuts every connection after some bytes: not a bit of the run changes."""
     expected = simulate(strategy("ef21-sgdm"), task_fn, 3, 40)

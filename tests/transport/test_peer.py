@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flowerpress.transport.frames import FrameError, chunk, kind_of, make, parse
+from flowerpress.transport.hub import Hub
 from flowerpress.transport.limits import Limits
 from flowerpress.transport.peer import Peer, Question
 from flowerpress.transport.pipes import Incoming
@@ -214,3 +215,56 @@ def test_what_is_out_of_place_ends_the_connection(frames: list[bytes]) -> None:
     Asked(peer)
     with pytest.raises(FrameError):
         wire.say(*frames)
+
+
+@pytest.mark.parametrize("data", [b"y", b""])
+def test_an_answer_that_is_begun_again_and_again_ends_the_connection(data: bytes) -> None:
+    """Each beginning takes memory, or a file."""
+    peer = new_peer(frames=20.0)
+    wire = Wire(peer)
+    Asked(peer)
+    wire.say(*[begin(1, data, size=2**24)] * 100)
+    with pytest.raises(FrameError, match="more frames than a client may send"):
+        wire.say(*[begin(1, data, size=2**24)] * 200)
+
+
+def test_a_beginning_is_free_for_each_question_and_each_connection() -> None:
+    peer = new_peer(frames=1e-6)  # so that no frame is free that need not be
+    asked = []
+    for number in range(1, 4):
+        wire = Wire(peer)
+        asked.append(Asked(peer))
+        wire.say(begin(number, b"ye", size=3))
+        again = Wire(peer, epoch=EPOCH, finished=number)
+        again.say(begin(number, b"s", size=3, offset=2))
+    assert [each.got for each in asked] == [[b"yes"]] * 3
+    with pytest.raises(FrameError, match="more frames"):
+        again.say(begin(9, b"x"))
+
+
+def test_an_answer_may_be_as_long_as_the_run_says() -> None:
+    """Unless the limits say it, whatever the run says."""
+    for limits, largest in ((Limits(), 100), (Limits(message=50), 50)):
+        hub = Hub(1, limits=limits)
+        stream = Stream(60.0, lambda: None)
+        peer = hub.admit(stream, parse(make("hello", protocol=1, client=3)), None)
+        hub.allow_answers(100)
+        late = hub.admit(
+            Stream(60.0, lambda: None), parse(make("hello", protocol=1, client=4)), None
+        )
+        assert (peer.largest, late.largest) == (largest, largest)
+        Asked(peer)
+        with pytest.raises(FrameError, match=rf"limit is {largest} \(--max-answer\)"):
+            peer.receive(stream, parse(begin(1, b"", size=largest + 1)))
+        hub.close(done=True)
+
+
+def test_who_says_nothing_after_its_welcome_is_not_counted_as_there() -> None:
+    """It may be leaving, because the run is not one that it can take part in."""
+    peer = new_peer()
+    wire = Wire(peer)
+    assert (peer.connected, peer.confirmed) == (True, False)
+    wire.say(make("beat"))
+    assert peer.confirmed
+    Wire(peer)
+    assert not peer.confirmed

@@ -13,7 +13,14 @@ from flowerpress.simulations.tasks.base import ShippedTaskFn
 from flowerpress.simulations.tasks.options import read_options
 from flowerpress.suggestions import unknown
 
-__all__ = ["ShippedTaskFn", "describe", "make_task_fn", "task_names"]
+__all__ = [
+    "ShippedTaskFn",
+    "describe",
+    "make_task_fn",
+    "task_class",
+    "task_names",
+    "task_options",
+]
 
 # Imported on demand: the modules need packages (torch, scikit-learn) the others do without.
 _TASKS = {
@@ -63,7 +70,7 @@ def make_task_fn(
     ImportError
         If a package the task needs is not installed; says how to install it.
     """
-    task: Any = _task_class(name)
+    task: Any = task_class(name)
     made: ShippedTaskFn = task(
         partition=partition, seed=seed, **read_options(name, task.options, options)
     )
@@ -78,11 +85,17 @@ def describe(name: str) -> tuple[str, str]:
     ValueError
         For an unknown name; says which are valid.
     """
-    task = _task_class(name)
+    task = task_class(name)
     return task.summary_line, task.citation
 
 
-def _task_class(name: str) -> type[ShippedTaskFn]:
+def task_options(name: str) -> list[str]:
+    """Return the names of a shipped task's own options; raises `ValueError` for an unknown task."""
+    return sorted(task_class(name).options)
+
+
+def task_class(name: str) -> type[ShippedTaskFn]:
+    """Return the class of a shipped task; raises `ValueError` for an unknown name."""
     if name not in _TASKS:
         raise ValueError(unknown(f"unknown task {name!r}", name, task_names()))
     module = import_module(f"flowerpress.simulations.tasks.{name}")

@@ -35,6 +35,7 @@ class ShippedTaskFn(ABC):
     summary_line: ClassVar[str]
     citation: ClassVar[str]
     options: ClassVar[Mapping[str, Reader]]
+    shared_out: ClassVar[bool] = True  # whether clients share data out, or each has its own
 
     def __init__(self, seed: int) -> None:
         if seed < 0:
@@ -64,6 +65,10 @@ class ShippedTaskFn(ABC):
     @abstractmethod
     def held_out(self) -> Task:
         """Return a task that evaluates on what the server measures: held-out data."""
+
+    def check_host(self, partition_id: int) -> None:
+        """Raise `ValueError` or `OSError` where this host lacks what a client's task needs."""
+        del partition_id  # what all need was there when this object was made
 
     def check_client(self, partition_id: int, num_partitions: int) -> None:
         """Raise `ValueError` for a client number out of range."""

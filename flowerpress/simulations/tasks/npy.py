@@ -41,6 +41,7 @@ class NpyTaskFn(ShippedTaskFn):
         "hidden": options.whole(0),
         "batch_size": options.batch_size,
     }
+    shared_out = False
 
     def __init__(
         self,
@@ -88,6 +89,10 @@ class NpyTaskFn(ShippedTaskFn):
                 "--node-config 'path=\"FOLDER\"'"
             )
         return self._task(open_examples(folder), _test(folder))
+
+    def check_host(self, partition_id: int) -> None:
+        """Raise `ValueError` or `OSError` where a client's folder has no data that fit."""
+        self(partition_id, partition_id + 1)
 
     def shards(self, num_partitions: int) -> list[Indices]:
         """Return for each client the indices of all examples in its folder."""
