@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,23 +106,23 @@ def join_command(
 
     parse_address(server, "--server")
     found = resolve(app)
-    log_to_stderr()
-    stop_on_sigterm()
-    link = make_client(
-        found.load("client"),
-        server,
-        credentials(certs, f"client-{client}", insecure=insecure),
-        client,
-        node_config=parse_config(node_config),
-        expected={"task": found.run_config["task"]} if is_shipped(app) else {},
-        state_dir=state_dir,
-        patience=patience,
-    )
-    if metrics_port is not None:
-        gauges = lambda: status.client_gauges(link)  # noqa: E731
-        say(f"metrics on port {status.serve_metrics(metrics_host, metrics_port, gauges)}")
-    with status.status_line(lambda: status.describe_client(link, client)):
-        farewell = link.run()
+    with log_to_stderr():
+        stop_on_sigterm()
+        link = make_client(
+            found.load("client"),
+            server,
+            credentials(certs, f"client-{client}", insecure=insecure),
+            client,
+            node_config=parse_config(node_config),
+            expected={"task": found.run_config["task"]} if is_shipped(app) else {},
+            state_dir=state_dir,
+            patience=patience,
+        )
+        if metrics_port is not None:
+            gauges = lambda: status.client_gauges(link)  # noqa: E731
+            say(f"metrics on port {status.serve_metrics(metrics_host, metrics_port, gauges)}")
+        with status.status_line(lambda: status.describe_client(link, client)):
+            farewell = link.run()
     if not farewell.done:
         complain(farewell.reason)
         raise typer.Exit(WRONG if link.mistaken else FAILED)
@@ -180,14 +182,19 @@ def credentials(
     return read_certs(certs, name)
 
 
-def log_to_stderr() -> None:
-    """Let flowerpress's log go to stderr, with the time."""
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Let flowerpress's log go to stderr inside the block, with the time."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("flowerpress")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logging.getLogger("flwr").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def say(line: str) -> None:

@@ -102,7 +102,7 @@ def serve_command(
     services = list[Any]()
     with ExitStack() as stack:
         stack.enter_context(limited_stderr())
-        log_to_stderr()
+        stack.enter_context(log_to_stderr())
         if metrics_port is not None:  # before the server listens: what fails here must end it
             show_metrics(services, metrics_host, metrics_port)
         service = plan.listen(bind, pair, limits, denied)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.norms import square_sum
+
 FloatVector = npt.NDArray[np.floating[Any]]
 
 
@@ -21,11 +23,11 @@ def length(vector: FloatVector) -> float:
     (5e+200, inf)
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        square = float(vector @ vector)
+        square = square_sum(vector)
         if np.isfinite(square):
             return math.sqrt(square)
         largest = float(np.abs(vector).max())
         if not np.isfinite(largest):
             return largest
         scaled = vector / vector.dtype.type(largest)
-        return min(largest * math.sqrt(float(scaled @ scaled)), sys.float_info.max)
+        return min(largest * math.sqrt(square_sum(scaled)), sys.float_info.max)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from flwr.serverapp import Grid
 from flowerpress.compressors import PacketError, make_compressor
 from flowerpress.compressors.budget import only
 from flowerpress.compressors.feedback import Acceptance
+from flowerpress.compressors.norms import square_sum
 from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
 from flowerpress.protocol.buffers import (
     Buffers,
@@ -86,7 +88,7 @@ class Run:
             scaled=strategy.scaled,
             owing=strategy.owing,
             buffers_norm=self._buffers_norm,
-            model_norm=lambda: float(np.linalg.norm(self.started.x.astype(np.float64))),
+            model_norm=lambda: math.sqrt(square_sum(self.started.x)),
         )
         self.attendance = Attendance()
         self.model: Downlink | None = None

@@ -179,7 +179,7 @@ def test_data_are_looked_at_before_the_client_connects(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("def broken(:\n    pass\n", "app.py, line 1: SyntaxError"),
+        ("def broken(:\n    pass\n", "app.py, line 1: invalid syntax"),
         ("\n\nimport os\n1 / 0\n", "app.py, line 4: ZeroDivisionError: division by zero"),
         ("import no_such_package\n", "No module named 'no_such_package'"),
         ("x = 1\n", "has no 'server_app'"),

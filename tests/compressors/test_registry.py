@@ -51,9 +51,9 @@ def test_any_ratio_round_trips(ratio):
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("", "unknown compressor ''; known are bf16, "),
+        ("", "unknown compressor '': choose one of bf16, "),
         ("zip:9", "unknown compressor 'zip'"),
-        ("identity:1", "'1' is not a field; fields: none"),
+        ("identity:1", "'1' is not a field: fields are none"),
         ("topk", "either ratio or k"),
         ("topk:0.1,k=3", "either ratio or k"),
         ("topk:k=0", "k must be an integer >= 1, got 0"),
@@ -61,7 +61,7 @@ def test_any_ratio_round_trips(ratio):
         ("topk:nan", r"ratio must be in \(0, 1\], got nan"),
         ("topk:many", "must be a number, got 'many'"),
         ("topk:k=2.5", "must be an integer, got '2.5'"),
-        ("topk:0.1,size=3", "'size=3' is not a field; fields: ratio, k"),
+        ("topk:0.1,size=3", "'size=3' is not a field: fields are ratio, k"),
         ("topk:0.1,0.2", "'0.2' is not a field"),
         ("topk:k=1,k=2", "k is given twice"),
         ("randk:0.1,law=fair", "law must be one of uniform, stratified, got 'fair'"),

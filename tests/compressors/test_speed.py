@@ -111,5 +111,5 @@ def test_bars_are_judged():
     assert bench_report.slower_than_numpy(row) == [
         "short: 0.30 times as fast as numpy at d = 1000, bar 1"
     ]
-    with pytest.raises(ValueError, match="unknown data 'noise'; choose from gaussian"):
+    with pytest.raises(ValueError, match="unknown data 'noise': did you mean 'mnist'"):
         next(bench.vectors(10, ["noise"]))

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from flowerpress.clients import FunctionTask, client_app
+from flowerpress.clients.app import TaskApp
 from flowerpress.simulations import flower_app
 from flowerpress.simulations.engine import InProcessGrid
 from flowerpress.simulations.recorder import Recorder
@@ -130,14 +131,8 @@ def test_keywords_of_fedavg(name: str) -> None:
 def test_hooks_of_the_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower calls what we register with a message and a context, and nothing else."""
     hooks: list[Any] = []
-
-    class Spy:
-        def train(self) -> Any:
-            return hooks.append
-
-        evaluate = query = train
-
-    monkeypatch.setattr("flowerpress.clients.app.ClientApp", Spy)
+    for name in ("train", "evaluate", "query"):
+        monkeypatch.setattr(TaskApp, name, lambda self: hooks.append)
     client_app(lambda i, n: FunctionTask(np.zeros(2), lambda x, batch: (0.0, x)))
     assert len(hooks) == 3
     for hook in hooks:

@@ -104,12 +104,18 @@ def test_bombs(bomb, says, way):
     assert peak < MOST_MEMORY * 4 * DIM + SPARE
 
 
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+STAGES = ((), ("rans",), ("huffman", "scaled"))
+# numpy's kernels take long where small allocations are traced.
+MEMORY = [("numba", STAGES), ("numpy", STAGES[:1])]
+SLOW_MEMORY = pytest.param("numpy", STAGES[1:], marks=pytest.mark.slow, id="numpy, in stages")
+
+
+@pytest.mark.parametrize(("kernels", "stages"), [*MEMORY, SLOW_MEMORY])
 @pytest.mark.parametrize("kind", LEAVES)
-def test_memory(kind, kernels):
+def test_memory(kind, kernels, stages):
     """Every codec at its worst, alone and as the code of a stage, in every way to read it."""
     with forced_kernels(kernels):
-        for stage in ((), ("rans",), ("huffman", "scaled")):
+        for stage in stages:
             node = Tree(kind, "gaussian" if not stage else "zeros")
             for each in stage:
                 node = Tree(each, inside=(node,))
@@ -118,7 +124,7 @@ def test_memory(kind, kernels):
             except ValueError:  # longer than a packet of the search
                 continue
             for way, read in readers(packet):
-                for _ in range(2):  # a kernel's first call compiles it
+                for _ in range(2 if kernels == "numba" else 1):  # the first call compiles a kernel
                     tracemalloc.start()
                     try:
                         read()

@@ -159,6 +159,10 @@ class Troubled:
         return task_fn(i, n)
 
 
+CODE = Troubled.__call__.__code__
+PLACE = f"test_misfits.py, line {CODE.co_firstlineno + 3}"  # where it raises
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("no such column"), FileNotFoundError(2, "No such file", "data.csv")]
 )
@@ -169,9 +173,9 @@ def test_a_task_that_cannot_be_made_ends_the_client(
     wrong, farewell = start_client(training.port, client_app(Troubled(error, 100)), 0)
     done, reason = farewell.result(20)
     assert (done, wrong.mistaken) == (False, True)
-    assert reason == f"{type(error).__name__}: {error}"
+    assert reason == f"{PLACE}: {type(error).__name__}: {error}"
     training.wait_for(lambda: warnings(caplog, f"node 2 cannot take part: {reason}") == 1)
-    assert warnings(caplog, f"client 0: {error}") == 1
+    assert warnings(caplog, f"client 0: {PLACE}: {error}") == 1
     assert not warnings(caplog, "client 0 leaves")
     assert not any(record.exc_info for record in caplog.records)
     start_client(training.port, client_app(task_fn), 0)
@@ -186,8 +190,8 @@ def test_what_may_pass_is_tried_again_and_said_once(caplog: pytest.LogCaptureFix
     training.wait_for(lambda: training.rounds > 3)
     training.stop()
     assert not client.mistaken
-    assert warnings(caplog, "client 0 failed") == 1
-    assert warnings(caplog, "node 2 cannot take part: RuntimeError: out of memory") == 1
+    assert warnings(caplog, f"client 0 failed: {PLACE}: RuntimeError: out of memory") == 1
+    assert warnings(caplog, f"node 2 cannot take part: {PLACE}: RuntimeError: out of memory") == 1
 
 
 def test_a_certified_client_is_no_other_in_the_run_either(
