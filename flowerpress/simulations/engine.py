@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from flowerpress.simulations.faults import Faults
 NodeConfig = Mapping[str, int | float | str | bool]
 _RAISED = 2  # Flower's error code for a ClientApp that raised
 _FIRST_NODE = 2  # node 1 is the server
-_WORTH_A_THREAD = 0.01  # seconds
+_WORTH_A_THREAD, _LAST = 0.01, 3  # seconds; messages
 
 
 @dataclass
@@ -51,7 +52,7 @@ class InProcessGrid(OneRunGrid):
         At least 1. Node ``2 + i`` has ``partition-id`` i.
     threads : int, optional
         Clients computed at the same time; by default as many as there are CPUs, where the last
-        reply took long enough to be worth a thread.
+        replies took long enough to be worth a thread.
     node_config : mapping, optional
         Node config entries of every node; ``state-store`` is "live" unless given.
     node_configs : mapping of int to mapping, optional
@@ -90,7 +91,9 @@ class InProcessGrid(OneRunGrid):
             node = _FIRST_NODE + i
             context = Context(self.run_id, node, config, RecordDict(), dict(run_config or {}))
             self._nodes[node] = _Node(context, shared)
-        self._threads, self._last = threads, 0.0  # seconds the last training message took
+        self._threads = threads
+        # Seconds that the last messages took: the least counts, for one may have waited its turn.
+        self._took = deque([0.0], maxlen=_LAST)
         count = min(num_nodes, os.cpu_count() or 1) if threads is None else threads
         self._pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="client")
         self._futures: dict[str, Future[Message | None]] = {}
@@ -136,7 +139,7 @@ class InProcessGrid(OneRunGrid):
         Small tasks spend their time in Python, one thread at a time: ten clients of a softmax
         regression took 12 ms a round one after the other, and 16 ms in two threads.
         """
-        if self._threads is not None or self._last > _WORTH_A_THREAD:
+        if self._threads is not None or min(self._took) > _WORTH_A_THREAD:
             return self._pool.submit(self._deliver, message)
         future: Future[Message | None] = Future()
         future.set_result(self._deliver(message))
@@ -192,7 +195,7 @@ class InProcessGrid(OneRunGrid):
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
         finally:
             if message.metadata.message_type == "train":
-                self._last = time.perf_counter() - start
+                self._took.append(time.perf_counter() - start)
 
 
 def _one_torch_thread() -> None:

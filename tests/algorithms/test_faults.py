@@ -25,8 +25,17 @@ def mean_of_workers(strategy, folder):
     return sum(worker_memory(folder, c.id, c.receiver.applied) for c in met) / N
 
 
-@pytest.mark.parametrize("downlink", ["", "topk:k=2"])
-@pytest.mark.parametrize("name", ["ef21", "ef21-sgdm", "ef21-sgd2m"])
+@pytest.mark.parametrize(
+    ("name", "downlink"),
+    [
+        ("ef21", ""),
+        ("ef21-sgdm", "topk:k=2"),
+        pytest.param("ef21", "topk:k=2", marks=pytest.mark.slow),
+        pytest.param("ef21-sgdm", "", marks=pytest.mark.slow),
+        pytest.param("ef21-sgd2m", "", marks=pytest.mark.slow),
+        pytest.param("ef21-sgd2m", "topk:k=2", marks=pytest.mark.slow),
+    ],
+)
 def test_losing_messages_and_a_client_costs_at_most_twice_the_rounds(name, downlink, tmp_path):
     """10 % of the messages lost each way, client 2 killed twice and restarted from its disk."""
     problem = Quadratics(n=N)
@@ -62,7 +71,7 @@ def test_losing_messages_and_a_client_costs_at_most_twice_the_rounds(name, downl
     assert received < 2 * needed * N * 0.9, "messages were lost indeed"
 
 
-@pytest.mark.parametrize("downlink", ["", "sign"])
+@pytest.mark.parametrize("downlink", [pytest.param("", marks=pytest.mark.slow), "sign"])
 def test_ef14_under_loss(downlink, tmp_path):
     problem = Quadratics(n=N)
     faults = Faults(down=0.1, up=0.1, kill={20: [2]}, seed=3)

@@ -92,8 +92,8 @@ def test_ef21_sgdm_with_the_identity_is_sgd_with_dampened_momentum():
 @pytest.mark.parametrize(
     ("name", "fraction"),
     [
-        pytest.param("ef21", 1.0, marks=pytest.mark.slow),  # the next is harder
-        ("ef21", 0.5),
+        ("ef21", 1.0),
+        pytest.param("ef21", 0.5, marks=pytest.mark.slow),  # takes twice the rounds
         pytest.param("ef21-sgdm", 1.0, marks=pytest.mark.slow),
     ],
 )
@@ -212,10 +212,10 @@ def test_ideal_ef21_with_noise_stays_at_the_floor_of_the_theorem():
         # Means over two halves of 3000 steps that forget in 100: 15 samples of a squared normal,
         # so a single run is within a factor of 2 of the values 4.9e-3, 4.9e-3, 1.15e-2, 5.2e-3.
         ("fedavg", 2.4e-3, 9.8e-3),
-        ("ef14", 2.4e-3, 9.8e-3),
+        pytest.param("ef14", 2.4e-3, 9.8e-3, marks=pytest.mark.slow),
         ("ef21", 5.7e-3, 2.3e-2),
-        ("ef21-sgdm", 2.6e-3, 1.04e-2),
-        ("ef21-sgd2m", 2.6e-3, 1.04e-2),
+        pytest.param("ef21-sgdm", 2.6e-3, 1.04e-2, marks=pytest.mark.slow),
+        pytest.param("ef21-sgd2m", 2.6e-3, 1.04e-2, marks=pytest.mark.slow),
     ],
 )
 def test_counterexample_with_one_worker(name, low, high):

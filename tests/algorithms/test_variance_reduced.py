@@ -196,7 +196,7 @@ CONVERGES = ["marina", "pp-marina", "diana", "dasha"]
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("diana", "marina") else [])
+        pytest.param(name, marks=pytest.mark.slow if name != "pp-marina" else [])
         for name in CONVERGES
     ],
 )
@@ -224,6 +224,7 @@ def test_plain_quantization_has_a_floor_where_diana_has_none():
     assert np.sum((models[-1] - problem.solution()) ** 2) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_mean_of_an_estimate_is_the_papers():
     """E g^1 = grad f(x^1) + (1 - p) (g^0 - grad f(x^0)), over coins and draws, from a wrong g^0."""
     problem, p = Deterministic(n=2, dim=4), 0.3

@@ -134,6 +134,7 @@ def test_a_large_message_goes_on_where_it_was_cut() -> None:
     assert received[0].content["a"]["x"].data == content["a"]["x"].data
 
 
+@pytest.mark.slow
 def test_a_slow_network_is_not_taken_for_a_dead_one() -> None:
     """A frame of the longest kind would take 0.8 s here, and 0.6 s of silence end a connection."""
     content = large(3 * 2**20)
