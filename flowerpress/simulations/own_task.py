@@ -95,8 +95,10 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
         raise ValueError(
             f"{source}: {wanted} must take (partition_id, num_partitions): {error}"
         ) from None
+    # Where a class of tasks is the function, what it has is each task's.
+    of_function = None if isinstance(task_fn, type) else task_fn
     found = {
-        part: getattr(task_fn, part, None) or getattr(module, part, None)
+        part: getattr(of_function, part, None) or getattr(module, part, None)
         for part in ("initial_arrays", "evaluate_fn")
     }
     if found["initial_arrays"] is not None:

@@ -165,7 +165,8 @@ def simulate(
 
 def initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
     """Return the model that a run starts from; raises `ValueError` where a task is none."""
-    make = getattr(task_fn, "initial_arrays", None)
+    # A class of tasks is a task function, too: its `initial_arrays` is a task's.
+    make = None if isinstance(task_fn, type) else getattr(task_fn, "initial_arrays", None)
     if make is None:
         task = task_fn(0, num_clients)
         make = getattr(task, "initial_arrays", None)
