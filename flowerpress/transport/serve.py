@@ -168,12 +168,15 @@ def find_run(folder: Path) -> RunFile | None:
     path = folder / "run.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return RunFile(
-            int(found["run_id"]), int(found.get("clients", 0)), bool(found.get("saved", True))
-        )
+        run = RunFile(found["run_id"], found.get("clients", 0), found.get("saved", True))
+        if [type(each) for each in run] != [int, int, bool]:
+            raise ValueError("expected whole numbers, and whether it is saved")
+        if not (0 <= run.run_id < 2**63 and 0 <= run.clients < 2**31):
+            raise ValueError("a number is out of range")
+        return run
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}): remove it to begin anew") from None
 
 
