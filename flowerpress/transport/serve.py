@@ -106,8 +106,7 @@ class Service:
                 failure, retry = "", False
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
-                # A full disk, say, is mended, and the server started again.
-                retry = isinstance(error, OSError | MemoryError | SetupError)
+                retry = _is_servers(error)
                 raise
             finally:
                 self.hub.close(done=not failure, reason=failure[:300], retry=retry)
@@ -132,6 +131,13 @@ class Service:
             "rounds": [asdict(record) for _, record in sorted(self.grid.rounds.items())],
             "exchanges": self.grid.exchanges,
         }
+
+
+def _is_servers(error: Exception) -> bool:
+    """Whether an error is mended on this side, as a full disk is, and the server started again."""
+    from flowerpress.strategies import CheckpointError  # a checkpoint that is damaged, or another's
+
+    return isinstance(error, OSError | MemoryError | SetupError | CheckpointError)
 
 
 class RunFile(NamedTuple):
