@@ -104,6 +104,8 @@ class DiskStore(StateStore):
                 pass
         except FileNotFoundError:
             return WorkerState()
+        except IsADirectoryError as error:
+            return self._start_over(error)
         except OSError as error:  # it may be whole: this is no damage
             raise StateError(f"this client's memory cannot be read: {error}") from None
         try:
