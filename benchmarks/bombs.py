@@ -6,7 +6,8 @@ perhaps damage where it is found last. Trees are changed at random, and what cos
 
 What counts is the time and the memory of whichever public way to read a packet takes most, against
 an honest packet of the same length: the slower of `identity` and of the outermost codec's own usual
-packet. Time is the process's, so that other work on the machine does not count.
+packet. Time is the process's, so that other work on the machine does not count; what is above the
+limit is measured again, right beside the honest packet.
 """
 
 from __future__ import annotations
@@ -286,6 +287,9 @@ class Search:
             worst.refused += refused and way == "add_to"
             spare = 2 * packet.nbytes + SPARE_BYTES
             ratio = seconds / (usual + SPARE_SECONDS)
+            if ratio > MOST_TIME:  # other work on the machine slows memory and caches down
+                again = honest.__wrapped__(name, dim, dtype) + SPARE_SECONDS
+                ratio = min(ratio, cost(read, 7)[0] / again)
             vectors = max(0.0, peak - spare) / (dim * packet.dtype.itemsize)
             what = f"{way} of {tree}, {dim} x {packet.dtype}, {packet.nbytes} bytes"
             worst.time = max(worst.time, (ratio, what))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,7 @@ def join_command(
     from flowerpress.transport.join import make_client
 
     parse_address(server, "--server")
+    require_number("--patience", patience)
     found = resolve(app)
     with log_to_stderr():
         stop_on_sigterm()
@@ -126,6 +128,13 @@ def join_command(
     if not farewell.done:
         complain(farewell.reason)
         raise typer.Exit(WRONG if link.mistaken else FAILED)
+
+
+def require_number(option: str, value: float | None, most: float = math.inf) -> None:
+    """Raise `ValueError` for what is no number, or above `most`; None is not given."""
+    if value is not None and not value <= most:
+        wanted = "a number" if math.isinf(most) else f"at most {most:g}"
+        raise ValueError(f"{option} is {value}: expected {wanted}")
 
 
 def is_shipped(name: str) -> bool:

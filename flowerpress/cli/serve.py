@@ -20,6 +20,7 @@ from flowerpress.cli.link import (
     MetricsHost,
     credentials,
     log_to_stderr,
+    require_number,
     resolve,
     say,
     server_config,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from flowerpress.transport.limits import Limits
     from flowerpress.transport.serve import RunFile, Service
 
+MOST_MB = 1e9  # that one can ask for
 SERVE_HELP = """
 Run the server of APP: wait for its clients, train, write DIR/result.json, and end.
 
@@ -91,6 +93,8 @@ def serve_command(
     from flowerpress.transport.limits import Limits
 
     parse_address(bind, "--bind", listens=True)
+    require_number("--grace", grace)
+    require_number("--max-answer", max_answer, MOST_MB)
     if min_clients > max_clients:
         raise ValueError(f"--min-clients {min_clients} is more than --max-clients {max_clients}")
     plan = prepare(resolve(app), run_config, min_clients, out, checkpoint_every, resume=resume)
@@ -173,6 +177,23 @@ class Plan:
     every: int
     resume: bool
 
+    def check_files(self) -> None:
+        """Raise `ValueError` for a folder that cannot be written, and for damaged checkpoints."""
+        from flowerpress.clients.node import check_folder
+        from flowerpress.strategies import Checkpoints
+
+        results, checkpoints = self.out, self.out / CHECKPOINTS
+        if self.app.server.startswith(SHIPPED):
+            results, checkpoints = (
+                Path(str(self.config.get(key) or usual))
+                for key, usual in (("out", results), ("checkpoint", checkpoints))
+            )
+        for folder in (self.out, results, checkpoints):
+            there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+            check_folder(there, "results", "folder (--out)")
+        if self.resume and (self.app.server.startswith(SHIPPED) or not saves_itself(self.app)):
+            Checkpoints(checkpoints).check()
+
     def keep(self, saved: bool = True) -> None:
         """Note the run for its next start; `saved`: whether it can go on then."""
         from flowerpress.transport.serve import keep_run
@@ -226,7 +247,9 @@ def prepare(app: App, given: str, clients: int, out: Path, every: int, *, resume
         from flowerpress.simulations.flower_app import check_run
 
         check_run(config, run_file.clients)
-    return Plan(app, config, run_file, clients, out, every, resume)
+    plan = Plan(app, config, run_file, clients, out, every, resume)
+    plan.check_files()
+    return plan
 
 
 def saves_itself(app: App) -> bool:

@@ -28,6 +28,12 @@ def check_node(node_config: Config) -> None:
                 check(node_config[key])
             except ValueError as error:
                 raise ValueError(f"node config: {key} is {node_config[key]!r}: {error}") from None
+    partition, partitions = node_config.get("partition-id", 0), node_config.get("num-partitions")
+    if partitions is not None and partition >= partitions:
+        raise ValueError(
+            f"node config: partition-id is {partition}, and num-partitions {partitions}: parts are "
+            f"counted from 0 to {partitions - 1}"
+        )
 
 
 def check_keys(node_config: Config, more: Iterable[str] = ()) -> None:
@@ -40,16 +46,15 @@ def check_keys(node_config: Config, more: Iterable[str] = ()) -> None:
             )
 
 
-def check_folder(folder: Path) -> None:
-    """Raise `ValueError` for a folder that memory cannot be kept in; makes it if need be."""
+def check_folder(folder: Path, what: str = "memory", option: str = "--state-dir") -> None:
+    """Raise `ValueError` for a folder that `what` cannot be kept in; makes it if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(
-            f"no memory can be kept in {folder}: {error.strerror or error}; "
-            "give another --state-dir"
+            f"no {what} can be kept in {folder}: {error.strerror or error}; give another {option}"
         ) from None
 
 
@@ -71,6 +76,8 @@ def _compressor(value: Any) -> None:
 def _device(value: Any) -> None:
     if not isinstance(value, str):
         raise ValueError("expected a device of torch in quotes, such as cpu or cuda:0")
+    if value.partition(":")[0] == "meta":
+        raise ValueError("tensors there have no numbers")
     if importlib.util.find_spec("torch") is None:
         return  # for a task without torch it is of no effect
     import torch

@@ -104,6 +104,8 @@ class DiskStore(StateStore):
                 pass
         except FileNotFoundError:
             return WorkerState()
+        except IsADirectoryError as error:
+            return self._start_over(error)
         except OSError as error:  # it may be whole: this is no damage
             raise StateError(f"this client's memory cannot be read: {error}") from None
         try:
@@ -153,7 +155,7 @@ class _DamagedError(Exception):
 
 def _read(path: Path) -> WorkerState:
     """Read the file of a `DiskStore`; raises `_DamagedError` where it is not what was written."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
@@ -166,8 +168,10 @@ def _read(path: Path) -> WorkerState:
             if metadata or known != _checksum(vectors, text):
                 raise _DamagedError("its checksum is wrong")
         numbers = dict(json.loads(text))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise _DamagedError(str(error)) from None
+    except MemoryError:  # no fault of the file
+        raise
+    except Exception as error:  # safetensors raises what it likes: AttributeError for some dtypes
+        raise _DamagedError(str(error) or type(error).__name__) from None
     packet = vectors.pop(_PACKET, np.empty(0, np.uint8)).tobytes()
     return WorkerState(vectors, numbers, packet)
 

@@ -82,7 +82,8 @@ def put_aside(path: Path, keep: int = 3) -> Path:
     """
     older = damaged(path)
     for each in older[: max(0, len(older) + 1 - keep)]:
-        each.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that has files is nobody's memory
+            each.rmdir() if each.is_dir() else each.unlink()
     number = _number(older[-1]) + 1 if older else 1
     aside = path.with_name(f"{path.name}.{_DAMAGED}-{number}")
     path.replace(aside)

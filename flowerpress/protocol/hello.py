@@ -52,7 +52,7 @@ class Hello:
         header, _ = blob.decode_blob(unwrap(content)[0])
         examples = blob.field(header, "examples", int)
         if not 1 <= examples < 2**53:
-            raise ProtocolError(f"message field 'examples' is {examples}, expected at least 1")
+            raise ProtocolError(f"message field 'examples' is {examples}, expected 1 to 2**53 - 1")
         session = blob.field(header, "session", int)
         if session >= 2**53:
             raise ProtocolError(f"message field 'session' is {session}, expected less than 2**53")

@@ -102,7 +102,8 @@ def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
     options = _given(run_config, keys)
     known = {option for name in strategy_names() for option in strategy_options(name)}
     for option in sorted(set(options) - known):
-        key, names = option.replace("_", "-"), {each.replace("_", "-") for each in known}
+        key = next(each for each in keys if each.replace("-", "_") == option)
+        names = {each.replace("_", "-") for each in known}
         every = sorted({*RUN_KEYS, *TASK_KEYS, *names})
         raise ValueError(unknown(f"no run has a key {key!r}", key, every, "keys are"))
     return _text(run_config, "strategy"), {**options, "seed": _whole(run_config, "seed")}

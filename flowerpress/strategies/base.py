@@ -73,7 +73,7 @@ class CompressedStrategy(Resumable, Algorithm, FederatedEvaluation):
         Whether a worker may choose its own compressor (``compressor`` in its node config). It says
         in its hello which it has chosen; packets of any other codec are refused.
     max_scale : float (default: 1000)
-        How many times the median of the clients' largest norms an update may have; above, it is
+        How many times the median of the clients' first norms an update may have; above, it is
         refused and counted, see `flowerpress.strategies.guard`. 0: no limit.
     available_timeout : float (default: 600)
         Seconds to wait for `min_available_nodes` workers before the run ends with an error.

@@ -109,19 +109,28 @@ class Checkpoints:
             )
         if self.resume and not paths:
             log.info("no checkpoint in %s: starting from the beginning", self.folder)
-        self._found, why = None, ""
-        for path in reversed(paths):
-            try:
-                self._found = self._read(path)
-                break
-            except CheckpointError as error:
-                why = str(error)
-                log.warning("%s: going back to the checkpoint before", why)
-        if paths and self._found is None:
-            raise CheckpointError(f"no checkpoint in {self.folder} is left: {why}")
+        self._found, passed_over = self._newest(paths)
+        for why in passed_over:
+            log.warning("%s: going back to the checkpoint before", why)
         self._run_id = int(self._found["run_id"]) if self._found else secrets.randbits(62)
         self._opened = True
         return self._found
+
+    def check(self) -> None:
+        """Raise `CheckpointError` where none of the checkpoints can be read; changes nothing."""
+        self._newest(self._paths())
+
+    def _newest(self, paths: list[Path]) -> tuple[Tree, list[str]]:
+        """Return the newest that can be read, None if there is none; and why others cannot be."""
+        passed_over = list[str]()
+        for path in reversed(paths):
+            try:
+                return self._read(path), passed_over
+            except CheckpointError as error:
+                passed_over.append(str(error))
+        if paths:
+            raise CheckpointError(f"no checkpoint in {self.folder} is left: {passed_over[-1]}")
+        return None, []
 
     @property
     def run_id(self) -> int:

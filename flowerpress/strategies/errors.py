@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RoundError(RuntimeError):
-    """A run cannot go on: every worker fails, or the model is no longer finite."""
+    """A run cannot go on: all workers fail, too few take part, or the model is not finite."""
 
 
 class FailedRunError(RuntimeError):

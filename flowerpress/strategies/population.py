@@ -29,6 +29,7 @@ from flowerpress.protocol import (
 )
 from flowerpress.protocol.grids import dismiss, has_strangers, proven_client
 from flowerpress.strategies.client import Client
+from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.newcomers import Newcomers
 from flowerpress.strategies.tree import Tree
 
@@ -141,7 +142,7 @@ class Population:
 
         Raises
         ------
-        RuntimeError
+        RoundError
             `needed` nodes are there, but so many of them are refused that the rest do not suffice.
         """
         nodes = set(grid.get_node_ids())
@@ -162,7 +163,7 @@ class Population:
         refused = {node: why for node, why in self._refusals.items() if node in nodes}
         # Strangers who cannot take part are sent away, and others may come in their place.
         if not has_strangers(grid) and len(nodes) >= needed > len(nodes) - len(refused):
-            raise RuntimeError(
+            raise RoundError(
                 f"{len(refused)} of {len(nodes)} clients cannot take part: "
                 f"{next(iter(refused.values()))}"
             )
@@ -268,7 +269,7 @@ def wait_for(ready: Callable[[], list[Client]], needed: int, deadline: float) ->
     end, pause = time.monotonic() + deadline, 0.05
     while len(found := ready()) < needed:
         if time.monotonic() >= end:
-            raise RuntimeError(
+            raise RoundError(
                 f"{len(found)} of {needed} clients available after {deadline:g} s: start more "
                 "clients, lower min-available-nodes, or raise available-timeout"
             )

@@ -105,7 +105,10 @@ def issue(
     """
     key, files = _own_key(folder, name)
     # None outlives its authority: it would be refused without a reason that anyone could see.
-    end = min(datetime.now(UTC) + timedelta(days=days), authority.cert.not_valid_after_utc)
+    end = min(
+        datetime.now(UTC) + timedelta(days=min(days, AUTHORITY_DAYS)),
+        authority.cert.not_valid_after_utc,
+    )
     builder = _builder(_subject(name), authority.cert.subject, key, end)
     builder = _for_purpose(
         builder, ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH

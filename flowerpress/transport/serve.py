@@ -106,8 +106,7 @@ class Service:
                 failure, retry = "", False
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
-                # A full disk, say, is mended, and the server started again.
-                retry = isinstance(error, OSError | MemoryError | SetupError)
+                retry = _is_servers(error)
                 raise
             finally:
                 self.hub.close(done=not failure, reason=failure[:300], retry=retry)
@@ -132,6 +131,13 @@ class Service:
             "rounds": [asdict(record) for _, record in sorted(self.grid.rounds.items())],
             "exchanges": self.grid.exchanges,
         }
+
+
+def _is_servers(error: Exception) -> bool:
+    """Whether an error is mended on this side, as a full disk is, and the server started again."""
+    from flowerpress.strategies import CheckpointError  # a checkpoint that is damaged, or another's
+
+    return isinstance(error, OSError | MemoryError | SetupError | CheckpointError)
 
 
 class RunFile(NamedTuple):
@@ -168,12 +174,15 @@ def find_run(folder: Path) -> RunFile | None:
     path = folder / "run.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return RunFile(
-            int(found["run_id"]), int(found.get("clients", 0)), bool(found.get("saved", True))
-        )
+        run = RunFile(found["run_id"], found.get("clients", 0), found.get("saved", True))
+        if [type(each) for each in run] != [int, int, bool]:
+            raise ValueError("expected whole numbers, and whether it is saved")
+        if not (0 <= run.run_id < 2**63 and 0 <= run.clients < 2**31):
+            raise ValueError("a number is out of range")
+        return run
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}): remove it to begin anew") from None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from flowerpress.transport.address import parse_address
+from flowerpress.transport.address import Address, parse_address
 from flowerpress.transport.denied import DenyList
 from flowerpress.transport.descriptors import room_for_connections
 from flowerpress.transport.door import STREAMS, Door, Identity, identity_of
@@ -83,6 +85,7 @@ class LinkServer:
         denied: DenyList | None = None,
     ) -> None:
         address = parse_address(bind, "--bind", listens=True)
+        _require_free(address)
         self._hub, self._secure = hub, certs is not None
         options = _options(hub.limits)
         # A thread for each connection that is held; they are made as they are needed.
@@ -181,6 +184,25 @@ class LinkServer:
             except FrameError:
                 peer.counters.malformed += 1
                 raise
+
+
+def _require_free(address: Address) -> None:
+    """Raise `OSError` where nothing can listen: gRPC would say so in lines of its own."""
+    try:
+        places = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        wrong: OSError | None = None
+        for family, kind, protocol, _, place in places:
+            try:
+                with socket.socket(family, kind, protocol) as tried:
+                    if os.name == "posix":  # as gRPC does; elsewhere it would take a port in use
+                        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    tried.bind(place)
+                return
+            except OSError as error:
+                wrong = wrong or error
+        raise wrong or OSError("no such host")
+    except OSError as error:
+        raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
 
 
 def _turn_away(context: Any, refused: Refused) -> None:

@@ -119,6 +119,8 @@ def serve_metrics(host: str, port: int, collect: Callable[[], dict[str, tuple[st
     ------
     ImportError
         prometheus-client is not installed: says how to.
+    ValueError
+        The address cannot be listened on.
     """
     try:
         from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -134,7 +136,12 @@ def serve_metrics(host: str, port: int, collect: Callable[[], dict[str, tuple[st
 
     registry = CollectorRegistry()
     registry.register(Gauges())
-    server = _MetricsServer((host, port), _Quiet)
+    try:
+        server = _MetricsServer((host, port), _Quiet)
+    except OSError as error:
+        raise ValueError(
+            f"--metrics-port: cannot listen on {host}, port {port}: {error.strerror or error}"
+        ) from None
     server.set_app(make_wsgi_app(registry))
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_address[1])

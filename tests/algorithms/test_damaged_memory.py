@@ -20,7 +20,7 @@ from flowerpress.clients.stores import DiskStore, StateError, WorkerState
 from flowerpress.protocol import files
 from flowerpress.simulations import InProcessGrid
 from flowerpress.strategies import CheckpointError, Checkpoints, strategy_names
-from flowerpress.strategies.tree import load
+from flowerpress.strategies.tree import dump, load
 from tests.algorithms.lives import records, run
 from tests.algorithms.problems import vector
 
@@ -48,6 +48,7 @@ DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "garbage": lambda path: path.write_bytes(b"garbage" * 100),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
@@ -175,6 +176,50 @@ def test_flipped_bits_of_a_checkpoint_are_seen(tmp_path):
         except CheckpointError:
             continue
         pytest.fail(f"bit {bit} is not seen")
+
+
+def headers(whole):
+    """Files whose header is well-formed and says something else, with what it says."""
+    size = int.from_bytes(whole[:8], "little")
+    data = whole[8 + size :]
+    texts = ("{" * 9, '{"a":' * 20_000, "[]", "", "0")
+    for change in (*map(of_dtype, ("F8_E4M3", "BF16", "I32")), *map(of_text, texts)):
+        header = json.loads(whole[8 : 8 + size])
+        change(header)
+        text = json.dumps(header).encode()
+        yield len(text).to_bytes(8, "little") + text + data
+
+
+def of_dtype(name):
+    """Say that some tensor has another dtype."""
+    width = {"F8_E4M3": 1, "BF16": 2, "I32": 4}[name]
+
+    def change(header):
+        tensor = next(v for k, v in header.items() if k != "__metadata__" and v["shape"] != [0])
+        start, end = tensor["data_offsets"]
+        tensor |= {"dtype": name, "shape": [(end - start) // width]}
+
+    return change
+
+
+def of_text(text):
+    """Say something else in the metadata."""
+    return lambda header: header["__metadata__"].update(dict.fromkeys(header["__metadata__"], text))
+
+
+def test_headers_that_safetensors_reads_and_numpy_cannot(tmp_path, monkeypatch):
+    """Of these come errors of any type."""
+    monkeypatch.setattr(stores, "put_aside", lambda path: path)
+    path = tmp_path / "client-1.safetensors"
+    DiskStore(path, sync=False).save(example())
+    for data in headers(path.read_bytes()):
+        path.write_bytes(data)
+        assert DiskStore(path).load() == WorkerState()
+    path.write_bytes(dump({"x": np.arange(4.0)}))
+    for data in headers(path.read_bytes()):
+        path.write_bytes(data)
+        with contextlib.suppress(CheckpointError):
+            assert load(path)["x"].tobytes() == np.arange(4.0).tobytes()
 
 
 # --- a full disk ----------------------------------------------------------------------------------

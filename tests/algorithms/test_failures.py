@@ -74,7 +74,7 @@ def test_a_client_with_another_layout_is_refused_with_the_difference():
         return FunctionTask(np.ones(3 + i), lambda x, _: (0.0, x))
 
     with pytest.raises(
-        RuntimeError, match="1 of 2 clients cannot take part: layouts differ at array"
+        RoundError, match="1 of 2 clients cannot take part: layouts differ at array"
     ):
         simulate(make_strategy("ef14", compressor="sign", lr=0.1), task_fn, 2, 3)
 

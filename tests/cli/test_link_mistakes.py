@@ -61,6 +61,9 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("min-available-nodes=-1", "min_available_nodes"),
         ("fraction-train=2.0", "fraction_train"),
         ('strategy="choco-sgd" topology="moebius"', "moebius"),
+        ("num_server_rounds=3", "'num_server_rounds': did you mean 'num-server-rounds'?"),
+        ('checkpoint="/dev/null/x"', "no results can be kept in /dev/null: File exists"),
+        ('out="/dev/null/x"', "no results can be kept in /dev/null: File exists"),
         ("lr=", "does not begin with key=value"),
         ("lr=1 lr=2", "'lr' is given twice"),
     ],
@@ -100,7 +103,16 @@ def test_a_run_config_of_an_own_app_is_held_against_its_own(
         (["--bind", "::1:9400"], "in brackets, such as [::1]:9400"),
         (["--min-clients", "0"], "min-clients"),
         (["--min-clients", "300"], "--min-clients 300 is more than --max-clients 256"),
+        (["--bind", "192.0.2.1:9400"], "cannot listen on 192.0.2.1:9400: Cannot assign requested"),
         (["--max-answer", "0"], "max-answer"),
+        (["--max-answer", "nan"], "--max-answer is nan: expected at most 1e+09"),
+        (["--max-answer", "inf"], "--max-answer is inf: expected at most 1e+09"),
+        (["--grace", "nan"], "--grace is nan: expected a number"),
+        (
+            ["--out", "/dev/null/x"],
+            "no results can be kept in /dev/null: File exists; give another",
+        ),
+        (["--metrics-port", "0", "--metrics-host", "a b"], "--metrics-port: cannot listen on a b"),
         (["--metrics-port", "70000"], "metrics-port"),
         (["--checkpoint-every", "-1"], "checkpoint-every"),
         (["--grace", "0"], "grace"),
@@ -121,7 +133,9 @@ def test_options_of_serve(words: list[str], said: str, capsys: pytest.CaptureFix
         ("partition-id=x", "partition-id is 'x': expected a whole number from 0 on"),
         ("partition-id=-1", "partition-id is -1"),
         ("num-partitions=0", "num-partitions is 0: expected a whole number from 1 on"),
+        ("partition-id=5 num-partitions=3", "partition-id is 5, and num-partitions 3: parts are"),
         ("client-id=1.5", "client-id is 1.5"),
+        ('device="meta"', "device is 'meta': tensors there have no numbers"),
         ('state-store="dsk"', "expected live or disk or context"),
         ("state-sync=1", "state-sync is 1: expected true or false"),
         ('backend="tensorflow"', "expected one of numpy, torch"),
@@ -146,6 +160,7 @@ def test_a_node_config_is_read_before_the_client_connects(
         (["--server", "grpc://h:1"], "is not a host name"),
         (["--client", "-1"], "client"),
         (["--patience", "-1"], "patience"),
+        (["--patience", "nan"], "--patience is nan: expected a number"),
         (["--state-dir", "file/below"], "no memory can be kept in file/below: Not a directory"),
     ],
 )
@@ -154,6 +169,36 @@ def test_options_of_join(
 ) -> None:
     (in_a_folder / "file").write_bytes(b"")
     assert said in line_of([*JOIN, *words], capsys)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "null", '{"run_id":"x"}', '{"run_id":1e999}', '{"run_id":-5}',
+     '{"run_id":1.5}', '{"run_id":99999999999999999999}', '{"run_id":1,"clients":1e999}',
+     '{"run_id":1,"clients":-3}', '{"run_id":1,"clients":true}', "[" * 100_000, "\xff"],
+)  # fmt: skip
+def test_a_damaged_run_file(
+    text: str, capsys: pytest.CaptureFixture[str], in_a_folder: Path
+) -> None:
+    (in_a_folder / "out").mkdir()
+    (in_a_folder / "out/run.json").write_text(text, encoding="latin-1")
+    said = line_of([*SERVE, "--resume"], capsys)
+    assert "out/run.json cannot be read" in said
+    assert "remove it to begin anew" in said
+
+
+@pytest.mark.parametrize("app", ["digits", "app.py"])
+@pytest.mark.parametrize("data", [b"", b"garbage", bytes(100)])
+def test_damaged_checkpoints_are_found_before_anybody_connects(
+    app: str, data: bytes, capsys: pytest.CaptureFixture[str], in_a_folder: Path
+) -> None:
+    (in_a_folder / "app.py").write_text(APP, encoding="utf-8")
+    (in_a_folder / "out/checkpoints").mkdir(parents=True)
+    (in_a_folder / "out/run.json").write_text('{"run_id": 5, "clients": 2}')
+    for number in (2, 3):
+        (in_a_folder / f"out/checkpoints/round-00000{number}.safetensors").write_bytes(data)
+    said = line_of(["serve", app, *SERVE[2:], "--resume"], capsys)
+    assert "no checkpoint in out/checkpoints is left" in said
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -123,6 +124,13 @@ def test_a_numba_that_does_not_work(monkeypatch, caplog):
     assert "numba cannot be imported" in caplog.text
     with pytest.raises(ImportError, match="FLOWERPRESS_KERNELS=numba, but numba cannot be"):
         choice._load.__wrapped__("numba")
+
+
+def test_a_numba_that_compiles_nothing(monkeypatch, caplog):
+    """Kernels have instructions of the processor's that Python does not."""
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert choice._load.__wrapped__("") is numpy_kernels
+    assert "numba compiles nothing (NUMBA_DISABLE_JIT)" in caplog.text
 
 
 def test_twins_have_the_same_functions():

@@ -193,6 +193,13 @@ def test_a_hello_of_infinities_is_refused(caplog):
     assert "node 2 cannot take part: layout entry" in caplog.text
 
 
+@pytest.mark.parametrize("examples", [0, -1, 2**53, 2**63, 1.5, True])
+def test_a_number_of_examples_is_one(examples, caplog):
+    strategy, _ = start({(2, "query"): hello(examples=examples)})
+    assert sorted(strategy.population.clients) == [1, 2, 3]
+    assert f"message field 'examples' is {examples}, expected" in caplog.text
+
+
 EVALUATIONS = {
     "nothing": lambda content: RecordDict(),
     "a list": lambda content: RecordDict({"metrics": MetricRecord({"loss": [1.0], "n": 1})}),

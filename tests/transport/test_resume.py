@@ -141,6 +141,7 @@ def test_two_strategies_of_one_app_have_a_folder_each(tmp_path: Path) -> None:
 
 
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    """And the clients wait for a server that is started with what it was started with first."""
     lr = [0.3]
 
     def main(grid: Grid, context: Context) -> None:
@@ -152,10 +153,13 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     lives.end()
     lr[0] = 0.5
     service = lives.service(resume=True)
-    for i in range(2):
-        start_client(service.port, client_app(quadratic), i)
+    lives.farewells = [start_client(service.port, client_app(quadratic), i)[1] for i in range(2)]
     with pytest.raises(CheckpointError, match=r"lr = 0.3, this one has 0.5"):
         run_in_thread(lambda: service.run(lives.app)).result(60)
+    assert not any(farewell.done() for farewell in lives.farewells)
+    lr[0] = 0.3
+    lives.again()
+    lives.end()
 
 
 def test_checkpoints_can_be_left_out(tmp_path: Path) -> None:

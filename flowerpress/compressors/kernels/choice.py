@@ -55,13 +55,16 @@ def _compiled(wanted: bool) -> ModuleType:
     from flowerpress.compressors.kernels import numpy_kernels
 
     try:  # imported on first use: numba takes most of a second
-        from flowerpress.compressors.kernels import numba_kernels
+        from flowerpress.compressors.kernels import disk_cache, numba_kernels
     except Exception as error:  # numba raises what it likes, for a numpy that it does not know, say
         if wanted:
             raise ImportError(
                 f"{VARIABLE}=numba, but numba cannot be imported ({error}): reinstall it"
             ) from error
         _fall_back(f"numba cannot be imported ({error})", "update it")
+        return numpy_kernels
+    if disk_cache.config.DISABLE_JIT:
+        _fall_back("numba compiles nothing (NUMBA_DISABLE_JIT)", "unset that")
         return numpy_kernels
     if numba_kernels.agree():
         return numba_kernels
