@@ -108,6 +108,11 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
         if option not in known and not (cls.dense and option == "compressor"):
             what = f"strategy {name} has no option {option!r}"
             raise ValueError(unknown(what, option, sorted(known), "it has"))
+    if options.get("lr") == "theory" and "smoothness" not in known:
+        able = [each for each in strategy_names() if "smoothness" in strategy_options(each)]
+        raise ValueError(
+            f"lr is 'theory': {name} has no formula for it; these have one: {', '.join(able)}"
+        )
     return cls(**{option: _plain(value) for option, value in options.items()})
 
 

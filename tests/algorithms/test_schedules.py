@@ -143,7 +143,8 @@ def test_cosine_is_torchs():
     ("spec", "says"),
     [
         ("cosin:rounds=3", "one of constant, 1/sqrt, inverse, step, linear, cosine"),
-        ("cosine", "rounds is 0: expected a whole number >= 1"),
+        ("cosine", "rounds is 0: expected a whole number >= 1, as in cosine:rounds=100"),
+        ("step:30:0.5", "step with every, factor, warmup alone, each as name=number"),
         ("cosine:rounds=5,warmup=5", "rounds is 5: expected a whole number >= 6"),
         ("cosine:rounds=5,most=1", "cosine with rounds, least, warmup alone"),
         ("cosine:rounds=many", "a number for rounds, not 'many'"),
@@ -249,7 +250,8 @@ def test_where_there_is_no_theory_it_is_refused_when_made(name, options, says):
     options = {"lr": "theory", "smoothness": 1.0, "compressor": "topk:k=2", **options}
     with pytest.raises(ValueError, match=says):
         make_strategy(name, **options)
-    with pytest.raises(ValueError, match="lr is 'theory'"):
+    able = "dasha, diana, dsgd, ef21, ef21-sgd2m, ef21-sgdm, fedavg, marina, pp-marina, vr-marina"
+    with pytest.raises(ValueError, match=f"lr is 'theory': ef14 has no formula .* one: {able}"):
         make_strategy("ef14", lr="theory")
 
 
