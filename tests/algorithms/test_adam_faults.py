@@ -447,6 +447,6 @@ def test_onebit_adam_at_its_defaults_trains_convolutions_with_biases_before_batc
         assert losses[-1] < 0.95 * losses[20]
         bias = result.arrays["0.bias"].numpy()
         torch.manual_seed(seed)
-        # Twenty steps of Adam without bias correction, 0.003 at first; then these biases stand still.
+        # Twenty steps of Adam without correction, 0.003 at first; then these biases stand still.
         begun = nn.Conv2d(1, 4, 3).bias.detach().numpy()
         np.testing.assert_allclose(bias, begun, rtol=0, atol=20 * 0.005)
