@@ -29,6 +29,8 @@ METHODS = {
     "gradient descent": ("marina", "identity"),
     "MARINA, PermK": ("marina", "permk"),
     "MARINA, CQ": ("marina", "cq"),
+    "MARINA, CQ, alike": ("marina", "cq alike"),
+    "MARINA, CQ, authors": ("marina", "cq authors"),
     "MARINA, independent 1-bit": ("marina", "independent"),
     "MARINA, RandK": ("marina", "randk"),
     "distributed SGD, CQ": ("dsgd", "cq"),
@@ -88,13 +90,16 @@ def reach(
 def options(name: str, kind: str, problem: Tridiagonal) -> dict[str, Any]:
     """Return the strategy's options by theory."""
     workers, dim, s = len(problem.nu), problem.dim, problem.smoothness
+    kind, _, named = kind.partition(" ")
     spec = {
         "independent": "cq:rounding=independent",
         "randk": f"randk:k={max(1, dim // workers)}",
     }.get(kind, kind)
     compressor = make_compressor(spec)
-    alike = s.L_pm == 0 and isinstance(compressor, CQ)
-    variance = compressor.homogeneous(dim, workers) if alike else -1.0
+    # Where workers are alike, or on request: `Marina`'s variance has these names.
+    alike = isinstance(compressor, CQ) and (s.L_pm == 0 or bool(named))
+    share = 0.25 if named == "authors" else 1.0
+    variance = share * compressor.homogeneous(dim, workers) if alike else -1.0
     if name == "dsgd":
         # Compressed gradient descent: 1 / (L + A L_plus^2 / L), and a floor where workers differ.
         a = variance if alike else variance_constants(compressor.traits(dim, workers), workers)[0]

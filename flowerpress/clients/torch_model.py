@@ -104,12 +104,13 @@ class TorchModel:
         """
         import torch
 
-        buffers = self.buffers()
+        places = self._places()
         for name, value in values.items():
-            if name not in buffers:
-                known = ", ".join(buffers) or "none"
+            if name not in places:
+                known = ", ".join(places) or "none"
                 raise ValueError(f"the model has no buffer {name!r}; its buffers: {known}")
-            buffer, array = buffers[name], np.array(value)
+            module, key = places[name]
+            buffer, array = getattr(module, key), np.array(value)
             if array.shape != tuple(buffer.shape):
                 raise ValueError(
                     f"buffer {name!r} has shape {tuple(buffer.shape)}, not {array.shape}"
@@ -117,8 +118,11 @@ class TorchModel:
             given = torch.from_numpy(array)
             if not torch.can_cast(given.dtype, buffer.dtype):
                 raise ValueError(f"buffer {name!r} is {buffer.dtype}, not {given.dtype}")
+            own = _writable(buffer)
             with torch.no_grad():
-                buffer.copy_(given)
+                own.copy_(given)
+            if own is not buffer:
+                module._buffers[key] = own
 
     def remember(self) -> Callable[[], None]:
         """Return a function that puts all buffers back, those that never travel too."""
@@ -134,7 +138,7 @@ class TorchModel:
         def undo() -> None:
             with torch.no_grad():
                 for module, key, value, before in kept:
-                    module._buffers[key] = value.copy_(before)
+                    module._buffers[key] = _writable(value).copy_(before)
 
         return undo
 
@@ -180,6 +184,14 @@ def _vector_dtype(parameters: Mapping[str, torch.Tensor]) -> torch.dtype:
             raise TypeError(f"parameter {name!r} is {value.dtype}; use float32 or float64")
     wide = all(value.dtype == torch.float64 for value in parameters.values())
     return torch.float64 if wide else torch.float32
+
+
+def _writable(value: torch.Tensor) -> torch.Tensor:
+    """Return a buffer, or a copy if its elements share memory, as those made by ``expand`` do."""
+    shared = any(
+        size > 1 and not step for size, step in zip(value.shape, value.stride(), strict=True)
+    )
+    return value.contiguous() if shared else value
 
 
 def _check_buffers(state: Mapping[str, Any], places: Mapping[str, Any]) -> None:

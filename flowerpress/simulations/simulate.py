@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord
 
 from flowerpress.clients import Task, client_app
@@ -16,6 +17,7 @@ from flowerpress.simulations.faults import Faults
 from flowerpress.simulations.recorded import SimulationResult, run_recorded
 from flowerpress.simulations.recorder import EvaluateFn, Recorder, RoundRecord
 from flowerpress.strategies import Checkpoints, CompressedStrategy
+from flowerpress.strategies.options import require
 from flowerpress.strategies.rounds import ShouldStop
 
 TaskFn = Callable[[int, int], Task]
@@ -119,8 +121,7 @@ def simulate(
     >>> result.arrays["x"].numpy().round(6)
     array([1., 1.])
     """
-    if num_rounds < 0:
-        raise ValueError(f"num_rounds is {num_rounds}: expected 0 or more")
+    num_clients, num_rounds, seed = _counts(num_clients, num_rounds, seed)
     strategy.reset()
     strategy.seed = seed
     recorder = Recorder(strategy, evaluate_fn, on_round, node_evaluate_fn)
@@ -161,6 +162,17 @@ def simulate(
             configs=(train_config, evaluate_config),
             should_stop=should_stop,
         )
+
+
+def _counts(num_clients: int, num_rounds: int, seed: int) -> list[int]:
+    """Return whole numbers, numpy's too, as Python's own; raises `ValueError` at others."""
+    given: dict[str, Any] = {"num_clients": num_clients, "num_rounds": num_rounds, "seed": seed}
+    found = []
+    for name, value in given.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        require(whole and 0 <= value < 2**63, name, value, "a whole number >= 0")
+        found.append(int(value))
+    return found
 
 
 def initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:

@@ -106,8 +106,9 @@ class Marina(TheoreticalStrategy):
             return
         require(variance in _VARIANCES, "variance", variance, "a number, alike or authors")
         cq = make_compressor(self.compressor)
-        known = isinstance(cq, CQ) and cq.range is None
-        require(known, "variance", variance, "a number: the names are of cq without a range")
+        known = isinstance(cq, CQ) and cq.range is None and cq.rounding != "independent"
+        names = "a number: the names are of correlated cq without a range"
+        require(known, "variance", variance, names)
 
     def _require_everyone(self) -> None:
         fraction = self.fraction_train
@@ -208,7 +209,7 @@ class VRMarina(Marina):
     smoothness_batch : float (default: 0)
         The constant of one batch's differences, for lr="theory" (the paper's L / sqrt(b')).
     **options
-        As in `Marina`.
+        As in `Marina`; no `variance`.
     """
 
     name = "vr-marina"
@@ -224,6 +225,9 @@ class VRMarina(Marina):
         s = self.smoothness
         self.smoothness = Smoothness(s.L, s.L_plus, s.L_pm, smoothness_batch)
         self.sync_batches = sync_batches
+
+    def _check_variance(self, variance: float | str) -> None:
+        _refuse_variance(self.name, variance)
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:
@@ -242,7 +246,7 @@ class PPMarina(Marina):
     fraction_train : float (default: 0.5)
         Share of the workers asked for differences; where gradients go whole, all are asked.
     **options
-        As in `Marina`.
+        As in `Marina`; no `variance`.
     """
 
     name = "pp-marina"
@@ -252,6 +256,9 @@ class PPMarina(Marina):
 
     def __init__(self, *, fraction_train: float = 0.5, **options: Any) -> None:
         super().__init__(fraction_train=fraction_train, **options)
+
+    def _check_variance(self, variance: float | str) -> None:
+        _refuse_variance(self.name, variance)
 
     def _require_everyone(self) -> None:
         require(
@@ -289,3 +296,9 @@ class PPMarina(Marina):
         model = self.model
         knows = self.sync or client.held == model.version - 1
         return model.whole() if knows else model.snapshot()
+
+
+def _refuse_variance(name: str, variance: float | str) -> None:
+    """Raise `ValueError` unless it is left out: their theorems are of independent compressors."""
+    left_out = not isinstance(variance, str) and variance == -1.0
+    require(left_out, "variance", variance, f"it left out: {name}'s theorem has none, marina's has")

@@ -128,7 +128,7 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "fraction_train": (
         lambda value: _is_number(value, above=0.0, most=1.0),
-        "a number in (0, 1]: nobody would train",
+        "a number in (0, 1] (with 0 nobody would train)",
     ),
     "fraction_evaluate": (lambda value: _is_number(value, most=1.0), "a number in [0, 1]"),
     "seed": (lambda value: _is_whole(value, 0), "a whole number in 0 ... 2**63 - 1"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from flowerpress.strategies.adam import Adam
 from flowerpress.strategies.amsgrad import AMSGrad, CompAMS, FedAMS, FedCAMS
 from flowerpress.strategies.base import CompressedStrategy
@@ -88,7 +90,7 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
     name : str
         One of `strategy_names()`.
     **options
-        Its options; see `strategy_options` and the class.
+        Its options; see `strategy_options` and the class. numpy's numbers are taken as Python's.
 
     Raises
     ------
@@ -106,4 +108,16 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
         if option not in known and not (cls.dense and option == "compressor"):
             what = f"strategy {name} has no option {option!r}"
             raise ValueError(unknown(what, option, sorted(known), "it has"))
-    return cls(**options)
+    if options.get("lr") == "theory" and "smoothness" not in known:
+        able = [each for each in strategy_names() if "smoothness" in strategy_options(each)]
+        raise ValueError(
+            f"lr is 'theory': {name} has no formula for it; these have one: {', '.join(able)}"
+        )
+    return cls(**{option: _plain(value) for option, value in options.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return one of numpy's numbers, as a sweep over an array gives them, as Python's own."""
+    if isinstance(value, np.floating):
+        return float(str(value))  # 0.1 and not 0.10000000149011612 of a float32
+    return value.item() if isinstance(value, np.generic) else value

@@ -68,10 +68,14 @@ class Schedule:
     def __post_init__(self) -> None:
         require_whole("schedule: warmup", self.warmup, 0)
         if self.law in ("linear", "cosine"):
-            require_whole("schedule: rounds", self.rounds, self.warmup + 1)
+            held = type(self.rounds) is int and self.rounds > self.warmup
+            wanted = f"a whole number >= {self.warmup + 1}, as in {self.law}:rounds=100"
+            require(held, "schedule: rounds", self.rounds, wanted)
             require_number("schedule: least", self.least, most=1.0)
         if self.law == "step":
-            require_whole("schedule: every", self.every, 1)
+            held = type(self.every) is int and self.every >= 1
+            wanted = "a whole number >= 1, as in step:every=30,factor=0.1"
+            require(held, "schedule: every", self.every, wanted)
             require_positive("schedule: factor", self.factor)
         if self.law == "inverse":
             require_positive("schedule: after", self.after)
@@ -118,7 +122,12 @@ def make_schedule(spec: str | Factor) -> Factor:
     known, found = (*_OPTIONS[law], "warmup"), {}
     for pair in rest.split(",") if rest else ():
         name, _, text = pair.partition("=")
-        require(name in known, "schedule", spec, f"{law} with {', '.join(known)} alone")
+        require(
+            name in known,
+            "schedule",
+            spec,
+            f"{law} with {', '.join(known)} alone, each as name=number",
+        )
         require(name not in found, "schedule", spec, f"{name} once")
         found[name] = _number(spec, name, text)
     return Schedule(law, **found)  # type: ignore[arg-type]  # numbers are checked there

@@ -391,3 +391,62 @@ def test_a_huge_update_ends_the_run_instead_of_freezing_a_coordinate(name):
         return
     with pytest.raises(RoundError, match="lower lr"):
         simulate(make_strategy(name, **options), task_fn, 2, 5)
+
+
+def test_onebit_adam_masks_gradients_of_rounding_errors(caplog):
+    """As of a bias before batch norm; `mask_below` says how small they are beside the others."""
+    small = np.array([1.0, 1.0, 1e-7, 1e-7])
+
+    def run(**options):
+        def task_fn(i, n):
+            noise = np.random.default_rng(i)
+            arrays = {"seen": np.full(2, 5.0), "unseen": np.full(2, 5.0)}
+            return FunctionTask(arrays, lambda x, _: (0.0, small * noise.standard_normal(4)))
+
+        strategy = make_strategy("onebit-adam", lr=0.01, warmup_rounds=5, **options)
+        _, models = trajectory(strategy, task_fn, 3, 30)
+        return models
+
+    masked = run()
+    np.testing.assert_array_equal(masked[-1][2:], masked[5][2:])
+    assert (masked[-1][:2] != masked[5][:2]).all()
+    assert "2 of 4 coordinates had no gradient in the warm-up" in caplog.text
+    assert "(unseen)" in caplog.text
+    all_move = run(mask_below=0.0)
+    assert (all_move[-1][2:] != all_move[5][2:]).all()
+
+
+def test_onebit_adam_at_its_defaults_trains_convolutions_with_biases_before_batch_norm():
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    from flowerpress.clients import TorchTask
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 192)
+    X = rng.normal(size=(192, 1, 6, 6)) + np.eye(3, 36)[y].reshape(-1, 1, 6, 6) * 3
+
+    for seed in range(3):
+
+        def task_fn(i, n, seed=seed):
+            torch.manual_seed(seed)
+            parts = [
+                nn.Conv2d(1, 4, 3),
+                nn.BatchNorm2d(4),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(64, 3),
+            ]
+            return TorchTask(nn.Sequential(*parts), nn.CrossEntropyLoss(), (X[i::n], y[i::n]))
+
+        whole = task_fn(0, 1).evaluate_fn()
+        strategy = make_strategy("onebit-adam")
+        result = simulate(strategy, task_fn, 3, 35, seed, whole, threads=1)
+        losses = [record.metrics["loss"] for record in result.history]
+        assert max(losses[21:]) <= losses[20], seed
+        assert losses[-1] < 0.95 * losses[20]
+        bias = result.arrays["0.bias"].numpy()
+        torch.manual_seed(seed)
+        # Twenty steps of Adam without correction, 0.003 at first; then these biases stand still.
+        begun = nn.Conv2d(1, 4, 3).bias.detach().numpy()
+        np.testing.assert_allclose(bias, begun, rtol=0, atol=20 * 0.005)

@@ -261,3 +261,27 @@ def test_two_way_methods_send_one_bit_a_coordinate_both_ways(name, options):
         sizes = {row.payload for row in settled if row.direction == direction}
         assert max(sizes) <= dim // 8 + 40
     assert len(settled) == 2 * 3 * 5
+
+
+def test_numpys_numbers_are_taken_as_pythons():
+    """A sweep over an array gives such; messages and checkpoints hold JSON."""
+
+    def task_fn(i, n):
+        return FunctionTask(np.zeros(2), lambda x, _: (0.0, x - i))
+
+    def run(number, whole):
+        options = {"lr": number(0.1), "local_steps": whole(2), "min_train_nodes": whole(1)}
+        strategy = make_strategy("ef21-sgdm", momentum=number(0.5), **options)
+        counts = {"num_clients": whole(3), "num_rounds": whole(2), "seed": whole(5)}
+        return vector(simulate(strategy, task_fn, **counts).arrays)
+
+    np.testing.assert_array_equal(run(np.float32, np.int64), run(float, int))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -3}, {"seed": 2**63}, {"num_rounds": 2.5}, {"num_rounds": -1}]
+)
+def test_counts_of_a_simulation_are_checked_before_it_begins(wrong):
+    counts = {"num_clients": 2, "num_rounds": 2, **wrong}
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*: expected a whole number"):
+        simulate(make_strategy("fedavg", lr=0.1), None, **counts)

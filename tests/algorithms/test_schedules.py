@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from flowerpress.clients import FunctionTask
+from flowerpress.compressors import make_compressor
 from flowerpress.simulations import simulate
 from flowerpress.strategies import CheckpointError, make_strategy, strategy_names
 from flowerpress.strategies.schedule import make_schedule
@@ -143,7 +145,8 @@ def test_cosine_is_torchs():
     ("spec", "says"),
     [
         ("cosin:rounds=3", "one of constant, 1/sqrt, inverse, step, linear, cosine"),
-        ("cosine", "rounds is 0: expected a whole number >= 1"),
+        ("cosine", "rounds is 0: expected a whole number >= 1, as in cosine:rounds=100"),
+        ("step:30:0.5", "step with every, factor, warmup alone, each as name=number"),
         ("cosine:rounds=5,warmup=5", "rounds is 5: expected a whole number >= 6"),
         ("cosine:rounds=5,most=1", "cosine with rounds, least, warmup alone"),
         ("cosine:rounds=many", "a number for rounds, not 'many'"),
@@ -249,8 +252,42 @@ def test_where_there_is_no_theory_it_is_refused_when_made(name, options, says):
     options = {"lr": "theory", "smoothness": 1.0, "compressor": "topk:k=2", **options}
     with pytest.raises(ValueError, match=says):
         make_strategy(name, **options)
-    with pytest.raises(ValueError, match="lr is 'theory'"):
+    able = "dasha, diana, dsgd, ef21, ef21-sgd2m, ef21-sgdm, fedavg, marina, pp-marina, vr-marina"
+    with pytest.raises(ValueError, match=f"lr is 'theory': ef14 has no formula .* one: {able}"):
         make_strategy("ef14", lr="theory")
+
+
+@pytest.mark.parametrize(
+    ("variance", "a"), [(-1.0, None), ("alike", 8 / 16), ("authors", 8 / 64), (0.25, 0.25)]
+)
+def test_marinas_constant_of_cq_by_name(variance, a):
+    """d / n^2, measured where workers are alike, and the authors' quarter of it."""
+    options = {"compressor": "cq", "lr": "theory", "smoothness": 2.0, "p": 0.2}
+    strategy = make_strategy("marina", variance=variance, **options)
+    centres = np.eye(4, 8)
+    simulate(
+        strategy, lambda i, n: FunctionTask(centres[0], lambda x, _: (0.0, x - centres[i])), 4, 1
+    )
+    if a is None:
+        a = make_compressor("cq").traits(8, 4).ab[0]
+        assert a > 8 / 16, "what is proven for any workers is more"
+    assert strategy.lr == pytest.approx(1 / (2 + 2 * math.sqrt(0.8 / 0.2 * a)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "compressor", "variance", "says"),
+    [
+        ("marina", "cq", "theirs", "a number, alike or authors"),
+        ("marina", "cq:range=1", "alike", "the names are of correlated cq without a range"),
+        ("marina", "cq:rounding=independent", "authors", "the names are of correlated cq"),
+        ("marina", "permk", "alike", "the names are of correlated cq"),
+        ("vr-marina", "cq", "alike", "vr-marina's theorem has none"),
+        ("pp-marina", "cq", 0.5, "pp-marina's theorem has none"),
+    ],
+)
+def test_a_constant_that_would_not_be_used_is_refused(name, compressor, variance, says):
+    with pytest.raises(ValueError, match=f"variance is .*: expected .*{says}"):
+        make_strategy(name, compressor=compressor, variance=variance)
 
 
 def test_biased_gradient_descent_has_no_theory():

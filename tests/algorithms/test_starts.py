@@ -256,3 +256,14 @@ def test_random_signs_are_for_birder():
             with pytest.raises(ValueError, match=why or "neither"):
                 make_strategy(name, compressor=spec)
     make_strategy("birder", compressor="randsign")
+
+
+@pytest.mark.parametrize("spec", ["permk+cq", "permk+cq:4", "permk+cq:range=2"])
+def test_permk_and_cq_are_not_one_collection(spec):
+    """A coordinate of PermK has one sender: nobody is there whose error CQ could make up for."""
+    for name in ("marina", "dsgd", "diana"):
+        with pytest.raises(
+            ValueError, match=r"nothing to correlate; write permk, cq, or permk\+cq"
+        ):
+            make_strategy(name, compressor=spec)
+    make_strategy("marina", compressor="permk+cq:rounding=independent")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flowerpress.cli import main
 from flowerpress.compressors import compressor_names
+from flowerpress.simulations import bench_forms
 from flowerpress.simulations.tasks import task_names
 from flowerpress.strategies import strategy_names
 
@@ -267,6 +270,23 @@ def test_help_suffices(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for word in ("Examples", "--strategy", "--compressor", "--baseline", "flowerpress list"):
         assert word in shown
+
+
+def test_compressors_are_measured_without_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the column that compares with torch is empty."""
+    found = importlib.util.find_spec
+
+    def without(name: str, package: str | None = None) -> Any:
+        return None if name == "torch" else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    monkeypatch.setattr(bench_forms, "find_spec", without)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["bench", "compressors", "--quick", "--only", "topk:0.01"]) == 0
+    *_, row = capsys.readouterr().out.strip().splitlines()
+    assert row.split()[0] == "topk:0.01"
 
 
 def test_as_a_process() -> None:

@@ -263,3 +263,13 @@ def test_a_kept_reply_has_the_metrics_it_was_sent_with():
     metrics = {"loss": float("inf"), "recall": [0.25, 0.75], "num-examples": 3}
     kept = Reply.from_bytes(replace(REPLY, metrics=metrics).to_bytes())
     assert kept.metrics == metrics
+
+
+def test_a_rule_takes_the_hyperparameters_that_it_names():
+    """A strategy's others may be called as its attributes are, and do not become these."""
+    rule = make_rule("onebit", {"eps": 1e-3, "kept": "all", "feedback": 3, "takes": (), "lr": 0.1})
+    assert (rule.eps, rule.kept, rule.feedback) == (1e-3, ("m", "v"), "error")
+    with pytest.raises(ValueError, match="rule amsgrad needs beta2, eps, which it was not given"):
+        make_rule("amsgrad", {"beta1": 0.9, "kept": ()})
+    with pytest.raises(ValueError, match="unknown rule 'adam': known are step, plain"):
+        make_rule("adam", {})

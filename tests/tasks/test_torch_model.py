@@ -80,6 +80,31 @@ def test_a_buffer_that_is_replaced_is_the_new_one():
     assert subject.buffers()["seen"] == 11
 
 
+def test_a_buffer_whose_elements_share_memory_is_one_like_others():
+    """As `expand` makes them: torch refuses to write one in place."""
+
+    class Expanded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(4, 2)
+            self.register_buffer("mask", torch.tensor(-torch.inf).expand(2, 2))
+            self.register_buffer("own", torch.ones(1).expand(3), persistent=False)
+
+        def forward(self, x):
+            if self.own[0] < 4:
+                self.own = self.own[:1].add(1).expand(3)
+                return self.out(x)
+            return self.out(nn.functional.dropout(x, training=self.training))  # taken back, redone
+
+    subject = task(Expanded())
+    for _ in range(5):
+        subject.gradient(start(subject), subject.draw(np.random.default_rng(0)))
+    subject.load_buffers({"mask": np.arange(4, dtype="f4").reshape(2, 2)})
+    assert subject.buffers()["mask"].tolist() == [[0, 1], [2, 3]]
+    result = simulate(make_strategy("ef21", lr=0.1), lambda i, n: task(Expanded()), 2, 2)
+    assert (result.arrays["mask"].numpy() == -np.inf).all()
+
+
 def test_a_run_returns_buffers_as_they_were():
     result = simulate(make_strategy("ef21", lr=0.1), lambda i, n: task(Tables()), 2, 2)
     for name, value in Tables().state_dict().items():
