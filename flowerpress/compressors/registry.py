@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from importlib.metadata import entry_points
+from typing import Any
 
 from flowerpress.compressors import grammar
 from flowerpress.compressors.base import Compressor
@@ -39,6 +39,7 @@ from flowerpress.compressors.terngrad import TernGrad
 from flowerpress.compressors.threshold import Threshold
 from flowerpress.compressors.topk import TopK
 from flowerpress.compressors.uniform import Uniform
+from flowerpress.plugins import Plugins
 from flowerpress.suggestions import unknown
 
 GROUP = "flowerpress.compressors"
@@ -70,16 +71,27 @@ _OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2}
 
 @cache
 def _classes() -> dict[str, type[Compressor]]:
-    classes = {cls.name: cls for cls in _OWN}
-    for point in entry_points(group=GROUP):
-        if point.name not in classes:
-            classes[point.name] = point.load()
-    owners: dict[int, str] = {}
-    for name, cls in classes.items():
-        other = owners.setdefault(cls.codec, name)
-        if other != name:
-            raise ValueError(f"compressors {other!r} and {name!r} both claim codec {cls.codec}")
-    return classes
+    own = {cls.name: cls for cls in _OWN}
+    if len({cls.codec for cls in _OWN}) < len(_OWN):
+        raise AssertionError("two of our own compressors have the same codec")
+    return own | _plugins().found
+
+
+@cache
+def _plugins() -> Plugins[type[Compressor]]:
+    return Plugins("compressor", GROUP, [cls.name for cls in _OWN], _read)
+
+
+def _read(name: str, cls: Any, good: dict[str, type[Compressor]]) -> type[Compressor]:
+    """Return another package's class; raises `ValueError` where it is none, or not its own."""
+    if not (isinstance(cls, type) and issubclass(cls, Compressor)):
+        raise ValueError(f"{cls!r} is no subclass of flowerpress.compressors.Compressor")
+    if cls.name != name:
+        raise ValueError(f"the class's name is {cls.name!r}")
+    for other in (*_OWN, *good.values()):
+        if other.codec == cls.codec:
+            raise ValueError(f"codec {cls.codec} is {other.name!r}'s: choose another number")
+    return cls
 
 
 def compressor_names() -> list[str]:
@@ -92,7 +104,9 @@ def compressor_names() -> list[str]:
 
 
 def compressor_class(name: str) -> type[Compressor]:
-    """Return the class of that name; ValueError lists the known names."""
+    """Return the class of that name; ValueError lists the known names, or says what is wrong."""
+    if name in _plugins().faults:
+        raise ValueError(_plugins().faults[name])
     if name not in compressor_names():
         raise ValueError(unknown(f"unknown compressor {name!r}", name, compressor_names()))
     return _classes()[name]

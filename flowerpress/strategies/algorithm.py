@@ -22,8 +22,8 @@ class Algorithm:
     """The part of a strategy that differs from algorithm to algorithm."""
 
     name: ClassVar[str]
-    summary_line: ClassVar[str]
-    citation: ClassVar[str]
+    summary_line: ClassVar[str] = ""  # for `flowerpress list`; empty: the docstring's first line
+    citation: ClassVar[str] = ""  # of the paper
     rule: ClassVar[str] = "step"  # what a step does to the model, see `flowerpress.protocol.rules`
     dense: ClassVar[bool] = False  # whether it takes no compressor
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
