@@ -144,7 +144,7 @@ def dense(name: str, seed: int) -> Experiment:
     """Return the dense run with the work and the weights of a strategy's preset."""
     work, own = PRESETS[name].work, pressed(name, seed)
     strategy = own.prepare().strategy
-    if strategy.baseline != "fedavg":
+    if strategy.baseline == "d-psgd":
         return own.dense(work.dense_lr)
     weights = strategy.weights
     return Experiment(
