@@ -42,7 +42,7 @@ class TaskSource(NamedTuple):
     evaluate_fn: EvaluateFn | None
 
 
-def _read(name: str, loaded: Any, _: dict[str, Any]) -> Any:
+def _read(_: str, loaded: Any, __: dict[str, Any]) -> Any:
     if not callable(loaded):
         raise ValueError(
             f"its entry point is a {type(loaded).__name__}, expected a function "
