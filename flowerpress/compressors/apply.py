@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from flowerpress.compressors import budget, nesting
+from flowerpress.compressors import budget, reading
 from flowerpress.compressors.base import Vector
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
@@ -55,7 +55,7 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
     # kernels alike.
     with budget.Spending(budget.of(packet)):
-        nesting.decode(packet).add_to(out.view(np.ndarray), float(weight))
+        reading.decode(packet).add_to(out.view(np.ndarray), float(weight))
 
 
 def _is_finite(weight: object) -> bool:
@@ -97,10 +97,4 @@ def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    with budget.Spending(budget.of(packet)):
-        decoded = nesting.decode(packet)
-        out = nesting.vector_from(decoded)
-        if out is None:
-            out = np.zeros(packet.dim, dtype=packet.dtype)
-            decoded.add_to(out, 1.0)
-    return out
+    return reading.whole_vector(packet)

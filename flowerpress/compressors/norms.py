@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import budget, nesting
+from flowerpress.compressors import budget, reading
 from flowerpress.compressors.base import Decoded, Vector
 from flowerpress.compressors.chain import Expanded
 from flowerpress.compressors.countsketch import Table
@@ -68,7 +68,7 @@ def norm(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> float:
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
     with budget.Spending(budget.of(packet)):
-        return _norm(nesting.decode(packet), packet.dim, packet.dtype)
+        return _norm(reading.decode(packet), packet.dim, packet.dtype)
 
 
 def square_sum(x: Vector) -> float:
@@ -133,7 +133,7 @@ def _(decoded: Sum, dim: int, dtype: np.dtype[Any]) -> float:
     total = 0.0
     for packet in (decoded.first, decoded.second):
         with budget.at(decoded.level), budget.released():
-            total += _norm(nesting.decode(packet), dim, dtype)
+            total += _norm(reading.decode(packet), dim, dtype)
     return total
 
 

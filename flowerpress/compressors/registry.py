@@ -7,10 +7,11 @@ point's name is the compressor's name and its object the class.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from flowerpress.compressors import grammar
+from flowerpress.compressors import codecs, grammar, reading
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.chain import Chain
 from flowerpress.compressors.countsketch import CountSketch
@@ -26,7 +27,7 @@ from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.induced import Induced
 from flowerpress.compressors.loggrid import LogGrid
 from flowerpress.compressors.natural import Natural
-from flowerpress.compressors.packet import PacketError
+from flowerpress.compressors.packet import Packet, PacketError
 from flowerpress.compressors.permk import PermK
 from flowerpress.compressors.powersgd import PowerSGD
 from flowerpress.compressors.qsgd import QSGD
@@ -71,15 +72,16 @@ _OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2}
 
 @cache
 def _classes() -> dict[str, type[Compressor]]:
-    own = {cls.name: cls for cls in _OWN}
-    if len({cls.codec for cls in _OWN}) < len(_OWN):
-        raise AssertionError("two of our own compressors have the same codec")
-    return own | _plugins().found
+    return {cls.name: cls for cls in _OWN} | _plugins().found
 
 
 @cache
 def _plugins() -> Plugins[type[Compressor]]:
     return Plugins("compressor", GROUP, [cls.name for cls in _OWN], _read)
+
+
+def _others() -> Iterable[type[Compressor]]:
+    return _plugins().found.values()
 
 
 def _read(name: str, cls: Any, good: dict[str, type[Compressor]]) -> type[Compressor]:
@@ -110,15 +112,6 @@ def compressor_class(name: str) -> type[Compressor]:
     if name not in compressor_names():
         raise ValueError(unknown(f"unknown compressor {name!r}", name, compressor_names()))
     return _classes()[name]
-
-
-def codec(number: int) -> type[Compressor]:
-    """Return the class whose packets carry `number`; `PacketError` if there is none."""
-    for cls in _classes().values():
-        if cls.codec == number:
-            return cls
-    known = ", ".join(f"{cls.codec} ({name})" for name, cls in _classes().items())
-    raise PacketError(f"frame: codec {number} at byte 5 is not known; known are {known}")
 
 
 def make_compressor(spec: str | Compressor) -> Compressor:
@@ -207,3 +200,18 @@ def _built(cls: type[Compressor], values: dict[str, object], spec: str) -> Compr
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"compressor {spec!r}: {error}") from None
+
+
+def _spec_of(packet: Packet) -> str:
+    """Return the spec of a compressor that sends packets like `packet`; see `Packet.compressor`."""
+    spec = reading.whole_spec(packet)
+    try:
+        make_compressor(spec)
+    except ValueError as error:  # a parameter that no compressor may have
+        raise PacketError(f"frame: {error}") from error
+    return spec
+
+
+codecs.register(*_OWN)
+codecs.ask_for_more(_others)
+Packet.spec_reader = staticmethod(_spec_of)
