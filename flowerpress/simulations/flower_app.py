@@ -48,7 +48,7 @@ from flowerpress.strategies.errors import FailedRunError
 if TYPE_CHECKING:
     from flowerpress.clients import Task
     from flowerpress.simulations.experiment import Experiment
-    from flowerpress.simulations.recorded import SimulationResult
+    from flowerpress.simulations.result import SimulationResult
 
 log = logging.getLogger("flowerpress")
 
@@ -170,8 +170,9 @@ def main(grid: Grid, context: Context) -> None:
     """
     # Clients import this module for every message in a deployment: what only a server needs is
     # imported here.
-    from flowerpress.simulations.recorded import result_of, run_recorded
+    from flowerpress.simulations.recorded import run_recorded
     from flowerpress.simulations.recorder import Recorder
+    from flowerpress.simulations.result import result_of
     from flowerpress.simulations.results import make_folder
     from flowerpress.simulations.simulate import initial_arrays
     from flowerpress.strategies import Checkpoints, make_strategy
