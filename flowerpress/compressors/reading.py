@@ -10,8 +10,9 @@ import numpy as np
 from flowerpress.compressors import budget
 from flowerpress.compressors.codecs import codec
 from flowerpress.compressors.inputs import Vector
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.kernels.packing import U8
-from flowerpress.compressors.packet import Packet, PacketError
+from flowerpress.compressors.packet import Buffer, Packet, PacketError
 
 
 class Decoded(Protocol):
@@ -81,10 +82,10 @@ def codes_of(packet: Packet) -> tuple[int, int]:
     return codes
 
 
-def whole_vector(packet: Packet) -> Vector:
+def whole_vector(packet: Packet, decoded: Decoded | None = None) -> Vector:
     """Return what a packet, the outermost one, stands for; `PacketError` where it is damaged."""
     with budget.Spending(budget.of(packet)):
-        decoded = decode(packet)
+        decoded = decoded or decode(packet)
         out = vector_from(decoded)
         if out is None:
             out = np.zeros(packet.dim, dtype=packet.dtype)
@@ -96,3 +97,33 @@ def whole_spec(packet: Packet) -> str:
     """Return the spec of a packet, the outermost one."""
     with budget.Spending(budget.of(packet)):
         return spec_of(packet)
+
+
+class Opened:
+    """A packet that was checked and decoded once, for all that is done with it.
+
+    Parameters
+    ----------
+    packet : Packet
+        The outermost one.
+
+    Raises
+    ------
+    PacketError
+        It is damaged, or costs more than an honest one may.
+    """
+
+    __slots__ = ("decoded", "packet")
+
+    @by_default_rules
+    def __init__(self, packet: Packet) -> None:
+        self.packet = packet
+        with budget.Spending(budget.of(packet)):
+            self.decoded = decode(packet)
+
+
+def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None]:
+    """Return a packet, checked as a frame, and what it decodes to if it is open already."""
+    if isinstance(packet, Opened):
+        return packet.packet, packet.decoded
+    return Packet.parse(packet), None

@@ -14,11 +14,19 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from flowerpress.compressors import PacketError, make_compressor
+from flowerpress.compressors import Opened, PacketError, make_compressor
 from flowerpress.compressors.budget import only
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.compressors.norms import square_sum
-from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
+from flowerpress.protocol import (
+    Hello,
+    Instruction,
+    Layout,
+    ModelPart,
+    ProtocolError,
+    Reply,
+    make_rule,
+)
 from flowerpress.protocol.buffers import (
     Buffers,
     changed_norm,
@@ -36,6 +44,7 @@ from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.failures import Failures, check_model
 from flowerpress.strategies.guard import KINDS, Guard, OversizedError, UnknownScaleError
 from flowerpress.strategies.options import require
+from flowerpress.strategies.packets import check_packets
 from flowerpress.strategies.population import Population, wait_for
 from flowerpress.strategies.sent import Sent
 from flowerpress.strategies.update import Update
@@ -316,15 +325,9 @@ class Run:
     ) -> bool:
         strategy, layout = self._strategy, self.started.layout
         bare = self._bare(stage)
+        silence = strategy.silence and stage == 0
         verdict = self.exchange.judge(
-            server_round,
-            client,
-            reply,
-            layout,
-            dims,
-            shared=strategy.shared,
-            bare=bare,
-            silence=strategy.silence and stage == 0,
+            server_round, client, reply, shared=strategy.shared, silence=silence
         )
         if verdict is Acceptance.MISMATCH or reply.status == "snapshot":
             client.held = reply.held
@@ -333,15 +336,17 @@ class Run:
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
+            lengths = dims if reply.status == "update" else ()
+            packets = [Opened(each) for each in check_packets(reply, layout, lengths, bare=bare)]
             buffers = None if bare else self._unpack_buffers(reply.buffers)
             mass = self.population.mass(client)
-            sizes = self.guard.sizes(reply, KINDS[stage])
+            sizes = self.guard.sizes(reply, KINDS[stage], packets)
             self.guard.check(client, sizes, mass, layout.dtype)
-            receive(Update(client, mass, reply.scale, reply.packets, reply.held))
+            receive(Update(client, mass, reply.scale, packets, reply.held))
         except UnknownScaleError as error:
             self.exchange.hold(server_round, client, str(error))
             return False
-        except PacketError as error:
+        except (PacketError, ProtocolError) as error:
             absurd = isinstance(error, OversizedError)
             self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False
