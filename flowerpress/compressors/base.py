@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.reading import Decoded
 
-__all__ = ["Compressor", "Decoded", "Traits", "Vector", "refuse_nonfinite"]
+__all__ = ["Compressor", "Decoded", "Traits", "Vector", "refuse_nonfinite", "traits_of"]
 
 _NO_DRAW = Draw()
 # The roots of the largest numbers: sums and products of smaller ones stay finite.
@@ -207,3 +208,9 @@ class Compressor(ABC):
     def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
         """Return the compressor for tensors of these shapes, in order; knows more than `bind`."""
         return self.bind([math.prod(shape) for shape in shapes])
+
+
+@lru_cache(maxsize=1024)
+def traits_of(compressor: Compressor, dim: int, cohort: int = 1) -> Traits:
+    """Return `compressor.traits(dim, cohort)`, which rounds ask for over and over."""
+    return compressor.traits(dim, cohort)

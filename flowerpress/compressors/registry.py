@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from flowerpress.compressors import codecs, grammar, reading
@@ -144,8 +144,11 @@ def make_compressor(spec: str | Compressor) -> Compressor:
     ...
     ValueError: unknown compressor 'zip': choose one of bf16, ...
     """
-    if isinstance(spec, Compressor):
-        return spec
+    return spec if isinstance(spec, Compressor) else _made(spec)
+
+
+@lru_cache(maxsize=1024)  # each message of a run names one
+def _made(spec: str) -> Compressor:
     built: list[Compressor] = []
     for text in grammar.stages(spec):
         name = text.strip()
