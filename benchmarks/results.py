@@ -132,7 +132,8 @@ def specs(chosen: Preset) -> list[str]:
 
 def run(experiment: Experiment) -> Outcome:
     """Run one experiment in one thread."""
-    return replace(experiment, threads=1).prepare().run()
+    prepared = replace(experiment, threads=1).prepare()
+    return Outcome.of(prepared.experiment, prepared.simulate())
 
 
 def pressed(name: str, seed: int) -> Experiment:

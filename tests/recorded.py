@@ -204,6 +204,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="STRATEGY", help="by default all")
     parser.add_argument("--record", action="store_true", help=f"write {FILE.name}")
     options = parser.parse_args()
+    if options.names and options.record:
+        parser.error("--record is of all strategies")
     found = lines(options.names or strategy_names())
     if options.record:
         FILE.write_text("\n".join(found) + "\n", encoding="utf-8")

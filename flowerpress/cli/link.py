@@ -116,7 +116,7 @@ def join_command(
             credentials(certs, f"client-{client}", insecure=insecure),
             client,
             node_config=parse_config(node_config),
-            expected={"task": found.run_config["task"]} if is_shipped(app) else {},
+            expected={"task": found.run_config["task"]} if is_registered(app) else {},
             state_dir=state_dir,
             patience=patience,
         )
@@ -137,11 +137,11 @@ def require_number(option: str, value: float | None, most: float = math.inf) -> 
         raise ValueError(f"{option} is {value}: expected {wanted}")
 
 
-def is_shipped(name: str) -> bool:
-    """Return whether an app is a shipped task."""
-    from flowerpress.simulations.tasks import task_names
+def is_registered(name: str) -> bool:
+    """Return whether an app is a task by name: a shipped one, or another package's."""
+    from flowerpress.simulations.own_task import all_task_names
 
-    return name in task_names()
+    return name in all_task_names()
 
 
 def resolve(name: str) -> App:
@@ -150,7 +150,7 @@ def resolve(name: str) -> App:
     from flowerpress.simulations.run_config import DEFAULTS
     from flowerpress.transport.apps import App, find_app
 
-    if is_shipped(name):
+    if is_registered(name):
         return App(f"{SHIPPED}:server_app", f"{SHIPPED}:client_app", {**DEFAULTS, "task": name})
     return own_task_app(name) or find_app(name)
 

@@ -24,13 +24,13 @@ def versions() -> str:
 
 
 def tasks(incomplete: str) -> list[str]:
-    """Return the tasks that a word may become: shipped ones, and Python files."""
-    from flowerpress.simulations.tasks import task_names
+    """Return the tasks that a word may become: those with a name, and Python files."""
+    from flowerpress.simulations.own_task import all_task_names
 
     folder, slash, _ = incomplete.rpartition("/")
     there = (path for path in Path(folder or ".").glob("*") if path.suffix == ".py")
     files = (f"{folder}{slash}{path.name}" for path in there)
-    return _starting(incomplete, (*task_names(), *sorted(files)))
+    return _starting(incomplete, (*all_task_names(), *sorted(files)))
 
 
 def strategies(incomplete: str) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from flowerpress.simulations.experiment import Experiment, PreparedRun
     from flowerpress.simulations.outcome import Outcome
-    from flowerpress.simulations.recorded import SimulationResult
+    from flowerpress.simulations.result import SimulationResult
 
 
 class Training:
@@ -70,7 +70,7 @@ class Training:
         A signal, an error or a full disk ends it with what there is until then.
         """
         from flowerpress.simulations.progress import LiveProgress
-        from flowerpress.simulations.recorded import result_of
+        from flowerpress.simulations.result import result_of
 
         results: list[SimulationResult] = []
         with Signals() as signals:

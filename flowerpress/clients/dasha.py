@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.worker import FloatVector, Job, Worker
 from flowerpress.compressors import Traits
+from flowerpress.compressors.base import traits_of
 from flowerpress.compressors.feedback import EF21Sender, Sender
 
 
@@ -43,7 +44,7 @@ class DashaWorker(Worker):
         h, g = job.state.vectors.get("h"), sender.memory
         if sender.settled == 0 or h is None or g is None:  # the server holds nothing of this worker
             return Outgoing(loss, gradient, staged={"h": gradient}, dense=True)
-        omega = job.uplink().traits(x.size, job.instruction.cohort).omega or 0.0
+        omega = traits_of(job.uplink(), x.size, job.instruction.cohort).omega or 0.0
         a = x.dtype.type(1.0 / (2.0 * omega + 1.0))
         # The sender subtracts g_i: it sends C(vector - g_i).
         vector = g + (gradient - h - a * (g - h))

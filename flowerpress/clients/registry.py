@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-from flowerpress.clients.amsgrad import CompAMSWorker, FedAMSWorker, FedCAMSWorker
-from flowerpress.clients.birder import BirderWorker
-from flowerpress.clients.cdadam import CDAdamWorker
-from flowerpress.clients.dasha import DashaWorker
-from flowerpress.clients.dsgd import DSGDWorker
-from flowerpress.clients.ef14 import EF14Worker
-from flowerpress.clients.ef21 import EF21SGD2MWorker, EF21SGDMWorker, EF21Worker
-from flowerpress.clients.efficient_adam import EfficientAdamWorker
-from flowerpress.clients.fetchsgd import FetchSGDWorker
-from flowerpress.clients.gossip import GossipWorker
-from flowerpress.clients.marina import MarinaWorker, PPMarinaWorker, VRMarinaWorker
-from flowerpress.clients.onebit_adam import OneBitAdamWorker
-from flowerpress.clients.sketched import SketchedAMSGradWorker, SketchedSGDWorker
+from flowerpress.algorithms import algorithm, algorithm_names
 from flowerpress.clients.worker import Worker
-
-_WORKERS: dict[str, type[Worker]] = {
-    "adam": DSGDWorker,
-    "amsgrad": DSGDWorker,
-    "birder": BirderWorker,
-    "cdadam": CDAdamWorker,
-    "choco-sgd": GossipWorker,
-    "comp-ams": CompAMSWorker,
-    "d-psgd": GossipWorker,
-    "dasha": DashaWorker,
-    "diana": EF21Worker,
-    "dsgd": DSGDWorker,
-    "ef14": EF14Worker,
-    "ef21": EF21Worker,
-    "ef21-sgd2m": EF21SGD2MWorker,
-    "ef21-sgdm": EF21SGDMWorker,
-    "efficient-adam": EfficientAdamWorker,
-    "fedams": FedAMSWorker,
-    "fedavg": DSGDWorker,
-    "fedcams": FedCAMSWorker,
-    "fetchsgd": FetchSGDWorker,
-    "marina": MarinaWorker,
-    "onebit-adam": OneBitAdamWorker,
-    "pp-marina": PPMarinaWorker,
-    "sketched-amsgrad": SketchedAMSGradWorker,
-    "sketched-sgd": SketchedSGDWorker,
-    "squarm-sgd": GossipWorker,
-    "vr-marina": VRMarinaWorker,
-}
 
 
 def worker_names() -> list[str]:
     """Names of the algorithms with a worker, sorted."""
-    return sorted(_WORKERS)
+    return algorithm_names()
 
 
 def make_worker(name: str) -> Worker:
@@ -58,10 +17,16 @@ def make_worker(name: str) -> Worker:
     Raises
     ------
     ValueError
-        Unknown name: lists the known ones. The server may run a newer flowerpress.
+        Unknown name: lists the known ones. The server may run a newer flowerpress, or have a
+        package that this client lacks.
     """
     try:
-        return _WORKERS[name]()
-    except KeyError:
-        known = ", ".join(worker_names())
-        raise ValueError(f"unknown algorithm {name!r}: this client knows {known}") from None
+        cls = algorithm(name).load("worker")
+    except ValueError as error:
+        raise ValueError(f"this client cannot work for {name!r}: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, Worker)):
+        raise ValueError(
+            f"{cls!r} is registered as the worker of {name!r}: expected a subclass of "
+            "flowerpress.clients.Worker"
+        )
+    return cls()

@@ -18,11 +18,13 @@ from flowerpress.compressors.base import Compressor, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.norms import norm
 from flowerpress.compressors.packet import Packet, PacketError
+from flowerpress.compressors.reading import Opened
 from flowerpress.compressors.registry import compressor_names, make_compressor
 
 __all__ = [
     "Compressor",
     "Draw",
+    "Opened",
     "Packet",
     "PacketError",
     "Traits",

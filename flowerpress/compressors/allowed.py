@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from flowerpress.compressors import nesting
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.budget import MOST_FRAMES
+from flowerpress.compressors.codecs import codec as class_of
 from flowerpress.compressors.induced import Induced
 from flowerpress.compressors.packet import PacketError
-from flowerpress.compressors.registry import codec as class_of
 from flowerpress.compressors.registry import make_compressor
 from flowerpress.compressors.scaled import Scaled
 

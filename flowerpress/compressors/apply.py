@@ -6,22 +6,23 @@ import math
 
 import numpy as np
 
-from flowerpress.compressors import budget, nesting
+from flowerpress.compressors import budget, reading
 from flowerpress.compressors.base import Vector
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
+from flowerpress.compressors.reading import Opened
 
 
 @by_default_rules
-def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
+def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -> None:
     """Do ``out += weight * decoded`` without a dense temporary.
 
     The packet is checked as a whole first: `out` is changed only if all of it is right.
 
     Parameters
     ----------
-    packet : Packet or bytes
-        The packet or the bytes of its frame.
+    packet : Packet, Opened or bytes
+        The packet, or the bytes of its frame.
     out : Vector, shape (packet.dim,)
         A contiguous float32 or float64 array; its dtype may differ from the packet's.
     weight : float, default 1.0
@@ -49,13 +50,13 @@ def add_to(packet: Packet | Buffer, out: Vector, weight: float = 1.0) -> None:
         raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
     if not _is_finite(weight):
         raise ValueError(f"add_to: weight must be a finite number, got {weight!r}")
-    packet = Packet.parse(packet)
+    packet, decoded = reading.parse(packet)
     if packet.dim != out.size:
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
     # kernels alike.
     with budget.Spending(budget.of(packet)):
-        nesting.decode(packet).add_to(out.view(np.ndarray), float(weight))
+        (decoded or reading.decode(packet)).add_to(out.view(np.ndarray), float(weight))
 
 
 def _is_finite(weight: object) -> bool:
@@ -76,13 +77,13 @@ def _is_accumulator(out: object) -> bool:
 
 
 @by_default_rules
-def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
+def decompress(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> Vector:
     """Return the vector that a packet holds, in the dtype that was compressed.
 
     Parameters
     ----------
-    packet : Packet or bytes
-        The packet or the bytes of its frame.
+    packet : Packet, Opened or bytes
+        The packet, or the bytes of its frame.
     max_dim : int, default 2**28
         The longest vector to make: a sparse packet of a few bytes may claim 2**32 - 1 coordinates.
 
@@ -92,15 +93,9 @@ def decompress(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> Vector:
         If the packet is damaged, its dim is above `max_dim`, or it costs more than an honest one
         may (see `flowerpress.compressors.budget`).
     """
-    packet = Packet.parse(packet)
+    packet, decoded = reading.parse(packet)
     if packet.dim > max_dim:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    with budget.Spending(budget.of(packet)):
-        decoded = nesting.decode(packet)
-        out = nesting.vector_from(decoded)
-        if out is None:
-            out = np.zeros(packet.dim, dtype=packet.dtype)
-            decoded.add_to(out, 1.0)
-    return out
+    return reading.whole_vector(packet, decoded)

@@ -10,10 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from functools import lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 
+from flowerpress.compressors import reading
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.inputs import (
     Tensor,
@@ -26,8 +28,9 @@ from flowerpress.compressors.inputs import (
 )
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
+from flowerpress.compressors.reading import Decoded
 
-__all__ = ["Compressor", "Decoded", "Traits", "Vector", "refuse_nonfinite"]
+__all__ = ["Compressor", "Decoded", "Traits", "Vector", "refuse_nonfinite", "traits_of"]
 
 _NO_DRAW = Draw()
 # The roots of the largest numbers: sums and products of smaller ones stay finite.
@@ -63,16 +66,6 @@ class Traits:
     alpha: float | None
     ab: tuple[float, float] | None
     bits: float
-
-
-class Decoded(Protocol):
-    """A payload that was checked as a whole."""
-
-    def add_to(self, out: Vector, weight: float) -> None:
-        """Do ``out += weight * decoded``; `out` has the packet's dim.
-
-        What overflows the dtype of `out` is a `PacketError`, before `out` is changed.
-        """
 
 
 @dataclass(frozen=True)
@@ -148,10 +141,8 @@ class Compressor(ABC):
 
     def _try(self, packet: Packet, x: Vector, extreme: bool) -> None:
         """Raise ValueError unless a receiver would decode what was made of `x`."""
-        from flowerpress.compressors.apply import decompress
-
         try:
-            decompress(packet, max_dim=packet.dim)
+            reading.whole_vector(packet)
         except PacketError as error:
             if extreme:
                 raise too_large("what is decoded", x) from None
@@ -217,3 +208,9 @@ class Compressor(ABC):
     def bind_shapes(self, shapes: Sequence[tuple[int, ...]]) -> Compressor:
         """Return the compressor for tensors of these shapes, in order; knows more than `bind`."""
         return self.bind([math.prod(shape) for shape in shapes])
+
+
+@lru_cache(maxsize=1024)
+def traits_of(compressor: Compressor, dim: int, cohort: int = 1) -> Traits:
+    """Return `compressor.traits(dim, cohort)`, which rounds ask for over and over."""
+    return compressor.traits(dim, cohort)

@@ -18,12 +18,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from flowerpress.compressors.packet import Packet, PacketError
-
-if TYPE_CHECKING:
-    from flowerpress.compressors.allowed import Allowed
 
 MOST_DEPTH = 8
 """Frames around one another, the outermost included."""
@@ -32,6 +29,17 @@ MOST_FRAMES = 24
 _WORK = {4: 16, 8: 24}  # steps a coordinate
 _MEMORY = 3  # vectors
 _SPARE = 1 << 16  # steps and bytes that any packet may cost: overheads of short vectors
+
+
+class Allows(Protocol):
+    """Which packets may be read: see `flowerpress.compressors.allowed`."""
+
+    @property
+    def frames(self) -> int:
+        """How many frames a packet may be made of."""
+
+    def check(self, codec: int) -> None:
+        """Raise `PacketError` unless packets of `codec` may be read."""
 
 
 class Budget:
@@ -44,7 +52,7 @@ class Budget:
     memory : float
         Bytes.
     frames : float
-    allowed : Allowed or None
+    allowed : Allows or None
         Which codecs may be met; None for any.
 
     Attributes
@@ -60,7 +68,7 @@ class Budget:
         work: float = math.inf,
         memory: float = math.inf,
         frames: float = math.inf,
-        allowed: Allowed | None = None,
+        allowed: Allows | None = None,
     ) -> None:
         self.work, self.memory, self.frames, self.allowed = work, memory, frames, allowed
         self.level = 0
@@ -106,7 +114,7 @@ def of(packet: Packet) -> Budget:
 
 
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
-_only: ContextVar[Allowed | None] = ContextVar("only", default=None)
+_only: ContextVar[Allows | None] = ContextVar("only", default=None)
 
 
 class Spending:
@@ -147,7 +155,7 @@ class Frame:
 
 
 @contextmanager
-def only(allowed: Allowed | None) -> Iterator[None]:
+def only(allowed: Allows | None) -> Iterator[None]:
     """Refuse, inside the block, packets of any codec that is not allowed; None allows all.
 
     Examples

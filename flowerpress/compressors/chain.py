@@ -9,8 +9,9 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from flowerpress.compressors import budget, nesting
+from flowerpress.compressors import budget, nesting, reading
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.codecs import codec
 from flowerpress.compressors.cq import CQ
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front
@@ -37,7 +38,7 @@ class Expanded:
     def expanded(self) -> Decoded:
         """Return the vector of the values, with one temporary of as many values."""
         with budget.released():
-            values = nesting.vector_of(self.inner, self.expander.size, self.dtype)
+            values = reading.vector_of(self.inner, self.expander.size, self.dtype)
         budget.hold(values.nbytes)
         return self.expander.expand(values)
 
@@ -51,7 +52,7 @@ class Expanded:
         if isinstance(decoded, Dense):  # a rotation's own: as if added to zeros
             decoded.values[:] += decoded.values.dtype.type(0)
             return decoded.values
-        return nesting.vector_of(decoded, self.dim, self.dtype)
+        return reading.vector_of(decoded, self.dim, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -128,24 +129,24 @@ class Chain(Compressor):
     def decode(cls, packet: Packet) -> Decoded:
         """Check the header and the packet inside."""
         expander, inner = cls._parts(packet)
-        return Expanded(nesting.decode(inner), expander, packet.dtype, packet.dim)
+        return Expanded(reading.decode(inner), expander, packet.dtype, packet.dim)
 
     @classmethod
     def _parts(cls, packet: Packet) -> tuple[Expander, Packet]:
         front, header, rest = _take(packet)
         expander = front.expander(header, packet.dim)
-        return expander, nesting.inner_packet(rest, packet, expander.size)
+        return expander, reading.inner_packet(rest, packet, expander.size)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
         """Return the codes of the packet inside, which comes last."""
-        return nesting.codes_of(cls._parts(packet)[1])
+        return reading.codes_of(cls._parts(packet)[1])
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return both specs, with a ``+`` between."""
         front, header, rest = _take(packet)
-        return f"{front.spec_of_header(header)}+{nesting.spec_of(Packet.view(rest.data))}"
+        return f"{front.spec_of_header(header)}+{reading.spec_of(Packet.view(rest.data))}"
 
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind the front; what follows sees no tensors."""
@@ -200,8 +201,6 @@ def _contraction(first: Traits, then: Traits) -> float | None:
 
 def _take(packet: Packet) -> tuple[type[Front], Reader, U8]:
     """Return the front's class, a reader of its header, and the bytes of the packet inside."""
-    from flowerpress.compressors.registry import codec
-
     reader = Reader(packet, "chain")
     number, spare, size = reader.unpack(_HEAD)
     if spare != bytes(3):

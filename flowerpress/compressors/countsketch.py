@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import budget
+from flowerpress.compressors import budget, reading
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, require_whole, whole
@@ -20,6 +20,7 @@ from flowerpress.compressors.kernels.countsketch import MOST_ROWS
 from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Reader, require_finite
+from flowerpress.compressors.reading import Opened
 
 _HASH = 1  # signs and shifts as `kernels.countsketch` makes them
 _PLACES = 43  # purpose of the key
@@ -58,7 +59,7 @@ class Table:
         return "dtype" if self.cells.dtype != other.cells.dtype else ""
 
     @by_default_rules
-    def add(self, packet: Packet | bytes, weight: float = 1.0) -> None:
+    def add(self, packet: Packet | Buffer | Opened, weight: float = 1.0) -> None:
         """Add `weight` times the sketch in `packet` to the cells, in place.
 
         Raises
@@ -67,7 +68,8 @@ class Table:
             If the packet is damaged, of another key, shape, dim or dtype, or the sum overflows;
             the cells are unchanged.
         """
-        table = _read(Packet.parse(packet))
+        packet, decoded = reading.parse(packet)
+        table = decoded if isinstance(decoded, Table) else _read(packet)
         if what := self.unlike(table):
             raise PacketError(f"countsketch: the packet has another {what} than the sum")
         with np.errstate(over="ignore", invalid="ignore"):

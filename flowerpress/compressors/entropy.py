@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import budget, nesting
+from flowerpress.compressors import budget, nesting, reading
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels.packing import U8, U32, packed_bytes, pieces
@@ -153,12 +153,12 @@ class Entropy(Compressor):
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Undo the code and check the packet inside."""
-        return nesting.decode(cls.inside(packet))
+        return reading.decode(cls.inside(packet))
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return the spec inside, and the stage."""
-        return f"{nesting.spec_of(cls.inside(packet))}+{cls.name}"
+        return f"{reading.spec_of(cls.inside(packet))}+{cls.name}"
 
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind what is inside."""
@@ -180,7 +180,7 @@ class Entropy(Compressor):
 
 def _symbols_of(packet: Packet) -> tuple[int, int]:
     """Return how many symbols the payload ends with, and their bits."""
-    count, width = nesting.codes_of(packet)
+    count, width = reading.codes_of(packet)
     if not 1 <= width <= MAX_WIDTH:
         return len(packet.payload), _BYTE
     return count, width

@@ -45,6 +45,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to
+from flowerpress.compressors.base import traits_of
 from flowerpress.compressors.contraction import contraction, contraction_scale  # noqa: F401
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -198,7 +199,7 @@ class Sender(ABC):
             raise ValueError(f"packet {self.pending} is still in flight: settle it first")
         draw = draw or Draw()
         owed = self._owed(x)
-        scale = self._scale(compressor.traits(x.size, draw.cohort))  # permk's are of a cohort
+        scale = self._scale(traits_of(compressor, x.size, draw.cohort))  # permk's are of a cohort
         packet = compressor.compress(owed, draw)
         self._sent(owed)
         if self.remembers:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flowerpress.compressors.nesting import MAX_DEPTH
+from flowerpress.compressors.budget import MOST_DEPTH as MAX_DEPTH
 from flowerpress.suggestions import unknown
 
 # Between stages, and not in a number such as 1e+3: names start with a letter.

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import budget, nesting
+from flowerpress.compressors import budget, nesting, reading
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import require_finite_values
@@ -54,13 +54,13 @@ class Sum:
             total = self._one(order[0])
             budget.hold(total.nbytes)
             with budget.released():
-                nesting.decode(order[1]).add_to(total, 1.0)
+                reading.decode(order[1]).add_to(total, 1.0)
         return total
 
     @staticmethod
     def _one(packet: Packet) -> Vector:
         with budget.released():
-            return nesting.vector_of(nesting.decode(packet), packet.dim, packet.dtype)
+            return reading.vector_of(reading.decode(packet), packet.dim, packet.dtype)
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * (first + second)``, once both are known to be right.
@@ -107,7 +107,7 @@ class Induced(Compressor):
         """Return both packets."""
         packet = self.first.compress(x, nesting.substream(draw, 1))
         lost = x.copy()
-        nesting.decode(packet).add_to(lost, -1.0)
+        reading.decode(packet).add_to(lost, -1.0)
         try:
             rest = self.second.compress(lost, nesting.substream(draw, 2))
         except ValueError as error:
@@ -124,13 +124,13 @@ class Induced(Compressor):
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
         """Return the codes of the second packet, which comes last."""
-        return nesting.codes_of(_take(packet)[1])
+        return reading.codes_of(_take(packet)[1])
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``induced(...; ...)`` with both specs."""
         first, second = _take(packet)
-        return f"{cls.name}({nesting.spec_of(first)}; {nesting.spec_of(second)})"
+        return f"{cls.name}({reading.spec_of(first)}; {reading.spec_of(second)})"
 
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind both."""
@@ -170,6 +170,6 @@ def _left(traits: Traits) -> float | None:
 def _take(packet: Packet) -> tuple[Packet, Packet]:
     reader = Reader(packet, Induced.name)
     (size,) = reader.unpack(_HEAD)
-    first = nesting.inner_packet(reader.take(size, "the first packet"), packet, packet.dim)
+    first = reading.inner_packet(reader.take(size, "the first packet"), packet, packet.dim)
     second = reader.take(reader.left, "the second packet")
-    return first, nesting.inner_packet(second, packet, packet.dim)
+    return first, reading.inner_packet(second, packet, packet.dim)

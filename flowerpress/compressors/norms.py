@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import budget, nesting
+from flowerpress.compressors import budget, reading
 from flowerpress.compressors.base import Decoded, Vector
 from flowerpress.compressors.chain import Expanded
 from flowerpress.compressors.countsketch import Table
@@ -20,6 +20,7 @@ from flowerpress.compressors.kernels.packing import pieces
 from flowerpress.compressors.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.payload import Sparse
 from flowerpress.compressors.powersgd import Tensors
+from flowerpress.compressors.reading import Opened
 from flowerpress.compressors.scaled import Shrunk
 from flowerpress.compressors.sign import Signs
 
@@ -28,7 +29,7 @@ _MANY = 64  # matrices, or ranks, from which their products are faster made than
 
 
 @by_default_rules
-def norm(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> float:
+def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
     """Return the l2 norm of the vector that a packet holds.
 
     The work is O(bytes of the packet), the memory too: quantized packets, which are about as long
@@ -36,8 +37,8 @@ def norm(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> float:
 
     Parameters
     ----------
-    packet : Packet or bytes
-        The packet or the bytes of its frame.
+    packet : Packet, Opened or bytes
+        The packet, or the bytes of its frame.
     max_dim : int, default 2**28
         The longest vector to measure: some packets of a few bytes must be decoded for it.
 
@@ -62,13 +63,13 @@ def norm(packet: Packet | Buffer, *, max_dim: int = 1 << 28) -> float:
     >>> norm(make_compressor("topk:k=2").compress(x)), norm(make_compressor("sign").compress(x))
     (5.0, 4.0)
     """
-    packet = Packet.parse(packet)
+    packet, decoded = reading.parse(packet)
     if packet.dim > max_dim:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
     with budget.Spending(budget.of(packet)):
-        return _norm(nesting.decode(packet), packet.dim, packet.dtype)
+        return _norm(decoded or reading.decode(packet), packet.dim, packet.dtype)
 
 
 def square_sum(x: Vector) -> float:
@@ -133,7 +134,7 @@ def _(decoded: Sum, dim: int, dtype: np.dtype[Any]) -> float:
     total = 0.0
     for packet in (decoded.first, decoded.second):
         with budget.at(decoded.level), budget.released():
-            total += _norm(nesting.decode(packet), dim, dtype)
+            total += _norm(reading.decode(packet), dim, dtype)
     return total
 
 

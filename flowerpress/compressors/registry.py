@@ -7,10 +7,11 @@ point's name is the compressor's name and its object the class.
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
-from importlib.metadata import entry_points
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from typing import Any
 
-from flowerpress.compressors import grammar
+from flowerpress.compressors import codecs, grammar, reading
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.chain import Chain
 from flowerpress.compressors.countsketch import CountSketch
@@ -26,7 +27,7 @@ from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.induced import Induced
 from flowerpress.compressors.loggrid import LogGrid
 from flowerpress.compressors.natural import Natural
-from flowerpress.compressors.packet import PacketError
+from flowerpress.compressors.packet import Packet, PacketError
 from flowerpress.compressors.permk import PermK
 from flowerpress.compressors.powersgd import PowerSGD
 from flowerpress.compressors.qsgd import QSGD
@@ -39,6 +40,7 @@ from flowerpress.compressors.terngrad import TernGrad
 from flowerpress.compressors.threshold import Threshold
 from flowerpress.compressors.topk import TopK
 from flowerpress.compressors.uniform import Uniform
+from flowerpress.plugins import Plugins
 from flowerpress.suggestions import unknown
 
 GROUP = "flowerpress.compressors"
@@ -70,16 +72,28 @@ _OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2}
 
 @cache
 def _classes() -> dict[str, type[Compressor]]:
-    classes = {cls.name: cls for cls in _OWN}
-    for point in entry_points(group=GROUP):
-        if point.name not in classes:
-            classes[point.name] = point.load()
-    owners: dict[int, str] = {}
-    for name, cls in classes.items():
-        other = owners.setdefault(cls.codec, name)
-        if other != name:
-            raise ValueError(f"compressors {other!r} and {name!r} both claim codec {cls.codec}")
-    return classes
+    return {cls.name: cls for cls in _OWN} | _plugins().found
+
+
+@cache
+def _plugins() -> Plugins[type[Compressor]]:
+    return Plugins("compressor", GROUP, [cls.name for cls in _OWN], _read)
+
+
+def _others() -> Iterable[type[Compressor]]:
+    return _plugins().found.values()
+
+
+def _read(name: str, cls: Any, good: dict[str, type[Compressor]]) -> type[Compressor]:
+    """Return another package's class; raises `ValueError` where it is none, or not its own."""
+    if not (isinstance(cls, type) and issubclass(cls, Compressor)):
+        raise ValueError(f"{cls!r} is no subclass of flowerpress.compressors.Compressor")
+    if cls.name != name:
+        raise ValueError(f"the class's name is {cls.name!r}")
+    for other in (*_OWN, *good.values()):
+        if other.codec == cls.codec:
+            raise ValueError(f"codec {cls.codec} is {other.name!r}'s: choose another number")
+    return cls
 
 
 def compressor_names() -> list[str]:
@@ -92,19 +106,12 @@ def compressor_names() -> list[str]:
 
 
 def compressor_class(name: str) -> type[Compressor]:
-    """Return the class of that name; ValueError lists the known names."""
+    """Return the class of that name; ValueError lists the known names, or says what is wrong."""
+    if name in _plugins().faults:
+        raise ValueError(_plugins().faults[name])
     if name not in compressor_names():
         raise ValueError(unknown(f"unknown compressor {name!r}", name, compressor_names()))
     return _classes()[name]
-
-
-def codec(number: int) -> type[Compressor]:
-    """Return the class whose packets carry `number`; `PacketError` if there is none."""
-    for cls in _classes().values():
-        if cls.codec == number:
-            return cls
-    known = ", ".join(f"{cls.codec} ({name})" for name, cls in _classes().items())
-    raise PacketError(f"frame: codec {number} at byte 5 is not known; known are {known}")
 
 
 def make_compressor(spec: str | Compressor) -> Compressor:
@@ -137,8 +144,11 @@ def make_compressor(spec: str | Compressor) -> Compressor:
     ...
     ValueError: unknown compressor 'zip': choose one of bf16, ...
     """
-    if isinstance(spec, Compressor):
-        return spec
+    return spec if isinstance(spec, Compressor) else _made(spec)
+
+
+@lru_cache(maxsize=1024)  # each message of a run names one
+def _made(spec: str) -> Compressor:
     built: list[Compressor] = []
     for text in grammar.stages(spec):
         name = text.strip()
@@ -193,3 +203,18 @@ def _built(cls: type[Compressor], values: dict[str, object], spec: str) -> Compr
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"compressor {spec!r}: {error}") from None
+
+
+def _spec_of(packet: Packet) -> str:
+    """Return the spec of a compressor that sends packets like `packet`; see `Packet.compressor`."""
+    spec = reading.whole_spec(packet)
+    try:
+        make_compressor(spec)
+    except ValueError as error:  # a parameter that no compressor may have
+        raise PacketError(f"frame: {error}") from error
+    return spec
+
+
+codecs.register(*_OWN)
+codecs.ask_for_more(_others)
+Packet.spec_reader = staticmethod(_spec_of)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from flowerpress.compressors import nesting
+from flowerpress.compressors import nesting, reading
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.packet import HEADER_BYTES, Buffer, Packet
@@ -91,20 +91,20 @@ class Scaled(Compressor):
         (factor,) = reader.unpack(_HEAD)
         if not (math.isfinite(factor) and 0 < factor <= 1):
             raise reader.error(f"factor is {factor}, must be in (0, 1]")
-        inner = nesting.inner_packet(reader.take(reader.left, "packet"), packet, packet.dim)
-        return Shrunk(nesting.decode(inner), factor)
+        inner = reading.inner_packet(reader.take(reader.left, "packet"), packet, packet.dim)
+        return Shrunk(reading.decode(inner), factor)
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
         """Return the codes of the packet inside, which comes last."""
-        return nesting.codes_of(Packet.view(packet.payload[_HEAD.size :]))
+        return reading.codes_of(Packet.view(packet.payload[_HEAD.size :]))
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return ``scaled(...)`` with the spec inside."""
         reader = Reader(packet, cls.name)
         reader.unpack(_HEAD)
-        inner = nesting.spec_of(Packet.view(reader.take(reader.left, "packet").data))
+        inner = reading.spec_of(Packet.view(reader.take(reader.left, "packet").data))
         return f"{cls.name}({inner})"
 
     def bind(self, sizes: Sequence[int]) -> Compressor:

@@ -2,8 +2,8 @@
 
 from flowerpress.simulations.engine import InProcessGrid
 from flowerpress.simulations.faults import Faults
-from flowerpress.simulations.recorded import SimulationResult
 from flowerpress.simulations.recorder import RoundRecord
+from flowerpress.simulations.result import SimulationResult
 from flowerpress.simulations.results import load_model
 from flowerpress.simulations.simulate import simulate
 

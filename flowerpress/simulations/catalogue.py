@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from inspect import cleandoc
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flowerpress.compressors import compressor_names
 from flowerpress.compressors.registry import compressor_class
+from flowerpress.simulations.own_task import installed
 from flowerpress.simulations.tasks import describe, task_names
 from flowerpress.strategies import strategy_class, strategy_names
 
@@ -23,14 +24,16 @@ class Entry(NamedTuple):
 
 def _strategies() -> list[Entry]:
     classes = [(name, strategy_class(name)) for name in strategy_names()]
-    return [Entry(name, each.summary_line, each.citation) for name, each in classes]
+    return [
+        Entry(name, each.summary_line or _summary(each)[0], each.citation) for name, each in classes
+    ]
 
 
 def _compressors() -> list[Entry]:
     return [Entry(name, *_summary(compressor_class(name))) for name in compressor_names()]
 
 
-def _summary(cls: type) -> tuple[str, str]:
+def _summary(cls: Any) -> tuple[str, str]:
     """Return a docstring's first paragraph, and the papers it cites: `(Author, ..., YEAR, ...)`.
 
     Examples
@@ -45,7 +48,8 @@ def _summary(cls: type) -> tuple[str, str]:
 
 
 def _tasks() -> list[Entry]:
-    return [Entry(name, *describe(name)) for name in task_names()]
+    others = [Entry(name, *_summary(task_fn)) for name, task_fn in installed().found.items()]
+    return [*(Entry(name, *describe(name)) for name in task_names()), *others]
 
 
 _LISTS: dict[str, Callable[[], list[Entry]]] = {

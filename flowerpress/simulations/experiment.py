@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowerpress.simulations.options import Option
 from flowerpress.simulations.own_task import TaskSource, find_task, label_of
-from flowerpress.simulations.recorded import SimulationResult
 from flowerpress.simulations.recorder import RoundRecord
+from flowerpress.simulations.result import SimulationResult
 from flowerpress.simulations.simulate import simulate
 from flowerpress.simulations.tasks import ShippedTaskFn
 from flowerpress.strategies import (
@@ -21,9 +21,6 @@ from flowerpress.strategies import (
     strategy_class,
     strategy_options,
 )
-
-if TYPE_CHECKING:
-    from flowerpress.simulations.outcome import Outcome
 
 # What says how much each client computes, on which data, and who takes part. The dense run keeps
 # these, so that both runs see the same batches; what belongs to one algorithm (momentum, the
@@ -172,12 +169,6 @@ class PreparedRun:
     strategy: CompressedStrategy
     source: TaskSource
     network: str = ""
-
-    def run(self, on_round: Callable[[RoundRecord], None] | None = None) -> Outcome:
-        """Run in this process, and return the outcome; see `simulate`."""
-        from flowerpress.simulations.outcome import Outcome
-
-        return Outcome.of(self.experiment, self.simulate(on_round))
 
     def simulate(
         self,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from flowerpress.clients.app import TROUBLE, TaskApp, partition_of
 from flowerpress.clients.app import client_app as make_client_app
 from flowerpress.clients.node import check_keys, check_node
+from flowerpress.simulations.own_task import find_registered_task, find_task
 from flowerpress.simulations.run_config import (
     HOST_KEYS,
     Config,
@@ -46,7 +48,7 @@ from flowerpress.strategies.errors import FailedRunError
 if TYPE_CHECKING:
     from flowerpress.clients import Task
     from flowerpress.simulations.experiment import Experiment
-    from flowerpress.simulations.recorded import SimulationResult
+    from flowerpress.simulations.result import SimulationResult
 
 log = logging.getLogger("flowerpress")
 
@@ -67,8 +69,8 @@ class ShippedApp(ClientApp):
         """
         check_keys(node_config, HOST_KEYS)
         check_node(node_config)
-        if not task:
-            return  # it comes with the run
+        if task not in task_names():
+            return  # it comes with the run, or is another package's
         own: dict[str, Any] = {
             key.replace("-", "_"): value for key, value in node_config.items() if key in HOST_KEYS
         }
@@ -80,11 +82,14 @@ class ShippedApp(ClientApp):
     def check_run(self, node_config: Config, run_config: Config) -> None:
         """Raise `ValueError` where this node cannot take part in a run."""
         partition, _ = partition_of(node_config)
-        _task_fn(task_choice(run_config, node_config)).check_host(partition)
+        task_fn = _task_fn(task_choice(run_config, node_config))
+        if isinstance(task_fn, ShippedTaskFn):
+            task_fn.check_host(partition)
 
     def parts(self, run_config: Config, partition: int, partitions: int) -> int:
         """Return in how many parts the data are for a node, where the server says `partitions`."""
-        shared_out = task_class(str(run_config.get("task"))).shared_out
+        name = str(run_config.get("task"))
+        shared_out = name not in task_names() or task_class(name).shared_out
         return partitions if shared_out else max(partitions, partition + 1)
 
 
@@ -115,9 +120,9 @@ def _client(choice: TaskChoice) -> TaskApp:
 
 
 @lru_cache(maxsize=8)
-def _task_fn(choice: TaskChoice) -> ShippedTaskFn:
-    options: dict[str, Any] = dict(choice.options)
-    return make_task_fn(choice.name, seed=choice.seed, **options)
+def _task_fn(choice: TaskChoice) -> Callable[[int, int], Task]:
+    """Return a shipped task's function, or that of a package that is installed here."""
+    return find_registered_task(choice.name, choice.seed, dict(choice.options)).task_fn
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -138,7 +143,6 @@ def check_run(run_config: Config, clients: int) -> None:
     OSError, ImportError
         Data, or a package, are not there.
     """
-    from flowerpress.simulations.own_task import find_task
     from flowerpress.strategies import Checkpoints, make_strategy
 
     plan = schedule(run_config)
@@ -146,13 +150,11 @@ def check_run(run_config: Config, clients: int) -> None:
     name, options = strategy_choice(run_config)
     make_strategy(name, **options).network(range(clients))
     choice = task_choice(run_config)
-    if choice.name not in task_names():
-        find_task(choice.name, choice.seed, dict(choice.options))
-        return
-    task_fn = _task_fn(choice)
-    task_fn.initial_arrays()
-    if task_fn.shared_out:
-        task_fn.shards(clients)
+    task_fn = find_task(choice.name, choice.seed, dict(choice.options)).task_fn
+    if isinstance(task_fn, ShippedTaskFn):
+        task_fn.initial_arrays()
+        if task_fn.shared_out:
+            task_fn.shards(clients)
 
 
 @server_app.main()
@@ -168,9 +170,9 @@ def main(grid: Grid, context: Context) -> None:
     """
     # Clients import this module for every message in a deployment: what only a server needs is
     # imported here.
-    from flowerpress.simulations.own_task import find_task
-    from flowerpress.simulations.recorded import result_of, run_recorded
+    from flowerpress.simulations.recorded import run_recorded
     from flowerpress.simulations.recorder import Recorder
+    from flowerpress.simulations.result import result_of
     from flowerpress.simulations.results import make_folder
     from flowerpress.simulations.simulate import initial_arrays
     from flowerpress.strategies import Checkpoints, make_strategy

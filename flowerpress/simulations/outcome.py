@@ -14,7 +14,7 @@ from flowerpress.simulations.verdict import Verdict
 if TYPE_CHECKING:
     from flowerpress.protocol import Metrics
     from flowerpress.protocol.ledger import RoundBytes
-    from flowerpress.simulations.recorded import SimulationResult
+    from flowerpress.simulations.result import SimulationResult
     from flowerpress.strategies.attendance import Presence
 
 

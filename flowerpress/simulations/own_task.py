@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowerpress.plugins import Plugins
 from flowerpress.simulations.tasks import make_task_fn, task_names
 from flowerpress.suggestions import unknown
 from flowerpress.user_code import is_file, is_module, load_module, split_name
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from flowerpress.simulations.recorder import EvaluateFn
 
 DEFAULT = "task_fn"
+GROUP = "flowerpress.tasks"  # of entry points, whose objects are task functions
 _WAYS = "a file or a module with task_fn is named ./my_task.py, ./my_task.py:NAME or package.module"
 
 
@@ -35,6 +40,26 @@ class TaskSource(NamedTuple):
 
     task_fn: Callable[[int, int], Task]
     evaluate_fn: EvaluateFn | None
+
+
+def _read(_: str, loaded: Any, __: dict[str, Any]) -> Any:
+    if not callable(loaded):
+        raise ValueError(
+            f"its entry point is a {type(loaded).__name__}, expected a function "
+            "task_fn(partition_id, num_partitions)"
+        )
+    return loaded
+
+
+@cache
+def installed() -> Plugins[Any]:
+    """Return the task functions of other packages, by name."""
+    return Plugins("task", GROUP, task_names(), _read)
+
+
+def all_task_names() -> list[str]:
+    """Return the names of shipped tasks, and of tasks of other packages, sorted."""
+    return sorted({*task_names(), *installed().found})
 
 
 @dataclass(frozen=True)
@@ -54,9 +79,10 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
     Parameters
     ----------
     name : str
-        A shipped task's name, or ``FILE.py``, ``FILE.py:NAME``, ``MODULE`` or ``MODULE:NAME``,
-        where NAME is a task function, by default ``task_fn``. The function, or else its module, may
-        have ``evaluate_fn(server_round, arrays)``, which evaluates the server's model, and
+        A shipped task's name, or that of an entry point ``flowerpress.tasks`` of another package;
+        or ``FILE.py``, ``FILE.py:NAME``, ``MODULE`` or ``MODULE:NAME``, where NAME is a task
+        function, by default ``task_fn``. The function, or else its module, may have
+        ``evaluate_fn(server_round, arrays)``, which evaluates the server's model, and
         ``initial_arrays()``, which makes the first one; by default client 0's task does.
     seed : int
         Of a shipped task.
@@ -72,14 +98,13 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
     if name in task_names():
         shipped = make_task_fn(name, seed=seed, **given)
         return TaskSource(shipped, shipped.evaluate_fn)
+    if name in installed().faults:
+        raise ValueError(installed().faults[name])
+    if name in installed().found:
+        task_fn = installed().found[name]
+        return _source(name, task_fn, sys.modules.get(task_fn.__module__), given)
     if not is_own(name):
-        what = f"unknown task {name!r}"
-        raise ValueError(f"{unknown(what, name, task_names())}; {_WAYS}")
-    if given:
-        option = next(iter(given)).replace("_", "-")
-        raise ValueError(
-            f"{option!r} is an option of shipped tasks: {name} is your own, so set it there"
-        )
+        raise ValueError(f"{_unknown(name)}; {_WAYS}")
     source, wanted = split_name(name, DEFAULT)
     module = load_module(source)
     task_fn = getattr(module, wanted, None)
@@ -89,12 +114,38 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
             f"{source}: {wanted} {what}; define {wanted}(partition_id, num_partitions), "
             "which returns a client's task"
         )
+    return _source(name, task_fn, module, given)
+
+
+def _unknown(name: str) -> str:
+    return unknown(f"unknown task {name!r}", name, all_task_names())
+
+
+def find_registered_task(
+    name: str, seed: int = 0, options: dict[str, Any] | None = None
+) -> TaskSource:
+    """Return a shipped task or another package's, by name; see `find_task`.
+
+    It is for names that come from a server: no file and no module is loaded by what it says.
+    """
+    if name not in (*all_task_names(), *installed().faults):
+        raise ValueError(_unknown(name))
+    return find_task(name, seed, options)
+
+
+def _source(
+    name: str, task_fn: Any, module: ModuleType | None, options: Mapping[str, Any]
+) -> TaskSource:
+    """Return what a run needs of a task function; raises `ValueError` where it is none."""
+    if options:
+        option = next(iter(options)).replace("_", "-")
+        raise ValueError(
+            f"{option!r} is an option of shipped tasks: {name} is your own, so set it there"
+        )
     try:
         signature(task_fn).bind(0, 1)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{source}: {wanted} must take (partition_id, num_partitions): {error}"
-        ) from None
+        raise ValueError(f"{name} must take (partition_id, num_partitions): {error}") from None
     # Where a class of tasks is the function, what it has is each task's.
     of_function = None if isinstance(task_fn, type) else task_fn
     found = {

@@ -2,6 +2,7 @@
 
 from flowerpress.strategies.base import CompressedStrategy
 from flowerpress.strategies.checkpoints import Checkpoints
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.registry import (
     make_strategy,
@@ -10,12 +11,15 @@ from flowerpress.strategies.registry import (
     strategy_options,
 )
 from flowerpress.strategies.tree import CheckpointError
+from flowerpress.strategies.update import Update
 
 __all__ = [
     "CheckpointError",
     "Checkpoints",
+    "Client",
     "CompressedStrategy",
     "RoundError",
+    "Update",
     "make_strategy",
     "strategy_class",
     "strategy_names",

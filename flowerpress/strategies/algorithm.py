@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
-from flowerpress.protocol import Hello, ModelPart
+from flowerpress.protocol import Hello, Hyper, ModelPart
 from flowerpress.strategies.client import Client
+from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.update import Update
-
-if TYPE_CHECKING:
-    from flowerpress.strategies.downlink import Downlink
-    from flowerpress.strategies.run import Run
 
 
 class Algorithm:
     """The part of a strategy that differs from algorithm to algorithm."""
 
     name: ClassVar[str]
-    summary_line: ClassVar[str]
-    citation: ClassVar[str]
+    summary_line: ClassVar[str] = ""  # for `flowerpress list`; empty: the docstring's first line
+    citation: ClassVar[str] = ""  # of the paper
     rule: ClassVar[str] = "step"  # what a step does to the model, see `flowerpress.protocol.rules`
     dense: ClassVar[bool] = False  # whether it takes no compressor
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
@@ -35,14 +32,30 @@ class Algorithm:
     owing: ClassVar[bool] = False  # whether an update may hold what was owed for many rounds
     baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     init_all = False  # whether all workers are asked to start, whatever sample is drawn
-    run: Run
+    dense_first = False  # whether a compressed downlink's first estimate goes whole
+    num_rounds = 0  # of the run, 0 where it is not known
+    # Options of all strategies, see `CompressedStrategy`.
+    seed: int
+    compressor: str
+    downlink: str
+    client_compressors: bool
+    weights: str
+    max_weight: float
+    max_scale: float
     fraction_train: float
     min_available_nodes: int
+    available_timeout: float
+    hello_timeout: float
+    configrecord_key: str
 
     @property
+    @abstractmethod
     def model(self) -> Downlink:
         """The server's model."""
-        return self.run.started
+
+    @abstractmethod
+    def hyper(self) -> Hyper:
+        """Return the hyperparameters the workers need."""
 
     def admit(self, hello: Hello) -> None:
         """Raise `ValueError` for a worker that cannot take part, saying why."""
@@ -71,9 +84,12 @@ class Algorithm:
         """Return what a worker lacks of the model."""
         return self.model.part_for(client.held)
 
-    def disagree(self, client: Client, server_round: int) -> None:
-        """Hear that a worker's state is not the one shared with it (`shared` algorithms only)."""
-        self.run.start_over |= client.may_restart_all(server_round)
+    def disagree(self, client: Client, server_round: int) -> bool:
+        """Hear that a worker's state is not the one shared with it; whether all must start over.
+
+        It is called for `shared` algorithms only.
+        """
+        return client.may_restart_all(server_round)
 
     def dims(self, stage: int) -> list[int]:
         """Return the lengths of the packets of an update, in one of the round's exchanges."""

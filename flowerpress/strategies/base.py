@@ -24,14 +24,13 @@ from flwr.serverapp.strategy import Result
 
 from flowerpress.compressors import make_compressor
 from flowerpress.protocol import Hyper, Ledger, Reply
-from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.buffers import average_buffers
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.cohort import Wanted
-from flowerpress.strategies.evaluation import FederatedEvaluation
+from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.metrics import MetricsFn, Report
-from flowerpress.strategies.options import check_options
+from flowerpress.strategies.options import check_options, declared_options
 from flowerpress.strategies.population import Population
 from flowerpress.strategies.resumable import Resumable
 from flowerpress.strategies.rounds import EvaluateFn, Rounds, ShouldStop
@@ -43,7 +42,7 @@ FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
 
 
-class CompressedStrategy(Resumable, Algorithm, FederatedEvaluation):
+class CompressedStrategy(Resumable):
     """Server half of an algorithm with compressed updates.
 
     It is a Flower strategy with FedAvg's keywords. Federated evaluation is off by default
@@ -89,10 +88,8 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     """
 
     grid: Grid
-    num_rounds = 0  # of the run, 0 where it is not known
     timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
     looping = False  # whether `start` runs the rounds, and no other loop
-    dense_first = False  # whether a compressed downlink's first estimate goes whole
 
     def __init__(
         self,
@@ -142,6 +139,15 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         self.available_timeout, self.hello_timeout = available_timeout, hello_timeout
         self.downlink = ""  # dense, unless an algorithm has the option
         self.reset()
+
+    @property
+    def model(self) -> Downlink:
+        """The server's model."""
+        return self.run.started
+
+    def declared(self) -> dict[str, Any]:
+        """Return all options with their defaults, the most specific first."""
+        return declared_options(type(self), CompressedStrategy)
 
     @property
     def rate(self) -> float:
@@ -203,11 +209,11 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
             Another strategy around this one changes what it is given, see
             `flowerpress.strategies.wrapped`.
         """
-        refuse_privacy(self, config)
+        refuse_privacy(self.name, config)
         if server_round == 1:
             self.begin_run(arrays)
         elif not self.looping:
-            refuse_other_arrays(self, server_round, arrays)
+            refuse_other_arrays(self.name, self.run, server_round, arrays)
         self.grid, self.server_round = grid, server_round
         run = self.run
         wanted = Wanted(self.fraction(server_round), self.min_train_nodes)

@@ -66,7 +66,8 @@ class FederatedEvaluation(FedAvg):
         run = self.run
         wanted = Wanted(self.fraction_evaluate, self.min_evaluate_nodes)
         run.judges = run.sample(grid, server_round, wanted)
-        return run.orders(server_round, run.judges, "evaluate", config=config)
+        part_for = self.part_to_evaluate
+        return run.orders(server_round, run.judges, "evaluate", part_for=part_for, config=config)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]

@@ -186,17 +186,13 @@ class Exchange:
         server_round: int,
         client: Client,
         reply: Reply,
-        layout: Layout,
-        dims: Sequence[int],
         *,
         shared: bool,
-        bare: bool = False,
         silence: bool = False,
     ) -> Acceptance:
-        """Decide about an answer; what cannot be applied is counted and logged.
+        """Decide about an answer by its head; what cannot be applied is counted and logged.
 
-        `dims` are the lengths of an update's packets; a `bare` one comes without buffers. With
-        `silence`, a worker may answer that it has none.
+        With `silence`, a worker may answer that it has no packets.
         `Acceptance.MISMATCH` says that worker and server no longer agree on what came before;
         `Acceptance.STALE` stands for every other answer that is not applied.
         """
@@ -221,8 +217,7 @@ class Exchange:
             self.troubles[client.id] = f"{reply.status}: {reply.reason}"
         if reply.status == "failed":
             client.failing = reply.reason or "no reason given"
-        silent = silence and reply.status == "silent"
-        if reply.status != "update" and not silent:
+        if reply.status != "update" and not (silence and reply.status == "silent"):
             level = logging.WARNING if reply.status == "failed" else logging.INFO
             log.log(level, "%s (%s): %s", where, reply.status, reply.reason)
             return Acceptance.STALE
@@ -235,12 +230,6 @@ class Exchange:
             log.warning(
                 "%s builds on version %d, applied is %d", where, reply.base, client.receiver.applied
             )
-        else:
-            try:
-                check_packets(reply, layout, () if silent else dims, bare=bare)
-            except (PacketError, ProtocolError) as error:
-                self.refuse_answer(server_round, client, str(error))
-                return Acceptance.STALE
         return verdict
 
     def refuse_answer(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from flowerpress.protocol import Layout, Rule
+from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import check_contraction
-
-if TYPE_CHECKING:
-    from flowerpress.strategies.base import CompressedStrategy
 
 _BARREN = 3  # rounds in which all that were asked fail, until the others need not be asked
 
@@ -40,7 +37,7 @@ class Failures:
             )
 
 
-def check_model(strategy: CompressedStrategy, rule: Rule, layout: Layout) -> None:
+def check_model(strategy: Algorithm, rule: Rule, layout: Layout) -> None:
     """Raise `RoundError` where a compressor is not what the algorithm needs for this model.
 
     What a chain of compressors is depends on the model's length: when the strategy was made, only

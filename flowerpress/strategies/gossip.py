@@ -204,8 +204,9 @@ class SquarmSGD(OwnModels):
         if not graph.connected:
             log.warning("round %d: the graph is in pieces until nodes return", server_round)
 
-    def disagree(self, client: Client, server_round: int) -> None:
+    def disagree(self, client: Client, server_round: int) -> bool:
         client.held = -1  # it begins anew in the next round
+        return False
 
     def part_for(self, client: Client) -> ModelPart:
         return self.relay.nodes[client.id].part()

@@ -50,7 +50,7 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import PacketError, norm
+from flowerpress.compressors import Opened, PacketError, norm
 from flowerpress.protocol import Reply
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.population import Population
@@ -107,14 +107,17 @@ class Guard:
         self._references = [0.0] * len(_WHAT)
         self._alone = False  # whether one client was heard of more
 
-    def sizes(self, reply: Reply, kind: int) -> Sizes:
-        """Return the norms of an update and of its buffers; raises `PacketError` if damaged."""
+    def sizes(self, reply: Reply, kind: int, packets: Sequence[Opened] | None = None) -> Sizes:
+        """Return the norms of an update and of its buffers; raises `PacketError` if damaged.
+
+        `packets` are those of the reply, where they are open already.
+        """
         if not self.max_scale:
             return {}
         found = {}
         if reply.packets or reply.status == "silent":
             scale = reply.scale if self._scaled else 1.0
-            found[kind] = scale * math.hypot(*map(norm, reply.packets))
+            found[kind] = scale * math.hypot(*map(norm, packets or reply.packets))
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)
         if reply.gradient:

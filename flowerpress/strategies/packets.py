@@ -9,8 +9,10 @@ from flowerpress.protocol import Layout, ProtocolError, Reply
 from flowerpress.protocol.buffers import check_buffers
 
 
-def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False) -> None:
-    """Check that the packets of an update are of these lengths, in the model's dtype.
+def check_packets(
+    reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bool = False
+) -> list[Packet]:
+    """Return the packets of an update, which are of these lengths, in the model's dtype.
 
     Parameters
     ----------
@@ -28,9 +30,10 @@ def check_packets(reply: Reply, layout: Layout, dims: Sequence[int], *, bare: bo
         raise ProtocolError("buffers where none are expected")
     if not bare:
         check_buffers(reply.buffers, layout)
-    for data, dim in zip(reply.packets, dims, strict=True):
-        packet = Packet.parse(data)
+    packets = list(map(Packet.parse, reply.packets))
+    for packet, dim in zip(packets, dims, strict=True):
         if packet.dim != dim or packet.dtype != layout.dtype:
             raise PacketError(
                 f"packet of {packet.dim} x {packet.dtype}, expected {dim} x {layout.dtype}"
             )
+    return packets

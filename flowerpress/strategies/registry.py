@@ -6,71 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.strategies.adam import Adam
-from flowerpress.strategies.amsgrad import AMSGrad, CompAMS, FedAMS, FedCAMS
+from flowerpress.algorithms import algorithm, algorithm_names
 from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.birder import Birder
-from flowerpress.strategies.cdadam import CDAdam
-from flowerpress.strategies.choco import DPSGD, ChocoSGD
-from flowerpress.strategies.dasha import Dasha
-from flowerpress.strategies.diana import Diana
-from flowerpress.strategies.dsgd import DSGD, FedAvg
-from flowerpress.strategies.ef14 import EF14
-from flowerpress.strategies.ef21 import EF21, EF21SGD2M, EF21SGDM
-from flowerpress.strategies.efficient_adam import EfficientAdam
-from flowerpress.strategies.fetchsgd import FetchSGD
-from flowerpress.strategies.gossip import SquarmSGD
-from flowerpress.strategies.marina import Marina, PPMarina, VRMarina
-from flowerpress.strategies.onebit_adam import OneBitAdam
 from flowerpress.strategies.options import declared_options
-from flowerpress.strategies.sketched import SketchedSGD
-from flowerpress.strategies.sketched_amsgrad import SketchedAMSGrad
 from flowerpress.suggestions import unknown
-
-_STRATEGIES: dict[str, type[CompressedStrategy]] = {
-    cls.name: cls
-    for cls in (
-        AMSGrad,
-        Adam,
-        CDAdam,
-        DPSGD,
-        DSGD,
-        EF14,
-        EF21,
-        EF21SGD2M,
-        EF21SGDM,
-        Birder,
-        ChocoSGD,
-        CompAMS,
-        Dasha,
-        Diana,
-        EfficientAdam,
-        FedAMS,
-        FedAvg,
-        FedCAMS,
-        FetchSGD,
-        Marina,
-        OneBitAdam,
-        PPMarina,
-        SketchedAMSGrad,
-        SketchedSGD,
-        SquarmSGD,
-        VRMarina,
-    )
-}
 
 
 def strategy_names() -> list[str]:
-    """Names of the strategies, sorted."""
-    return sorted(_STRATEGIES)
+    """Names of the strategies, sorted: flowerpress's own, and those of other packages."""
+    return algorithm_names()
 
 
 def strategy_class(name: str) -> type[CompressedStrategy]:
-    """Return the class registered as `name`; raises `ValueError` listing the names."""
-    try:
-        return _STRATEGIES[name]
-    except KeyError:
-        raise ValueError(unknown(f"unknown strategy {name!r}", name, strategy_names())) from None
+    """Return the class registered as `name`.
+
+    Raises
+    ------
+    ValueError
+        There is none: lists the names. Or another package's is no strategy: says what it is.
+    """
+    cls = algorithm(name).load("strategy")
+    if not (isinstance(cls, type) and issubclass(cls, CompressedStrategy) and cls.name == name):
+        raise ValueError(
+            f"{cls!r} is registered as strategy {name!r}: expected a subclass of "
+            f"flowerpress.strategies.CompressedStrategy whose name is {name!r}"
+        )
+    return cls
 
 
 def strategy_options(name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import add_to, make_compressor
+from flowerpress.compressors import Opened, add_to, make_compressor
 from flowerpress.compressors.topk import TopK
 from flowerpress.protocol import Mix, ModelPart, Owed
 from flowerpress.protocol.buffers import kept_buffers
@@ -206,12 +206,12 @@ class Relay:
             around += around.dtype.type(weight) * self.nodes[j].public
         return around
 
-    def receive(self, i: int, packet: bytes, scale: float) -> None:
+    def receive(self, i: int, packet: Opened, scale: float) -> None:
         """Add a packet to its sender's public copy; raises `PacketError` and changes nothing."""
         add_to(packet, self.nodes[i].public, scale)
         if i in self._topology.weights:
             add_to(packet, self.total, scale)
-            self._news[i] = scale, packet
+            self._news[i] = scale, packet.packet.data
 
     def settle(self, heard: Iterable[int], gamma: float) -> None:
         """End a synchronisation: what became public in it goes to the senders' neighbours.

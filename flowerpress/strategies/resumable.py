@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
+from flwr.app import ArrayRecord
+
+from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.checkpoints import Checkpoints
+from flowerpress.strategies.evaluation import FederatedEvaluation
 from flowerpress.strategies.tree import Tree
 
 
-class Resumable:
-    """The part of a strategy that checkpoints are made of."""
+class Resumable(Algorithm, FederatedEvaluation):
+    """A strategy as the loop over its rounds knows it, and what checkpoints are made of."""
 
     kept: ClassVar[tuple[str, ...]] = ("lr",)  # attributes that last, besides those of the bases
     checkpoints: Checkpoints | None = None  # where `start` saves the run, if anywhere
     given: dict[str, Any]  # the options, as given
+
+    @abstractmethod
+    def begin_run(self, initial: ArrayRecord) -> None:
+        """Forget all of an earlier run, and begin one from the model `initial`."""
+
+    @abstractmethod
+    def declared(self) -> dict[str, Any]:
+        """Return all options with their defaults."""
 
     def __new__(cls, **options: Any) -> Self:
         self = super().__new__(cls)

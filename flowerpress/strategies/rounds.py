@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
@@ -16,10 +16,8 @@ from flowerpress.protocol import LedgerRow, MetricReader
 from flowerpress.protocol.grids import allow_answers, checkpoints_of
 from flowerpress.strategies import saved
 from flowerpress.strategies.checkpoints import Checkpoints
+from flowerpress.strategies.resumable import Resumable
 from flowerpress.strategies.tree import Tree
-
-if TYPE_CHECKING:
-    from flowerpress.strategies.base import CompressedStrategy
 
 EvaluateFn = Callable[[int, ArrayRecord], Mapping[str, Any] | None]
 """Flower's: what it returns may be a `MetricRecord` or any mapping of names to numbers."""
@@ -37,7 +35,7 @@ closing = logging.getLogger("flowerpress.closing")
 class Rounds:
     """A run of a strategy on a grid; the fields are what Flower's `Strategy.start` takes."""
 
-    strategy: CompressedStrategy
+    strategy: Resumable
     grid: Grid
     initial: ArrayRecord
     num_rounds: int
@@ -160,8 +158,8 @@ class Rounds:
         last = server_round if self.stopped else self.num_rounds
         if checkpoints is None or not checkpoints.due(server_round, last):
             return
-        beside, after = checkpoints.beside, self.saved_round
-        rows = [list(asdict(row).values()) for row in strategy.ledger.rows[self.saved_rows :]]
+        beside, after, ledger = checkpoints.beside, self.saved_round, strategy.run.exchange.ledger
+        rows = [list(asdict(row).values()) for row in ledger.rows[self.saved_rows :]]
         line: dict[str, Any] = {"rows": rows, "beside": beside.news(after) if beside else []}
         for name in _METRICS:
             metrics = getattr(self.result, name)
@@ -175,7 +173,7 @@ class Rounds:
             **saved.state_of(strategy),
         }
         checkpoints.save(server_round, state, line)
-        self.saved_round, self.saved_rows = server_round, len(strategy.ledger.rows)
+        self.saved_round, self.saved_rows = server_round, len(ledger.rows)
 
     def _resume(self) -> bool:
         """Go back to the last checkpoint, if there is one; whether there was."""
@@ -187,7 +185,7 @@ class Rounds:
         saved.restore(found, strategy, self.initial)
         for line in checkpoints.lines:
             for row in line["rows"]:
-                strategy.ledger.add(LedgerRow(*row))
+                strategy.run.exchange.ledger.add(LedgerRow(*row))
             for name in _METRICS:
                 metrics = {int(r): MetricRecord(each) for r, each in line[name].items()}
                 getattr(self.result, name).update(metrics)
@@ -197,7 +195,7 @@ class Rounds:
             checkpoints.beside.restore(found["beside"])
         if found["stepped"]:
             self.result.arrays = strategy.model.arrays()
-        self.saved_round, self.saved_rows = found["round"], len(strategy.ledger.rows)
+        self.saved_round, self.saved_rows = found["round"], len(strategy.run.exchange.ledger.rows)
         self.stopped = self.should_stop is not None and bool(found.get("stopped"))
         what = "stopped early: without should_stop it goes on" if self.stopped else "going on"
         log.info("%s after round %d of %d", what, self.saved_round, self.num_rounds)

@@ -7,18 +7,26 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from flowerpress.compressors import PacketError, make_compressor
+from flowerpress.compressors import Opened, PacketError, make_compressor
 from flowerpress.compressors.budget import only
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.compressors.norms import square_sum
-from flowerpress.protocol import Hello, Instruction, Layout, ModelPart, Reply, make_rule
+from flowerpress.protocol import (
+    Hello,
+    Instruction,
+    Layout,
+    ModelPart,
+    ProtocolError,
+    Reply,
+    make_rule,
+)
 from flowerpress.protocol.buffers import (
     Buffers,
     changed_norm,
@@ -27,20 +35,19 @@ from flowerpress.protocol.buffers import (
 )
 from flowerpress.protocol.grids import allow_answers
 from flowerpress.protocol.layout import Kept, other_values
+from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.attendance import Attendance
 from flowerpress.strategies.client import Client
-from flowerpress.strategies.cohort import Wanted, draw_cohort
+from flowerpress.strategies.cohort import Wanted, with_starters
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.failures import Failures, check_model
 from flowerpress.strategies.guard import KINDS, Guard, OversizedError, UnknownScaleError
 from flowerpress.strategies.options import require
-from flowerpress.strategies.population import Population
+from flowerpress.strategies.packets import check_packets
+from flowerpress.strategies.population import Population, wait_for
 from flowerpress.strategies.sent import Sent
 from flowerpress.strategies.update import Update
-
-if TYPE_CHECKING:
-    from flowerpress.strategies.base import CompressedStrategy
 
 FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
@@ -76,7 +83,7 @@ class Run:
         Whether all workers must forget what they share with the server.
     """
 
-    def __init__(self, strategy: CompressedStrategy, initial: ArrayRecord | None = None) -> None:
+    def __init__(self, strategy: Algorithm, initial: ArrayRecord | None = None) -> None:
         self._strategy = strategy
         self.initial = initial  # what the run began with
         self.population = Population(strategy.weights, strategy.hello_timeout, strategy.max_weight)
@@ -162,9 +169,26 @@ class Run:
     def sample(
         self, grid: Grid, server_round: int, wanted: Wanted, *, training: bool = False
     ) -> list[Client]:
-        """Wait until enough workers are there, and draw a cohort; see `draw_cohort`."""
-        meet = partial(self.population.meet, grid, server_round, self._admit, self.exchange.ledger)
-        cohort = draw_cohort(self, self._strategy, meet, server_round, wanted, training=training)
+        """Wait until enough workers are there, and draw a cohort, in order of their ids.
+
+        Parameters
+        ----------
+        training : bool
+            Whether they are to train: if so, who must start is asked besides
+            (`Algorithm.init_all`), and where all must start over they forget what they share first.
+        """
+        strategy, population = self._strategy, self.population
+        needed = strategy.needed(wanted.at_least)
+        meet = partial(population.meet, grid, server_round, self._admit, self.exchange.ledger)
+        online = wait_for(partial(meet, needed=needed), needed, strategy.available_timeout)
+        # A sum that workers share with the server is of their weights as they were.
+        self.start_over |= population.weigh() and strategy.shared
+        if training and self.start_over:
+            self.forget(server_round)
+        count = max(int(len(online) * wanted.fraction), wanted.at_least, 1)
+        cohort = population.sample(online, count, strategy.seed, server_round)
+        if training:
+            cohort = with_starters(online, cohort, everyone=strategy.init_all)
         self._longest = self._longest or self._longest_answer()
         allow_answers(grid, self._longest)
         return cohort
@@ -210,8 +234,7 @@ class Run:
             Goes to the workers' tasks as it is; nothing is sent where it is empty.
         """
         strategy, model = self._strategy, self.started
-        if part_for is None:
-            part_for = strategy.part_to_evaluate if purpose == "evaluate" else strategy.part_for
+        part_for = part_for or strategy.part_for
         order = Instruction(
             algorithm=strategy.name,
             round=server_round,
@@ -302,32 +325,28 @@ class Run:
     ) -> bool:
         strategy, layout = self._strategy, self.started.layout
         bare = self._bare(stage)
+        silence = strategy.silence and stage == 0
         verdict = self.exchange.judge(
-            server_round,
-            client,
-            reply,
-            layout,
-            dims,
-            shared=strategy.shared,
-            bare=bare,
-            silence=strategy.silence and stage == 0,
+            server_round, client, reply, shared=strategy.shared, silence=silence
         )
         if verdict is Acceptance.MISMATCH or reply.status == "snapshot":
             client.held = reply.held
         if verdict is Acceptance.MISMATCH and strategy.shared:
-            strategy.disagree(client, server_round)
+            self.start_over |= strategy.disagree(client, server_round)
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
+            lengths = dims if reply.status == "update" else ()
+            packets = [Opened(each) for each in check_packets(reply, layout, lengths, bare=bare)]
             buffers = None if bare else self._unpack_buffers(reply.buffers)
             mass = self.population.mass(client)
-            sizes = self.guard.sizes(reply, KINDS[stage])
+            sizes = self.guard.sizes(reply, KINDS[stage], packets)
             self.guard.check(client, sizes, mass, layout.dtype)
-            receive(Update(client, mass, reply.scale, reply.packets, reply.held))
+            receive(Update(client, mass, reply.scale, packets, reply.held))
         except UnknownScaleError as error:
             self.exchange.hold(server_round, client, str(error))
             return False
-        except PacketError as error:
+        except (PacketError, ProtocolError) as error:
             absurd = isinstance(error, OversizedError)
             self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False

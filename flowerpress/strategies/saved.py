@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import ArrayRecord
 
 from flowerpress.protocol import Layout
-from flowerpress.strategies.options import declared_options
+from flowerpress.strategies.resumable import Resumable
 from flowerpress.strategies.tree import CheckpointError, Tree
-
-if TYPE_CHECKING:
-    from flowerpress.strategies.base import CompressedStrategy
 
 # What may be another when a run is resumed: it decides for how many the server waits and how long,
 # or how metrics are averaged, and not what becomes of the model.
@@ -28,9 +25,9 @@ _FREE = frozenset(
 )
 
 
-def options_of(strategy: CompressedStrategy) -> dict[str, Any]:
+def options_of(strategy: Resumable) -> dict[str, Any]:
     """Return the options that a resumed run must have too, by name."""
-    declared = _declared(strategy)
+    declared = strategy.declared()
     options = {**declared, **strategy.given, "seed": strategy.seed}
     if callable(options["schedule"]):  # which one, nobody can tell
         options["schedule"] = "a function"
@@ -38,16 +35,10 @@ def options_of(strategy: CompressedStrategy) -> dict[str, Any]:
     return {name: plain[name] for name in sorted(plain) if name not in _FREE}
 
 
-def _declared(strategy: CompressedStrategy) -> dict[str, Any]:
-    from flowerpress.strategies.base import CompressedStrategy
-
-    return declared_options(type(strategy), CompressedStrategy)
-
-
-def check(found: Tree, strategy: CompressedStrategy, facts: Mapping[str, Any]) -> None:
+def check(found: Tree, strategy: Resumable, facts: Mapping[str, Any]) -> None:
     """Raise `CheckpointError` where a checkpoint is of another run, naming what differs."""
     pairs: list[tuple[str, Any, Any]] = [("strategy", found["strategy"], strategy.name)]
-    defaults = {k: v for k, v in _declared(strategy).items() if k in options_of(strategy)}
+    defaults = {k: v for k, v in strategy.declared().items() if k in options_of(strategy)}
     for kind, mine in (("options", options_of(strategy)), ("facts", dict(facts))):
         # What a checkpoint does not know came later: to it, it has its default.
         theirs = {**(defaults if kind == "options" else {}), **found[kind]}
@@ -61,9 +52,9 @@ def check(found: Tree, strategy: CompressedStrategy, facts: Mapping[str, Any]) -
             )
 
 
-def state_of(strategy: CompressedStrategy) -> dict[str, Tree]:
+def state_of(strategy: Resumable) -> dict[str, Tree]:
     """Return what a strategy knows after a round, but for its ledger."""
-    run, exchange = strategy.run, strategy.exchange
+    run, exchange = strategy.run, strategy.run.exchange
     model = run.model
     return {
         "strategy": strategy.name,
@@ -79,7 +70,7 @@ def state_of(strategy: CompressedStrategy) -> dict[str, Tree]:
     }
 
 
-def restore(found: Tree, strategy: CompressedStrategy, initial: ArrayRecord) -> None:
+def restore(found: Tree, strategy: Resumable, initial: ArrayRecord) -> None:
     """Bring `strategy` to where `state_of` was called, but for its ledger.
 
     Raises
@@ -88,7 +79,7 @@ def restore(found: Tree, strategy: CompressedStrategy, initial: ArrayRecord) -> 
         The model is another one.
     """
     strategy.begin_run(initial)
-    run, exchange = strategy.run, strategy.exchange
+    run, exchange = strategy.run, strategy.run.exchange
     run.population.restore(found["population"])
     vars(exchange).update(found["exchange"])
     run.start_over = found["start_over"]

@@ -17,17 +17,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.allowed import Allowed
 from flowerpress.compressors.budget import only
 from flowerpress.protocol import Hello, Reply
+from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.population import Population
-
-if TYPE_CHECKING:
-    from flowerpress.strategies.base import CompressedStrategy
 
 log = logging.getLogger("flowerpress")
 _WHOLE = "identity"
@@ -36,7 +33,7 @@ _WHOLE = "identity"
 class Sent:
     """What each worker of a strategy may send."""
 
-    def __init__(self, strategy: CompressedStrategy, population: Population) -> None:
+    def __init__(self, strategy: Algorithm, population: Population) -> None:
         self._strategy, self._population = strategy, population
 
     def admit(self, hello: Hello) -> None:

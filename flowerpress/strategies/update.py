@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import add_to
+from flowerpress.compressors import Opened, add_to
 from flowerpress.strategies.client import Client
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -26,8 +26,8 @@ class Update:
         What the worker counts for, before it is divided by the total.
     scale : float
         The update stands for ``scale * decompress(packet)``.
-    packets : list of bytes
-        Frames of the right number, lengths and dtype; their payloads are not checked yet.
+    packets : list of Opened
+        Of the right number, lengths and dtype, each checked and decoded.
     held : int
         The model version, or number of what a relay sent, that the worker holds.
     """
@@ -35,7 +35,7 @@ class Update:
     client: Client
     mass: float
     scale: float
-    packets: list[bytes]
+    packets: list[Opened]
     held: int = -1
 
     def add_to(self, out: FloatVector) -> None:
@@ -44,6 +44,6 @@ class Update:
         Raises
         ------
         PacketError
-            The packet is damaged; `out` is unchanged.
+            What it holds overflows `out`, which is unchanged.
         """
         add_to(self.packets[0], out, self.mass * self.scale)

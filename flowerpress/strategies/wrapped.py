@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
-if TYPE_CHECKING:
-    from flowerpress.strategies.base import CompressedStrategy
+from flowerpress.strategies.run import Run
 
 _CLIPPING = "clipping_norm"  # in the config, and an attribute of Flower's wrappers
 _REMEDY = (
@@ -25,37 +24,33 @@ _REMEDY = (
 )
 
 
-def refuse_privacy(strategy: CompressedStrategy, config: Mapping[str, Any] | None) -> None:
-    """Raise `ValueError` where `strategy` is inside a wrapper that clips or adds noise.
+def refuse_privacy(name: str, config: Mapping[str, Any] | None) -> None:
+    """Raise `ValueError` where strategy `name` is inside a wrapper that clips or adds noise.
 
     A wrapper tells the strategy inside nothing of itself, and those that work on the server show
     in no argument of the first round: they are found among the callers.
     """
     if config and _CLIPPING in config:
-        raise ValueError(f"{strategy.name} was given a {_CLIPPING}: {_REMEDY}")
+        raise ValueError(f"{name} was given a {_CLIPPING}: {_REMEDY}")
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, Strategy) and hasattr(caller, _CLIPPING):
-            raise ValueError(f"{type(caller).__name__} around {strategy.name}: {_REMEDY}")
+            raise ValueError(f"{type(caller).__name__} around {name}: {_REMEDY}")
         frame = frame.f_back
 
 
-def refuse_other_arrays(
-    strategy: CompressedStrategy, server_round: int, arrays: ArrayRecord
-) -> None:
+def refuse_other_arrays(name: str, run: Run, server_round: int, arrays: ArrayRecord) -> None:
     """Raise `ValueError` where the model was changed between two rounds.
 
     The arrays of the run's beginning are let through: loops that are no strategies give them in
     every round.
     """
-    run = strategy.run
     if run.model is None or arrays is run.initial:
         return
     if not any(same and _equal(arrays, same) for same in (run.model.arrays(), run.initial)):
         raise ValueError(
-            f"round {server_round}: these arrays are not those that {strategy.name} returned last: "
-            f"{_REMEDY}"
+            f"round {server_round}: these arrays are not those that {name} returned last: {_REMEDY}"
         )
 
 

@@ -10,8 +10,8 @@ from flowerpress.clients import FunctionTask
 from flowerpress.protocol import Reply
 from flowerpress.simulations import Faults, SimulationResult, load_model, simulate
 from flowerpress.simulations.engine import InProcessGrid
-from flowerpress.simulations.recorded import result_of
 from flowerpress.simulations.recorder import RoundRecord
+from flowerpress.simulations.result import result_of
 from flowerpress.simulations.results import model_bytes
 from flowerpress.simulations.verdict import divergence, judge
 from flowerpress.strategies import make_strategy, strategy_names

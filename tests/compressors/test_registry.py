@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowerpress import plugins
 from flowerpress.compressors import compressor_names, decompress, make_compressor, registry
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.qsgd import QSGD
@@ -91,14 +92,16 @@ class Thief(Identity):
 
 @pytest.fixture
 def _fresh_registry():
-    registry._classes.cache_clear()
+    for cached in (registry._classes, registry._plugins, registry._made):
+        cached.cache_clear()
     yield
-    registry._classes.cache_clear()
+    for cached in (registry._classes, registry._plugins, registry._made):
+        cached.cache_clear()
 
 
 def _install(monkeypatch, cls):
     point = EntryPoint(name=cls.name, value=f"{__name__}:{cls.__name__}", group=registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: [point])
 
 
 @pytest.mark.usefixtures("_fresh_registry")
@@ -111,7 +114,12 @@ def test_entry_points_add_compressors(monkeypatch):
 
 
 @pytest.mark.usefixtures("_fresh_registry")
-def test_a_codec_number_has_one_owner(monkeypatch):
+def test_a_codec_number_has_one_owner(monkeypatch, caplog):
+    """One line that names the package, and all else works."""
     _install(monkeypatch, Thief)
-    with pytest.raises(ValueError, match="'identity' and 'thief' both claim codec 1"):
-        compressor_names()
+    assert "thief" not in compressor_names()
+    said = "compressor 'thief' of a package cannot be used: codec 1 is 'identity''s"
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+    with pytest.raises(ValueError, match="codec 1 is 'identity''s: choose another number"):
+        make_compressor("thief")
+    assert decompress(make_compressor("topk:k=1").compress(np.arange(3.0)).data)[2] == 2

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowerpress.compressors import PacketError, add_to, decompress, make_compressor
+from flowerpress.compressors.codecs import codec
 from flowerpress.compressors.hostile import damaged, refused, resealed
 from flowerpress.compressors.packet import Packet
-from flowerpress.compressors.registry import codec
 from flowerpress.compressors.testing import forced_kernels
 from tests.compressors.table import COMPRESSORS
 from tests.hostile import attacks, composed, quantized

@@ -283,6 +283,6 @@ def test_honest_presets_stay_far_below_the_limit(name):
     experiment = replace(preset(Experiment(task="mnist", strategy=name)), rounds=40)
     options = {**experiment.strategy_options, "max_scale": 30.0}
     prepared = replace(experiment, strategy_options=options).prepare()
-    prepared.run()
+    prepared.simulate()
     exchange = prepared.strategy.exchange
     assert exchange.oversized == exchange.refused == 0

@@ -1,20 +1,81 @@
-"""A run's result as a few lines of plain text: what `print(result)` shows."""
+"""What a run gives: its model, bytes and history, and what `print` shows of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from flowerpress.protocol import Metrics
+from flwr.app import ArrayRecord
+
+from flowerpress.protocol import Ledger, Metrics
 from flowerpress.simulations.formats import format_bytes, format_metric
-
-if TYPE_CHECKING:
-    from flowerpress.simulations.recorded import SimulationResult
-    from flowerpress.simulations.recorder import RoundRecord
+from flowerpress.simulations.recorder import RoundRecord
+from flowerpress.simulations.verdict import Verdict, judge
+from flowerpress.strategies.attendance import Attendance
 
 _SHOWN = 8  # rounds, spread evenly, the first and the last among them
 _COLUMNS = 6  # of metrics
 _SOURCES = (("metrics", ""), ("evaluate", "clients' "), ("train", "train "))
+
+
+@dataclass(repr=False)
+class SimulationResult:
+    """A run: its model, bytes and history. `print` shows a short table of it.
+
+    Attributes
+    ----------
+    arrays : ArrayRecord
+        The final model; of a run that was stopped, the model after the last round in `history`.
+    ledger : Ledger
+        Every message's bytes.
+    history : list of RoundRecord
+        What each round gave, the initial model's first.
+    seconds : float
+        Wall-clock time.
+    strategy : str
+    clients, rounds : int
+        Number of clients, and of the rounds that were asked for.
+    attendance : Attendance
+        Who took part.
+    stopped : BaseException or None
+        What ended the run before its time.
+    """
+
+    arrays: ArrayRecord
+    ledger: Ledger
+    history: list[RoundRecord] = field(default_factory=list)
+    seconds: float = 0.0
+    strategy: str = ""
+    clients: int = 0
+    rounds: int = 0
+    attendance: Attendance = field(default_factory=Attendance)
+    stopped: BaseException | None = None
+
+    @property
+    def done(self) -> int:
+        """Rounds that have ended."""
+        return self.history[-1].round if self.history else 0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it was worth anything, and who was left out."""
+        return judge(self.history, self.attendance, self.stopped)
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+
+def result_of(error: BaseException | None) -> SimulationResult | None:
+    """Return the result so far of the run that an exception ended, if it ended one.
+
+    Another exception may have come while it was being ended, a second Ctrl-C say.
+    """
+    while error is not None:
+        result = getattr(error, "result", None)
+        if isinstance(result, SimulationResult):
+            return result
+        error = error.__context__
+    return None
 
 
 def summary(result: SimulationResult) -> str:
