@@ -40,6 +40,8 @@ SHOWN = ("flwr", "numpy", "numba", "click", "typer", "grpcio", "protobuf", "cryp
 RELEASE = re.compile(r"([a-z]+)(\d[\d.]*)")  # flwr1.36
 # Flower needs it, and the newest would lift grpcio and protobuf off their floors.
 BESIDE = ("grpcio-health-checking>=1.70",)
+# Later ones need numpy 2, and do not say so. flwr-datasets needs it.
+OF_OLD_NUMPY = ["pyarrow<25"]
 WITHOUT = ("flowerpress", "torch", "flwr")  # of what the extras name: itself, and flwr[simulation]
 # What differs where versions do: Flower's classes, the command line, gRPC and TLS, the arithmetic
 # of numpy and numba, what is on disk and on the wire. All other tests took 20 minutes more a row.
@@ -143,10 +145,12 @@ def install(row: Row, *extras: str) -> None:
             lines = [re.sub(r"^flwr(?![\w-]).*", "flwr-nightly", line) for line in lines]
         elif kind == "lowest":
             how += ["--resolution", "lowest-direct"]
+            limits += OF_OLD_NUMPY
         elif kind == "pinned":
             how += ["--constraint", str(ROOT / "constraints.txt")]
         elif release := RELEASE.fullmatch(kind):
             limits.append(f"{release[1]}=={release[2]}.*")
+            limits += OF_OLD_NUMPY if kind.startswith("numpy1") else []
     wanted, exact = row.folder / "requirements.in", row.folder / "requirements.txt"
     wanted.write_text("\n".join([*lines, *limits]) + "\n", encoding="utf-8")
     options = ["-q", "--python", row.interpreter, *how, "-o", str(exact), "--upgrade"]

@@ -196,13 +196,16 @@ def log_to_stderr() -> Iterator[None]:
     """Let flowerpress's log go to stderr inside the block, with the time."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("flowerpress")
+    logger, flower = logging.getLogger("flowerpress"), logging.getLogger("flwr")
+    before = logger.level, flower.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logging.getLogger("flwr").setLevel(logging.WARNING)
+    flower.setLevel(logging.WARNING)
     try:
         yield
     finally:
+        logger.setLevel(before[0])
+        flower.setLevel(before[1])
         logger.removeHandler(handler)
 
 

@@ -186,6 +186,7 @@ def test_a_huge_threshold_is_silence_and_a_negative_one_never_is():
     assert all(row.payload > 0 for row in trained), "also of a model that has not moved"
 
 
+@pytest.mark.slow
 def test_the_trigger_sends_less_the_higher_it_is():
     """F5: counts fall with c, and the mean iterate is untouched where Hessians are shared."""
     n, dim = 8, 20

@@ -1,6 +1,7 @@
 """Gossip under loss, absence, restarts, lost disks and newcomers: copies agree, the mean stays."""
 
 import logging
+from itertools import product
 
 import numpy as np
 import pytest
@@ -29,8 +30,17 @@ def still(i, n):
     return FunctionTask(X0[i], lambda x, _: (0.0, np.zeros_like(x)))
 
 
-@pytest.mark.parametrize("direction", ["up", "down", "both"])
-@pytest.mark.parametrize("round_", [1, 2, 7])
+# The others in scripts/nightly.
+SOON = {(1, "up"), (2, "down"), (7, "both")}
+
+
+@pytest.mark.parametrize(
+    ("round_", "direction"),
+    [
+        pytest.param(*each, marks=[] if each in SOON else pytest.mark.slow)
+        for each in product((1, 2, 7), ("up", "down", "both"))
+    ],
+)
 def test_one_lost_message_leaves_no_trace(direction, round_, tmp_path):
     """Lost for good, it would leave a consensus error of 0.88 and shift the mean by 3.2 (spec)."""
     strategy = make_strategy(
@@ -49,8 +59,20 @@ def test_one_lost_message_leaves_no_trace(direction, round_, tmp_path):
     assert strategy.exchange.resyncs == strategy.exchange.refused == 0
 
 
-@pytest.mark.parametrize("topology", ["ring", "star", "random-regular:3"])
-@pytest.mark.parametrize("relay", ["forward", "mix"])
+@pytest.mark.parametrize(
+    ("relay", "topology"),
+    [
+        ("forward", "ring"),
+        ("mix", "random-regular:3"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                *(("forward", "star"), ("forward", "random-regular:3")),
+                *(("mix", "ring"), ("mix", "star")),
+            )
+        ),
+    ],
+)
 def test_a_fifth_of_all_messages_lost(topology, relay, tmp_path):
     """Without gradients the mean never moves, copies agree, and all come together."""
     strategy = make_strategy(

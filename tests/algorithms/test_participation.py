@@ -164,6 +164,7 @@ def test_the_table_has_every_name():
 
 
 # One of each family; the others in scripts/nightly.
+SAMPLED_SOON = {"fedavg", "ef14", "ef21", "pp-marina", "dasha", "cdadam", "fetchsgd", "choco-sgd"}
 SOON = {"ef21-sgdm", "marina", "cdadam", "squarm-sgd"}
 
 
@@ -209,7 +210,10 @@ def assert_replicas(strategy, folder):
         np.testing.assert_array_equal(x, strategy.model.x)
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in SAMPLED_SOON else pytest.mark.slow) for name in TABLE],
+)
 def test_sampling(name):
     """Half of the workers in each round: refused with what to do, or it goes on and gets there."""
     row, problem = TABLE[name], Exact(n=4)

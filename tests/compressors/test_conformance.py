@@ -10,6 +10,7 @@ from flowerpress.compressors.hostile import check_hostile
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.sign import Sign
 from flowerpress.compressors.topk import TopK
+from tests.compressors.composed import COMPOSED
 from tests.compressors.table import COMPRESSORS, RANDOM
 
 CHECKS = (
@@ -18,9 +19,19 @@ CHECKS = (
     testing.check_refusals,
     testing.check_extremes,
     testing.check_bits,
-    testing.check_twins,
-    check_hostile,
 )
+LONG_CHECKS = (testing.check_twins, check_hostile)
+
+
+# Of compositions the checks that take longest are for scripts/nightly, but for one of each kind.
+SOON = {
+    *("hadamard", "drive", "eden", "countsketch:ratio=0.3", "scaled(randk:0.2)", "hadamard+sign"),
+    *("topk:0.5+qsgd:7+rans", "induced(topk:0.1; randk:0.2)", "qsgd:127,bucket=64+huffman"),
+}
+SIMPLE = [
+    pytest.param(spec, marks=[] if spec not in COMPOSED or spec in SOON else pytest.mark.slow)
+    for spec in COMPRESSORS
+]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -29,12 +40,18 @@ def test_promise(spec, check):
     check(make_compressor(spec))
 
 
-@pytest.mark.parametrize("spec", COMPRESSORS)
+@pytest.mark.parametrize("check", LONG_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("spec", SIMPLE)
+def test_promise_at_length(spec, check):
+    check(make_compressor(spec))
+
+
+@pytest.mark.parametrize("spec", SIMPLE)
 def test_moments(spec):
     testing.check_moments(make_compressor(spec), draws=200)
 
 
-@pytest.mark.parametrize("spec", COMPRESSORS)
+@pytest.mark.parametrize("spec", SIMPLE)
 def test_cohort(spec):
     testing.check_cohort(make_compressor(spec), draws=60)
 

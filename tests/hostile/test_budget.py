@@ -137,10 +137,11 @@ def test_memory(kind, kernels, stages):
                 assert peak < room, (way, peak / 4 / DIM)
 
 
-def test_a_search_finds_none_that_takes_more(monkeypatch):
+@pytest.mark.parametrize("count", [50, pytest.param(150, marks=pytest.mark.slow)])
+def test_a_search_finds_none_that_takes_more(monkeypatch, count):
     found = Search(seed=7)
     monkeypatch.setattr("benchmarks.bombs.honest", lambda *_: 1.0)  # of time the nightly judges
-    for _ in range(150):
+    for _ in range(count):
         tree, _, dtype = found.next()
         found.tried(tree, 30_000, dtype)
     assert len(found.worst) > 5
