@@ -100,9 +100,9 @@ PRESETS: dict[str, Preset] = {
     "marina": Preset(WHOLE, 5.5, "qsgd:15+rans", {"lr": 0.3, "p": 0.1}),
     "vr-marina": Preset(WHOLE, 5.5, "qsgd:15+rans", {"lr": 0.2, "p": 0.1}, {"batch_size": 256}),
     "pp-marina": Preset(WHOLE, 3.5, "qsgd:31+rans", {"lr": 0.3, "p": 0.2, "fraction_train": 0.7}),
-    "adam": Preset(STEPS, 1, None, {"lr": 0.003}),
-    "amsgrad": Preset(STEPS, 1, None, {"lr": 0.003}),
-    "fedams": Preset(LOCAL, 1, None, {"lr": 0.1}),
+    "adam": Preset(STEPS, 0.99, None, {"lr": 0.003}),
+    "amsgrad": Preset(STEPS, 0.99, None, {"lr": 0.003}),
+    "fedams": Preset(LOCAL, 0.99, None, {"lr": 0.1}),
     "efficient-adam": Preset(STEPS, 30, "sign", {"lr": 0.001, "downlink": "sign"}),
     "onebit-adam": Preset(
         STEPS, 12, "sign", {"lr": 0.001, "downlink": "sign", "warmup_rounds": 15}
