@@ -22,7 +22,7 @@ def test_compressed_sgd_without_feedback_diverges_exactly_as_computed():
     np.testing.assert_allclose(models, growth[:, None] * np.ones(3), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["ef14", "ef21"])
+@pytest.mark.parametrize("name", [pytest.param("ef14", marks=pytest.mark.slow), "ef21"])
 def test_error_feedback_converges_where_plain_compression_diverges(name):
     triangle = Triangle()
     strategy = make_strategy(name, compressor="topk:k=1", lr=0.01)
@@ -211,7 +211,7 @@ def test_ideal_ef21_with_noise_stays_at_the_floor_of_the_theorem():
     [
         # Means over two halves of 3000 steps that forget in 100: 15 samples of a squared normal,
         # so a single run is within a factor of 2 of the values 4.9e-3, 4.9e-3, 1.15e-2, 5.2e-3.
-        ("fedavg", 2.4e-3, 9.8e-3),
+        pytest.param("fedavg", 2.4e-3, 9.8e-3, marks=pytest.mark.slow),
         pytest.param("ef14", 2.4e-3, 9.8e-3, marks=pytest.mark.slow),
         ("ef21", 5.7e-3, 2.3e-2),
         pytest.param("ef21-sgdm", 2.6e-3, 1.04e-2, marks=pytest.mark.slow),

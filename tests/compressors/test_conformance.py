@@ -23,14 +23,17 @@ CHECKS = (
 LONG_CHECKS = (testing.check_twins, check_hostile)
 
 
-# Of compositions the checks that take longest are for scripts/nightly, but for one of each kind.
+# The checks that take longest: one spec of each compressor, and a composition of each kind. The
+# others are for scripts/nightly.
 SOON = {
     *("hadamard", "drive", "eden", "countsketch:ratio=0.3", "scaled(randk:0.2)", "hadamard+sign"),
     *("topk:0.5+qsgd:7+rans", "induced(topk:0.1; randk:0.2)", "qsgd:127,bucket=64+huffman"),
+    *{
+        spec.partition(":")[0]: spec for spec in reversed(COMPRESSORS) if spec not in COMPOSED
+    }.values(),
 }
 SIMPLE = [
-    pytest.param(spec, marks=[] if spec not in COMPOSED or spec in SOON else pytest.mark.slow)
-    for spec in COMPRESSORS
+    pytest.param(spec, marks=[] if spec in SOON else pytest.mark.slow) for spec in COMPRESSORS
 ]
 
 
