@@ -176,7 +176,7 @@ def test_a_node_that_lost_its_disk_begins_anew_at_its_public_copy(tmp_path, capl
     assert spread(check_copies(strategy, tmp_path)) < 1e-6 * spread(X0[:N])
 
 
-@pytest.mark.parametrize("init", ["model", "own"])
+@pytest.mark.parametrize("init", ["model", pytest.param("own", marks=pytest.mark.slow)])
 def test_a_newcomer_begins_at_the_mean_of_what_is_public(init, tmp_path):
     """Or, with init="own", at its own model; the mean is then that of one node more."""
     strategy = make_strategy(
