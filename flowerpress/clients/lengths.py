@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.norms import square_sum
-
 FloatVector = npt.NDArray[np.floating[Any]]
 
 
@@ -23,11 +21,16 @@ def length(vector: FloatVector) -> float:
     (5e+200, inf)
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        square = square_sum(vector)
+        square = _square_sum(vector)
         if np.isfinite(square):
             return math.sqrt(square)
         largest = float(np.abs(vector).max())
         if not np.isfinite(largest):
             return largest
         scaled = vector / vector.dtype.type(largest)
-        return min(largest * math.sqrt(square_sum(scaled)), sys.float_info.max)
+        return min(largest * math.sqrt(_square_sum(scaled)), sys.float_info.max)
+
+
+def _square_sum(vector: FloatVector) -> float:
+    """Return |vector|^2 in float64, without BLAS, whose order of sums differs between machines."""
+    return float(np.sum(np.square(vector, dtype=np.float64)))
