@@ -6,12 +6,14 @@ import logging
 import os
 from functools import cache
 from importlib.util import find_spec
+from threading import Lock
 from types import ModuleType
 
 from flowerpress.compressors.kernels.device import on_device
 
 VARIABLE = "FLOWERPRESS_KERNELS"
 log = logging.getLogger("flowerpress")
+_FIRST_USE = Lock()  # clients may be threads, and the first of them makes numba ready
 
 
 def kernels(x: object = None) -> ModuleType:
@@ -47,7 +49,8 @@ def _load(wanted: str) -> ModuleType:
         from flowerpress.compressors.kernels import numpy_kernels
 
         return numpy_kernels
-    return _compiled(wanted == "numba")
+    with _FIRST_USE:
+        return _compiled(wanted == "numba")
 
 
 def _compiled(wanted: bool) -> ModuleType:
