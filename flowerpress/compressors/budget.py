@@ -6,7 +6,7 @@ and everything on the way is charged to it before it is done: frames, work and m
 is a `PacketError`. Honest packets stay far below; `Compressor.compress` makes none that is above.
 
 *Work* is counted in steps: one is a coordinate of `identity`, of float32; those of float64 take
-longer. A packet may cost 16 steps a coordinate, 30 of float64, and one for four of its bytes.
+longer. A packet may cost 16 steps a coordinate, 24 of float64, and one for four of its bytes.
 
 *Memory* is what is held at a time beside the packet and the vector that is decoded into: three
 vectors, and twice the packet's bytes.
@@ -26,7 +26,7 @@ MOST_DEPTH = 8
 """Frames around one another, the outermost included."""
 MOST_FRAMES = 24
 """Frames in a packet, itself included: what `repeat.repeated` makes at most."""
-_WORK = {4: 16, 8: 30}  # steps a coordinate
+_WORK = {4: 16, 8: 24}  # steps a coordinate
 _MEMORY = 3  # vectors
 _SPARE = 1 << 16  # steps and bytes that any packet may cost: overheads of short vectors
 

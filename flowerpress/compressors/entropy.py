@@ -227,7 +227,7 @@ class Rans(Entropy):
 
     name: ClassVar[str] = "rans"
     codec: ClassVar[int] = 28
-    symbol_work: ClassVar[float] = 3.5
+    symbol_work: ClassVar[float] = 2.8
 
     @classmethod
     def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:

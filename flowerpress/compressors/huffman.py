@@ -52,7 +52,7 @@ class Huffman(Entropy):
 
     name: ClassVar[str] = "huffman"
     codec: ClassVar[int] = 29
-    symbol_work: ClassVar[float] = 3.2
+    symbol_work: ClassVar[float] = 2.8
 
     @classmethod
     def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:
