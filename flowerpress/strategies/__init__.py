@@ -1,5 +1,6 @@
 """The server side: one strategy per published algorithm, by name."""
 
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.base import CompressedStrategy
 from flowerpress.strategies.checkpoints import Checkpoints
 from flowerpress.strategies.client import Client
@@ -14,11 +15,13 @@ from flowerpress.strategies.tree import CheckpointError
 from flowerpress.strategies.update import Update
 
 __all__ = [
+    "Ask",
     "CheckpointError",
     "Checkpoints",
     "Client",
     "CompressedStrategy",
     "RoundError",
+    "Steps",
     "Update",
     "make_strategy",
     "strategy_class",

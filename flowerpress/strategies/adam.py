@@ -25,7 +25,7 @@ import numpy as np
 
 from flowerpress.protocol.rules import ratio
 from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.options import dense_options, require, require_number
 
 
@@ -67,18 +67,19 @@ class Adam(Adaptive):
         self.beta2, self.eps, self.bias_correction = beta2, eps, bias_correction
 
     def begin(self) -> None:
-        super().begin()
-        self.m, self.v = np.zeros_like(self.model.x), np.zeros_like(self.model.x)
+        self.m, self.v = self.zeros(), self.zeros()
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        g = self.mean(answered)
+    def round(self, server_round: int) -> Steps:
+        S, total = self.sample(server_round), self.zeros()
+        S = yield Ask(S, into=total)  # 1-2
+        g = total / self.mass(S)  # 3
         real, t = g.dtype.type, self.taken + 1
         with np.errstate(over="ignore", invalid="ignore"):
-            self.m = real(self.beta1) * self.m + real(1 - self.beta1) * g
+            self.m = real(self.beta1) * self.m + real(1 - self.beta1) * g  # 4
             self.v = real(self.beta2) * self.v + real(1 - self.beta2) * g * g
             m, v = self.m, self.v
             if self.bias_correction:
                 m, v = m / real(1 - self.beta1**t), v / real(1 - self.beta2**t)
             direction = ratio(m, np.sqrt(v) + real(self.eps))
         require_finite_moment(self.v, server_round)
-        self.model.move(real(self.rate) * direction, server_round, self.rate)
+        self.model.move(self.rate * direction, server_round, self.rate)  # 5

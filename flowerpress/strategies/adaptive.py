@@ -10,7 +10,6 @@ import numpy as np
 
 from flowerpress.protocol import Hyper
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
-from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import (
     check_options,
@@ -18,7 +17,6 @@ from flowerpress.strategies.options import (
     require_contraction,
     require_number,
 )
-from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 
@@ -48,18 +46,6 @@ class Adaptive(CompressedStrategy):
         both = decay == "sqrt" and bool(options.get("schedule"))
         require(not both, "decay", decay, "none where a schedule is given")
         self.beta1, self.decay = beta1, decay
-
-    def begin(self) -> None:
-        self._sum = np.zeros_like(self.model.x)
-
-    def receive(self, update: Update) -> None:
-        update.add_to(self._sum)
-
-    def mean(self, answered: list[Client]) -> FloatVector:
-        """Return the weighted mean of what was received, over those who answered; empty the sum."""
-        mean = self._sum / self._sum.dtype.type(sum(map(self.population.mass, answered)))
-        self._sum[:] = 0
-        return mean
 
     @property
     def taken(self) -> int:

@@ -1,4 +1,4 @@
-"""What an algorithm says for itself: the hooks that `CompressedStrategy` calls in a round."""
+"""What an algorithm says for itself: a round, and what the server must know around it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import ClassVar
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
-from flowerpress.protocol import Hello, Hyper, ModelPart
+from flowerpress.protocol import Hello, Hyper
+from flowerpress.strategies.ask import Steps
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.downlink import Downlink
-from flowerpress.strategies.update import Update
 
 
 class Algorithm:
@@ -24,15 +24,10 @@ class Algorithm:
     rule: ClassVar[str] = "step"  # what a step does to the model, see `flowerpress.protocol.rules`
     dense: ClassVar[bool] = False  # whether it takes no compressor
     shared: ClassVar[bool] = False  # whether workers and server must agree on a state
-    silence: ClassVar[bool] = False  # whether a worker may answer that it has nothing to send
-    local_buffers: ClassVar[bool] = False  # whether buffers stay with the workers
-    repeats: ClassVar[bool] = False  # whether an update may be several packets of the compressor
-    scaled: ClassVar[bool] = True  # whether an update goes in times its scale, and nowhere without
     contractive: ClassVar[bool] = False  # whether the uplink's compressor must be a contraction
     owing: ClassVar[bool] = False  # whether an update may hold what was owed for many rounds
     baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     init_all = False  # whether all workers are asked to start, whatever sample is drawn
-    dense_first = False  # whether a compressed downlink's first estimate goes whole
     num_rounds = 0  # of the run, 0 where it is not known
     # Options of all strategies, see `CompressedStrategy`.
     seed: int
@@ -68,21 +63,18 @@ class Algorithm:
     def begin(self) -> None:
         """Make the algorithm's buffers; `model` is there."""
 
-    def plan(self, cohort: list[Client], server_round: int) -> None:
-        """Decide what a round asks of its cohort, before `hyper` is read."""
+    @abstractmethod
+    def round(self, server_round: int) -> Steps:
+        """Take the model from x^{r-1} to x^r, line by line as in the paper.
 
-    def fraction(self, server_round: int) -> float:
-        """Return the share of the workers to ask in a round."""
-        del server_round
-        return self.fraction_train
+        A generator: it yields each question to the workers (`flowerpress.strategies.ask.Ask`), and
+        goes on with the list of those whose answers went in, by id. Where there is none it ends
+        there. `hyper` is read when a question is yielded.
+        """
 
     def needed(self, at_least: int) -> int:
         """Return how many workers must be there for a round that asks at least so many."""
         return max(self.min_available_nodes, at_least, 1)
-
-    def part_for(self, client: Client) -> ModelPart:
-        """Return what a worker lacks of the model."""
-        return self.model.part_for(client.held)
 
     def disagree(self, client: Client, server_round: int) -> bool:
         """Hear that a worker's state is not the one shared with it; whether all must start over.
@@ -91,25 +83,12 @@ class Algorithm:
         """
         return client.may_restart_all(server_round)
 
-    def dims(self, stage: int) -> list[int]:
-        """Return the lengths of the packets of an update, in one of the round's exchanges."""
-        del stage
-        return [self.model.layout.dim]
-
     def conclude(self, server_round: int, grid: Grid) -> ArrayRecord | None:
         """End a run that `should_stop` stops after this round; returns the model if it changed."""
 
     def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
         """Yield the workers' own models collected in this round, by id, where they have some."""
         return iter(())
-
-    @abstractmethod
-    def receive(self, update: Update) -> None:
-        """Add an update to the algorithm's buffer, or raise `PacketError` and change nothing."""
-
-    @abstractmethod
-    def step(self, answered: list[Client], server_round: int) -> None:
-        """Take the model from x^{r-1} to x^r; `answered`, not empty: whose updates came in."""
 
     def forget(self) -> None:
         """Forget what is shared with the workers (`shared` algorithms only)."""

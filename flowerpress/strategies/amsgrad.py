@@ -32,7 +32,7 @@ from flowerpress.strategies.adaptive import (
     require_beta,
     require_finite_moment,
 )
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.options import (
     dense_options,
     require_contraction,
@@ -79,17 +79,18 @@ class CompAMS(Adaptive):
         self._floor, self._inside = 0.0, eps  # of w at first, and added to it
 
     def begin(self) -> None:
-        super().begin()
-        self.m, self.v = np.zeros_like(self.model.x), np.zeros_like(self.model.x)
+        self.m, self.v = self.zeros(), self.zeros()
         self.w = np.full_like(self.model.x, self._floor)
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        d = self.mean(answered)
+    def round(self, server_round: int) -> Steps:
+        S, total = self.sample(server_round), self.zeros()
+        S = yield Ask(S, into=total)  # 1-2
+        d = total / self.mass(S)  # 3
         with np.errstate(over="ignore", invalid="ignore"):
             betas = self.beta1, self.beta2
-            direction = amsgrad(d, self.m, self.v, self.w, *betas, self._inside)
+            direction = amsgrad(d, self.m, self.v, self.w, *betas, self._inside)  # 4
         require_finite_moment(self.w, server_round)
-        self.model.move(d.dtype.type(self.rate) * direction, server_round, self.rate)
+        self.model.move(self.rate * direction, server_round, self.rate)  # 5
 
 
 class FedCAMS(CompAMS):

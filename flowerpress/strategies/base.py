@@ -1,13 +1,13 @@
 """What every server half has in common: who takes part, what is sent, what is accepted.
 
-A round:
+An algorithm's round (`round`) yields its questions; around each of them:
 
-    1. meet new nodes; wait until enough workers are there; sample the cohort
+    1. meet new nodes; wait until enough workers are there; sample the cohort (`sample`)
     2. send each worker the model (dense, or the deltas it missed), the hyperparameters, and the
        version of its packets that was applied last
     3. check each reply, in order of the workers' ids: it must answer the open question and build on
-       the version applied last; add its packet to the algorithm's buffer (`receive`)
-    4. take the model one step (`step`)
+       the version applied last; let its update in
+    4. go on with the round, to its next question or its end
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from flwr.serverapp.strategy import Result
 
 from flowerpress.compressors import make_compressor
 from flowerpress.protocol import Hyper, Ledger, Reply
+from flowerpress.protocol.buffers import Buffers
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.buffers import average_buffers
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.cohort import Wanted
@@ -90,6 +92,8 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     grid: Grid
     timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
     looping = False  # whether `start` runs the rounds, and no other loop
+    told: dict[str, float]  # metrics of a round beside the workers'
+    _open: tuple[Steps, Ask]  # a round, and the question that it waits for answers to
 
     def __init__(
         self,
@@ -152,7 +156,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     @property
     def rate(self) -> float:
         """The step size of this round."""
-        return self.lr * self.schedule(self.server_round)
+        return float(self.lr * self.schedule(self.server_round))
 
     def hyper(self) -> Hyper:
         """Return the hyperparameters the workers need."""
@@ -170,7 +174,7 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         """Forget all of an earlier run."""
         self.run = Run(self)
         self.forget_metrics()
-        self.server_round = 1
+        self.server_round, self.told = 1, {}
 
     def begin_run(self, initial: ArrayRecord) -> None:
         """Forget all of an earlier run, and begin one from the model `initial`."""
@@ -215,35 +219,79 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
         elif not self.looping:
             refuse_other_arrays(self.name, self.run, server_round, arrays)
         self.grid, self.server_round = grid, server_round
-        run = self.run
-        wanted = Wanted(self.fraction(server_round), self.min_train_nodes)
-        run.cohort = run.sample(grid, server_round, wanted, training=True)
-        self.plan(run.cohort, server_round)
-        run.exchange.question += 1
-        return run.orders(server_round, run.cohort, "train", config=config)
+        steps = self.round(server_round)
+        self._open = steps, next(steps)
+        return self.run.orders(server_round, self._open[1], config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Apply the replies and take a step; with no update at all the model stays as it is."""
-        run = self.run
-        applied = self.collect(server_round, replies)
-        self.train_metrics = None
-        if not applied:
-            run.explain(server_round)
-            return None, None
         before = self.model.version
-        self.step([client for client, _ in applied], server_round)
-        run.attendance.steps += self.model.version > before
-        masses = [self.population.mass(client) for client, _ in applied]
-        self.model.buffers = average_buffers(self.model.buffers, run.received, masses)
-        reports = [Report(c.id, self.population.mass(c), reply.metrics) for c, reply in applied]
-        self.train_metrics = self.train_mean(reports)
+        self.train_metrics, self.told = None, {}
+        applied = self.ask(server_round, *self._open, replies)
+        moved = self.model.version > before
+        if not applied and not moved:
+            return None, None
+        if applied:
+            self.run.attendance.steps += moved
+            reports = [Report(c.id, self.population.mass(c), reply.metrics) for c, reply in applied]
+            self.train_metrics = self.train_mean(reports)
+            self.train_metrics.update(self.told)
         return self.model.arrays(), self.train_metrics
 
-    def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
-        """Take the updates among the replies; returns whose went in."""
-        return self.run.take(server_round, self.run.cohort, replies, self.receive, self.dims(1))
+    def ask(
+        self,
+        server_round: int,
+        steps: Steps,
+        ask: Ask,
+        replies: Iterable[Message] | None = None,
+    ) -> list[tuple[Client, Reply]]:
+        """Serve a round to its end, from its question `ask`; returns whose updates were applied.
+
+        `replies` are the answers to this question, where it was asked already.
+        """
+        run = self.run
+        applied: list[tuple[Client, Reply]] = []
+        received: list[Buffers] = []
+        while True:
+            if replies is None:
+                orders = run.orders(server_round, ask)
+                seconds = self.timeout if ask.timeout is None else ask.timeout
+                replies = self.grid.send_and_receive(orders, timeout=seconds)
+            taken, replies = run.take(server_round, ask, replies), None
+            if ask.applied:
+                applied, received = taken, run.received.copy()
+            if not taken and ask.what != "model":
+                run.explain(server_round)
+            if not taken and not ask.optional:
+                steps.close()
+                return []
+            try:
+                ask = steps.send([client for client, _ in taken])
+            except StopIteration:
+                break
+        masses = [self.population.mass(client) for client, _ in applied]
+        self.model.buffers = average_buffers(self.model.buffers, received, masses)
+        return applied
+
+    def sample(self, server_round: int, fraction: float | None = None) -> list[Client]:
+        """Return who is asked in a round, by id: a share of those who are there, and who starts.
+
+        `fraction` is by default the option ``fraction_train``.
+        """
+        share = self.fraction_train if fraction is None else fraction
+        wanted = Wanted(share, self.min_train_nodes)
+        return self.run.sample(self.grid, server_round, wanted, training=True)
+
+    def zeros(self, size: int | None = None) -> FloatVector:
+        """Return a vector of zeros, as long as the model, or `size`, in its dtype."""
+        x = self.model.x
+        return np.zeros(x.size if size is None else size, x.dtype)
+
+    def mass(self, clients: Iterable[Client]) -> float:
+        """Return what clients count for together, before it is divided by the total."""
+        return sum(map(self.population.mass, clients))
 
     def summary(self) -> None:
         """Log the algorithm and its settings, then FedAvg's."""

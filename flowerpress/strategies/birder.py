@@ -29,7 +29,7 @@ from flowerpress.compressors import make_compressor
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.randsign import RandSign
 from flowerpress.strategies.adaptive import Adaptive, warn_where_workers_differ
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.options import check_options, require
 
 
@@ -74,13 +74,14 @@ class Birder(Adaptive):
         self.downlink = _require_signs("downlink", downlink)
 
     def begin(self) -> None:
-        super().begin()
         warn_where_workers_differ(self.name)
 
-    def step(self, answered: list[Client], server_round: int) -> None:
+    def round(self, server_round: int) -> Steps:
+        S, w = self.sample(server_round), self.zeros()
+        S = yield Ask(S, into=w)  # 1
         # A mean of numbers in [-1, 1] is one; a sum's roundings and hostile workers leave it.
-        mean = np.clip(self.mean(answered), -1, 1)
-        self.model.move(mean, server_round, self.rate)
+        mean = np.clip(w / self.mass(S), -1, 1)
+        self.model.move(mean, server_round, self.rate)  # 2-3
 
 
 def _require_signs(name: str, spec: str) -> str:

@@ -29,8 +29,7 @@ from flowerpress.strategies.adaptive import (
     require_beta,
     require_downlink,
 )
-from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.options import require, require_contraction, require_positive
 
 
@@ -82,16 +81,20 @@ class CDAdam(Adaptive):
         self.downlink = require_downlink(self.name, downlink)
         self.beta2, self.eps, self.init_all = beta2, eps, init_all
 
+    def begin(self) -> None:
+        self._sum = self.zeros()
+
     def forget(self) -> None:
         self._sum[:] = 0
 
     @property
     def h(self) -> FloatVector:
         """The server's estimate of the gradient: the weighted mean of the workers' h_i."""
-        return self._sum / self._sum.dtype.type(self.population.total)
+        return self._sum / self.population.total
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        self.model.move(self.h, server_round, self.rate)
+    def round(self, server_round: int) -> Steps:
+        yield Ask(self.sample(server_round), into=self._sum)  # 1-2
+        self.model.move(self.h, server_round, self.rate)  # 3-4
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "beta2": self.beta2, "eps": self.eps}

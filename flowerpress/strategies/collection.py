@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 from flwr.app import ArrayRecord
 
 from flowerpress.compressors import decompress
 from flowerpress.protocol.buffers import Buffers
+from flowerpress.strategies.ask import Ask
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
 from flowerpress.strategies.buffers import average_buffers
-from flowerpress.strategies.run import COLLECTION
+from flowerpress.strategies.client import Client
 from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
@@ -43,8 +44,8 @@ class OwnModels(CompressedStrategy):
         packet, dim = update.packets[0], self.model.layout.dim
         self.models[update.client.id] = decompress(packet, max_dim=dim)
 
-    def gather(self, server_round: int) -> float:
-        """Collect the workers' models; the strategy's model is then their mean.
+    def gather(self, server_round: int) -> Generator[Ask, list[Client], float]:
+        """Collect the workers' models, as a part of a round; the strategy's is then their mean.
 
         Returns
         -------
@@ -55,7 +56,11 @@ class OwnModels(CompressedStrategy):
         end, holders = time.monotonic() + self.timeout, self.holders()
         waiting = set(holders)  # from whom nothing was heard
         for _ in range(_ATTEMPTS):
-            waiting -= self._ask(server_round, waiting, end - time.monotonic())
+            asked, seconds = self._reachable(waiting), end - time.monotonic()
+            if asked and seconds > 0:
+                yield self.question(asked, seconds)
+                self._buffers |= self.run.buffers
+                waiting -= self.run.heard
         if missing := sorted(set(holders) - set(self.models)):
             log.warning(
                 "round %d: no model of clients %s: what is public of them stands for it",
@@ -73,19 +78,14 @@ class OwnModels(CompressedStrategy):
             self.model.buffers = average_buffers(self.model.buffers, found, [1.0] * len(found))
         return float(np.mean([np.sum((x - mean) ** 2) for x in every]))
 
-    def _ask(self, server_round: int, waiting: set[int], seconds: float) -> set[int]:
-        """Ask those of `waiting` that can be reached for their models; returns who answered."""
-        online, run = set(self.grid.get_node_ids()), self.run
+    def question(self, holders: list[Client], seconds: float) -> Ask:
+        """Return the question for the models that workers hold."""
+        return Ask(holders, into=self.keep, what="model", optional=True, timeout=seconds)
+
+    def _reachable(self, waiting: set[int]) -> list[Client]:
+        online = set(self.grid.get_node_ids())
         clients = [self.population.clients[i] for i in sorted(waiting)]
-        asked = [client for client in clients if client.node in online]
-        if not asked or seconds <= 0:
-            return set()
-        run.exchange.question += 1
-        orders = run.orders(server_round, asked, "collect", stage=2)
-        replies = self.grid.send_and_receive(orders, timeout=seconds)
-        run.take(server_round, asked, replies, self.keep, [self.model.layout.dim], stage=COLLECTION)
-        self._buffers |= run.buffers
-        return set(run.heard)
+        return [client for client in clients if client.node in online]
 
     def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
         for i, x in sorted(self.models.items()):

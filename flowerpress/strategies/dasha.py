@@ -20,16 +20,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from flowerpress.compressors import Traits
-from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.diana import require_unbiased
 from flowerpress.strategies.options import require
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import dasha_lr
-from flowerpress.strategies.update import Update
 
 
 class Dasha(TheoreticalStrategy):
@@ -62,22 +58,19 @@ class Dasha(TheoreticalStrategy):
         require(self.local_steps == 1, "local_steps", self.local_steps, "1: dasha has none")
 
     def begin(self) -> None:
-        self._sum = np.zeros_like(self.model.x)
+        self._sum = self.zeros()
 
     def forget(self) -> None:
         self._sum[:] = 0
 
-    def receive(self, update: Update) -> None:
-        update.add_to(self._sum)
-
     @property
     def g(self) -> FloatVector:
         """The server's estimate of the gradient: the weighted mean of the workers' g_i."""
-        return self._sum / self._sum.dtype.type(self.population.total)
+        return self._sum / self.population.total
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        g = self.g
-        self.model.move(g.dtype.type(self.rate) * g, server_round, self.rate)
+    def round(self, server_round: int) -> Steps:
+        yield Ask(self.sample(server_round), into=self._sum)  # 2-4
+        self.model.move(self.rate * self.g, server_round, self.rate)  # 1, of the next round
 
     def theory_lr(self, traits: Traits, n: int) -> float:
         return dasha_lr(self.smoothness, traits.omega or 0.0, self.asked(n))

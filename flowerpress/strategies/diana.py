@@ -20,12 +20,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from flowerpress.compressors import Traits, add_to, make_compressor
 from flowerpress.protocol import Hyper
-from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.options import check_options, require
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import diana_lr
@@ -57,7 +54,6 @@ class Diana(TheoreticalStrategy):
     citation = "Mishchenko et al. 2019, arXiv:1901.09269"
     kept = ("_shifts",)
     shared = True
-    scaled = False  # the shifts learn slowly, the mean of the differences goes in whole
 
     def __init__(
         self,
@@ -75,29 +71,28 @@ class Diana(TheoreticalStrategy):
         self.init, self.init_all = init, init_all
 
     def begin(self) -> None:
-        self._shifts = np.zeros_like(self.model.x)  # sum of m_i h_i, m_i the weight
-        self._change = np.zeros_like(self.model.x)
-        self._sum = np.zeros_like(self.model.x)
+        self._shifts = self.zeros()  # sum of w_i h_i
 
     def forget(self) -> None:
         self._shifts[:] = 0
 
-    def receive(self, update: Update) -> None:
-        add_to(update.packets[0], self._sum, update.mass)  # of the two weights the larger
-        update.add_to(self._change)
-
     @property
     def h(self) -> FloatVector:
         """The weighted mean of the workers' shifts."""
-        return self._shifts / self._shifts.dtype.type(self.population.total)
+        return self._shifts / self.population.total
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        real = self._sum.dtype.type
-        g = self.h + self._sum / real(sum(map(self.population.mass, answered)))
-        self._shifts += self._change
-        self._change[:] = 0
-        self._sum[:] = 0
-        self.model.move(real(self.rate) * g, server_round, self.rate)
+    def round(self, server_round: int) -> Steps:
+        S = self.sample(server_round)
+        m, change = self.zeros(), self.zeros()
+
+        def receive(update: Update) -> None:
+            add_to(update.packets[0], m, update.mass)  # of the two weights the larger
+            update.add_to(change)  # a_i is the update's scale
+
+        S = yield Ask(S, into=receive, scaled=False)  # 1-2
+        g = self.h + m / self.mass(S)  # 3
+        self._shifts += change  # 4
+        self.model.move(self.rate * g, server_round, self.rate)  # 5
 
     def theory_lr(self, traits: Traits, n: int) -> float:
         return diana_lr(self.smoothness, traits.omega or 0.0, self.asked(n))

@@ -32,9 +32,6 @@ class Downlink:
         Compressor of the deltas; empty: the model goes dense in every round.
     rule : Rule
         What a step does to the model.
-    dense_first : bool
-        Rules that say what is known: publish the first estimate whole, so that workers start from
-        what the server has.
     seed : int
         The run's seed.
 
@@ -51,7 +48,6 @@ class Downlink:
         spec: str,
         *,
         rule: Rule,
-        dense_first: bool,
         seed: int,
     ) -> None:
         self.layout = layout
@@ -61,7 +57,8 @@ class Downlink:
         scale = 1.0
         if spec:
             self._compressor, scale = rule.bind(spec, layout.shapes)
-        self.rule, self.dense_first, self.seed = rule, dense_first, seed
+        self.rule, self.seed = rule, seed
+        self.dense_first = False  # whether the first estimate is published whole
         self.replica = Replica(rule, 0, x, {}, scale, mark=1 if spec else 0)
         vectors = 1 + len(rule.kept)
         self.log = DeltaLog(limit=vectors * self._identity.compress(x).nbytes)

@@ -17,14 +17,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
-
 from flowerpress.compressors import Traits, make_compressor
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.options import dense_options, refuse_signs
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import dsgd_lr, variance_constants
-from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 
@@ -60,15 +57,11 @@ class DSGD(TheoreticalStrategy):
                 self.name,
                 self.compressor,
             )
-        self._sum = np.zeros_like(self.model.x)
 
-    def receive(self, update: Update) -> None:
-        update.add_to(self._sum)
-
-    def step(self, answered: list[Client], server_round: int) -> None:
-        mass = sum(map(self.population.mass, answered))
-        self.model.move(self._sum.dtype.type(self.rate / mass) * self._sum, server_round, self.rate)
-        self._sum[:] = 0
+    def round(self, server_round: int) -> Steps:
+        S, g = self.sample(server_round), self.zeros()
+        S = yield Ask(S, into=g)  # 1-2
+        self.model.move(self.rate / self.mass(S) * g, server_round, self.rate)  # 3
 
     def theory_lr(self, traits: Traits, n: int) -> float:
         if not traits.unbiased:

@@ -25,12 +25,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import check_options, require_contraction
-from flowerpress.strategies.update import Update
 
 
 class EF14(CompressedStrategy):
@@ -61,13 +58,8 @@ class EF14(CompressedStrategy):
         require_contraction(self.compressor)
         self.downlink = require_contraction(downlink) if downlink else ""
 
-    def begin(self) -> None:
-        self._sum = np.zeros_like(self.model.x)
-
-    def receive(self, update: Update) -> None:
-        update.add_to(self._sum)
-
-    def step(self, answered: list[Client], server_round: int) -> None:
-        mass = sum(map(self.population.mass, answered))
-        self.model.move(self._sum / self._sum.dtype.type(mass), server_round, self.rate)
-        self._sum[:] = 0
+    def round(self, server_round: int) -> Steps:
+        S, w = self.sample(server_round), self.zeros()
+        S = yield Ask(S, into=w)  # 1-2
+        q = w / self.mass(S)  # 3
+        self.model.move(q, server_round, self.rate)  # 4

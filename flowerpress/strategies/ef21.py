@@ -32,12 +32,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from flowerpress.compressors import Traits
 from flowerpress.protocol import Hyper
-from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.options import (
     check_options,
     require,
@@ -47,7 +44,6 @@ from flowerpress.strategies.options import (
 )
 from flowerpress.strategies.theoretical import TheoreticalStrategy
 from flowerpress.strategies.theory import ef21_lr, ef21_momentum_lr, ef21_pp_lr
-from flowerpress.strategies.update import Update
 
 
 class EF21(TheoreticalStrategy):
@@ -104,27 +100,21 @@ class EF21(TheoreticalStrategy):
         if self.theory:
             self.check_theory()
 
-    @property
-    def dense_first(self) -> bool:  # type: ignore[override]
-        """Whether first messages go whole, both ways."""
-        return self.init == "dense"
-
     def begin(self) -> None:
-        self._sum = np.zeros_like(self.model.x)
+        self._sum = self.zeros()
+        self.model.dense_first = self.init == "dense"
 
     def forget(self) -> None:
         self._sum[:] = 0
 
-    def receive(self, update: Update) -> None:
-        update.add_to(self._sum)
-
     @property
     def g(self) -> FloatVector:
         """The server's estimate of the gradient: the weighted mean of the workers' g_i."""
-        return self._sum / self._sum.dtype.type(self.population.total)
+        return self._sum / self.population.total
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        self.model.move(self.g, server_round, self.rate)
+    def round(self, server_round: int) -> Steps:
+        yield Ask(self.sample(server_round), into=self._sum)  # 1-3
+        self.model.move(self.g, server_round, self.rate)  # 4
 
     def check_theory(self) -> None:
         """Raise `ValueError` where no theorem has a step size for these options."""

@@ -32,7 +32,7 @@ from flowerpress.strategies.adaptive import (
     require_downlink,
     warn_where_workers_differ,
 )
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.options import require, require_contraction, require_number
 
 
@@ -83,11 +83,12 @@ class EfficientAdam(Adaptive):
         self.beta2, self.eps, self.bias_correction = beta2, eps, bias_correction
 
     def begin(self) -> None:
-        super().begin()
         warn_where_workers_differ(self.name)
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        self.model.move(self.mean(answered), server_round, self.rate)
+    def round(self, server_round: int) -> Steps:
+        S, w = self.sample(server_round), self.zeros()
+        S = yield Ask(S, into=w)  # 1
+        self.model.move(w / self.mass(S), server_round, self.rate)  # 2-3
 
     def hyper(self) -> Hyper:
         own: Hyper = {"beta2": self.beta2, "eps": self.eps, "bias_correction": self.bias_correction}

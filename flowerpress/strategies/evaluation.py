@@ -10,7 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from flowerpress.protocol import HELD, Metrics, ModelPart, metrics_of, printable
+from flowerpress.protocol import HELD, Metrics, metrics_of, printable
+from flowerpress.strategies.ask import Ask
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.cohort import Wanted
 from flowerpress.strategies.metrics import (
@@ -34,6 +35,7 @@ class FederatedEvaluation(FedAvg):
     evaluate_mean: MetricsMean
     train_metrics: MetricRecord | None  # of the round
     evaluate_metrics: MetricRecord | None
+    judges: list[Client]  # who were asked last
 
     def set_metrics(
         self, train_fn: MetricsFn | None, evaluate_fn: MetricsFn | None, weights: str
@@ -48,13 +50,9 @@ class FederatedEvaluation(FedAvg):
         key, known = self.weighted_by_key, self.metric_weights == "known"
         train, evaluate = self._own_means
         self.train_metrics = self.evaluate_metrics = None
+        self.judges = []
         self.train_mean = MetricsMean("training", key, train, known=known)
         self.evaluate_mean = MetricsMean("evaluation", key, evaluate, known=known)
-
-    def part_to_evaluate(self, client: Client) -> ModelPart:
-        """Return what a worker lacks to evaluate the model: deltas to its replica, or the model."""
-        model = self.run.started
-        return model.part_for(client.held) if model.compressed else model.whole()
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -65,9 +63,14 @@ class FederatedEvaluation(FedAvg):
             return []
         run = self.run
         wanted = Wanted(self.fraction_evaluate, self.min_evaluate_nodes)
-        run.judges = run.sample(grid, server_round, wanted)
-        part_for = self.part_to_evaluate
-        return run.orders(server_round, run.judges, "evaluate", part_for=part_for, config=config)
+        self.judges = run.sample(grid, server_round, wanted)
+        return run.orders(server_round, self.evaluation(self.judges), config)
+
+    def evaluation(self, judges: list[Client]) -> Ask:
+        """Return the question about the model: what workers lack of their replica, or all of it."""
+        model = self.run.started
+        part_for = None if model.compressed else lambda _: model.whole()
+        return Ask(judges, what="evaluation", part_for=part_for)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -75,7 +78,7 @@ class FederatedEvaluation(FedAvg):
         """Average the workers' metrics."""
         run = self.run
         replicas = run.model is not None and run.model.compressed
-        found = evaluations(run, server_round, run.judges, replies, replicas=replicas)
+        found = evaluations(run, server_round, self.judges, replies, replicas=replicas)
         reports = [Report(c.id, run.population.mass(c), metrics) for c, metrics in found]
         self.evaluate_metrics = self.evaluate_mean(reports) if found else None
         return self.evaluate_metrics

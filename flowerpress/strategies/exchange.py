@@ -146,7 +146,7 @@ class Exchange:
         self,
         arrivals: Iterable[Arrival],
         layout: Layout,
-        dims: Sequence[int],
+        length: int,
         *,
         bare: bool = False,
     ) -> Iterator[Reply]:
@@ -158,7 +158,7 @@ class Exchange:
             try:
                 reply = Reply.decode(message.content)
                 release(message)
-                check_packets(reply, layout, dims, bare=bare)
+                check_packets(reply, layout, length, bare=bare)
             except (PacketError, ProtocolError):  # counted when it is refused
                 continue
             if reply.client == client.id:

@@ -26,11 +26,10 @@ from typing import Any
 import numpy as np
 
 from flowerpress.compressors import Draw
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.options import require, require_number
-from flowerpress.strategies.sketches import Sketched, largest
+from flowerpress.strategies.sketches import Sketched, adding_to, largest
 from flowerpress.strategies.tree import Tree
-from flowerpress.strategies.update import Update
 
 _UPDATES = ("zero", "subtract")
 
@@ -75,10 +74,7 @@ class FetchSGD(Sketched):
 
     def begin(self) -> None:
         super().begin()
-        x = self.model.x
-        self._momentum, self._error, self._sent = (
-            self.sketch.empty(x.size, x.dtype, self.hash_of(0)) for _ in range(3)
-        )
+        self._momentum, self._error, self._sent = (self.table(0) for _ in range(3))
 
     def state(self) -> dict[str, Tree]:
         tables = {"momentum": self._momentum.cells, "error": self._error.cells}
@@ -89,22 +85,18 @@ class FetchSGD(Sketched):
         self._error.cells[:] = state.pop("error")
         super().restore(state)
 
-    def plan(self, cohort: list[Client], server_round: int) -> None:
-        super().plan(cohort, server_round)
-        self._sent.cells[:] = 0
-
-    def receive(self, update: Update) -> None:
-        self._table.add(update.packets[0], update.mass * update.scale)
-
-    def step(self, answered: list[Client], server_round: int) -> None:
+    def round(self, server_round: int) -> Steps:
+        S, table = self.sample(server_round), self.table(server_round)
+        S = yield Ask(S, into=adding_to(table))  # 1-2
         u, e, real = self._momentum.cells, self._error.cells, self.model.x.dtype.type
         with np.errstate(over="ignore", invalid="ignore"):
-            u *= real(self.momentum)
-            u += self._table.cells / real(sum(map(self.population.mass, answered)))
-            e += real(self.rate) * u
+            u *= real(self.momentum)  # 3
+            u += table.cells / self.mass(S)
+            e += self.rate * u  # 4
             estimates = self._error.estimates()
-        places = largest(estimates, self.k)
-        step = self.move(places, estimates[places], server_round)
+        places = largest(estimates, self.k)  # 5
+        step = self.move(places, estimates[places], server_round)  # 6
+        self._sent.cells[:] = 0
         self._sent.add(self.sketch.compress(step, self.hash_of(0)))
         touched = self._sent.cells != 0
         if self.error_update == "zero":

@@ -26,12 +26,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
-from flowerpress.protocol import Hello, Hyper, ModelPart, Reply, finite_numbers
+from flowerpress.protocol import Hello, Hyper, ModelPart, finite_numbers
+from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.base import FloatVector
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.collection import OwnModels
@@ -96,10 +99,7 @@ class SquarmSGD(OwnModels):
     contractive = True
     baseline = "d-psgd"
     shared = True
-    silence = True
     owing = True
-    local_buffers = True
-    repeats = True
 
     def __init__(
         self,
@@ -167,7 +167,46 @@ class SquarmSGD(OwnModels):
             self.consensus = Consensus(self.gamma_option, consensus[0])
             self.consensus.restore(consensus)
 
-    def plan(self, cohort: list[Client], server_round: int) -> None:
+    def round(self, server_round: int) -> Steps:
+        self.drop()
+        everyone = self.sample(server_round)
+        self._meet(everyone, server_round)
+        self.c = self.trigger(server_round)
+        S = yield Ask(  # 1-2
+            everyone,
+            into=self._receive,
+            part_for=self._part_for,
+            silence=True,
+            several=True,
+            buffers=False,
+            optional=True,
+        )
+        self.consensus.watch([finite_numbers(reply.metrics) for _, reply in self.run.taken])
+        if S:
+            self.relay.settle((client.id for client in S), self.consensus.gamma)  # 3
+            self.model.jump(self.relay.mean(), server_round)
+            self.told = {"gamma": self.consensus.gamma, "edge-bytes": self.relay.edge_bytes}
+        every = self.collect_every
+        if server_round == self.num_rounds or (every and server_round % every == 0):
+            yield from self._collect(server_round)
+
+    def _collect(self, server_round: int) -> Steps:
+        """Collect the nodes' models: the model is then their mean."""
+        self.told["consensus-error"] = yield from self.gather(server_round)
+        self.relay.buffers = self.model.packed_buffers()
+
+    def conclude(self, server_round: int, grid: Grid) -> ArrayRecord | None:
+        """Collect the nodes' models, unless that was done in this round."""
+        if self.collected == server_round:
+            return None
+        self.grid, steps = grid, self._collect(server_round)
+        with suppress(StopIteration):  # where nobody can be reached
+            self.ask(server_round, steps, next(steps))
+        if self.train_metrics is not None:  # the record that `aggregate_train` returned
+            self.train_metrics["consensus-error"] = self.told["consensus-error"]
+        return self.model.arrays()
+
+    def _meet(self, cohort: list[Client], server_round: int) -> None:
         """Draw the graph of who is there, and find out who must begin anew."""
         relay = self.relay
         for client in cohort:
@@ -182,7 +221,6 @@ class SquarmSGD(OwnModels):
         there = new | {i for i, node in relay.nodes.items() if node.away < self.patience}
         if there and there != set(relay.there):
             self._draw_graph(there, server_round)
-        self.c = self.trigger(server_round)
 
     def _draw_graph(self, there: set[int], server_round: int) -> None:
         relay, first = self.relay, not self.relay.there
@@ -208,56 +246,23 @@ class SquarmSGD(OwnModels):
         client.held = -1  # it begins anew in the next round
         return False
 
-    def part_for(self, client: Client) -> ModelPart:
+    def _part_for(self, client: Client) -> ModelPart:
         return self.relay.nodes[client.id].part()
 
-    def part_to_evaluate(self, client: Client) -> ModelPart:
-        return self.run.nothing(client)  # a node evaluates its own
+    def evaluation(self, judges: list[Client]) -> Ask:
+        own = self.run.nothing  # a node evaluates its own model
+        return Ask(judges, what="evaluation", part_for=own, buffers=False)
+
+    def question(self, holders: list[Client], seconds: float) -> Ask:
+        return replace(super().question(holders, seconds), part_for=self._part_for)
 
     def needed(self, at_least: int) -> int:
         return 1 if self.run.model and self.relay.there else super().needed(at_least)
 
-    def receive(self, update: Update) -> None:
+    def _receive(self, update: Update) -> None:
         self.relay.nodes[update.client.id].hear(update.held)
         for packet in update.packets:
             self.relay.receive(update.client.id, packet, update.scale)
-
-    def step(self, answered: list[Client], server_round: int) -> None:
-        self.relay.settle((client.id for client in answered), self.consensus.gamma)
-        self.model.jump(self.relay.mean(), server_round)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """End a synchronisation; where it is time to, collect the nodes' models."""
-        self.drop()
-        arrays, metrics = super().aggregate_train(server_round, replies)
-        if metrics is not None:
-            metrics["gamma"] = self.consensus.gamma
-            metrics["edge-bytes"] = self.relay.edge_bytes
-        every = self.collect_every
-        if server_round == self.num_rounds or (every and server_round % every == 0):
-            arrays = self._gather(server_round)
-        return arrays, metrics
-
-    def conclude(self, server_round: int, grid: Grid) -> ArrayRecord | None:
-        """Collect the nodes' models, unless that was done in this round."""
-        self.grid = grid
-        return None if self.collected == server_round else self._gather(server_round)
-
-    def _gather(self, server_round: int) -> ArrayRecord:
-        """Collect the nodes' models; returns their mean."""
-        error = self.gather(server_round)
-        self.relay.buffers = self.model.packed_buffers()
-        if self.train_metrics is not None:  # the record that `aggregate_train` returns
-            self.train_metrics["consensus-error"] = error
-        return self.model.arrays()
-
-    def collect(self, server_round: int, replies: Iterable[Message]) -> list[tuple[Client, Reply]]:
-        """Take the answers, and watch whether the nodes come apart."""
-        taken = super().collect(server_round, replies)
-        self.consensus.watch([finite_numbers(reply.metrics) for _, reply in taken])
-        return taken
 
     def holders(self) -> dict[int, FloatVector]:
         return {i: self.relay.nodes[i].public for i in self.relay.there}

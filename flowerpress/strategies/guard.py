@@ -52,13 +52,13 @@ import numpy as np
 
 from flowerpress.compressors import Opened, PacketError, norm
 from flowerpress.protocol import Reply
+from flowerpress.strategies.ask import Ask
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.population import Population
 
 UPDATES, EXACT, MODELS, BUFFERS, GRADIENTS = range(5)  # what has references of its own
 _WHAT = ("update", "second update", "model", "buffers", "gradient")
-KINDS = (UPDATES, UPDATES, EXACT, MODELS)
-"""What each stage of `flowerpress.strategies.run.Run.take` brings, beside buffers."""
+_KINDS = {"update": UPDATES, "sketch": UPDATES, "values": EXACT, "model": MODELS}
 NEEDED = 3  # clients whose median none of them can set alone
 MOST_OWED = 100  # times the first norms that the reference may grow where updates are owed
 Sizes = dict[int, float]
@@ -81,8 +81,6 @@ class Guard:
         Whose clients keep the norms that they sent: `Client.first`, `Client.last`.
     max_scale : float
         How many times the reference a norm may be; 0: nothing is measured, all is believed.
-    scaled : bool
-        Whether an update counts times its scale; not where an algorithm applies it without.
     owing : bool
         Whether updates may hold what was owed for many rounds.
     buffers_norm : callable
@@ -96,18 +94,18 @@ class Guard:
         population: Population,
         max_scale: float,
         *,
-        scaled: bool = True,
         owing: bool = False,
         buffers_norm: Callable[[bytes], float] = norm,
         model_norm: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._population, self.max_scale = population, max_scale
-        self._scaled, self._owing = scaled, owing
+        self._owing = owing
+        self._kind, self._scaled = UPDATES, True  # of the question that is open
         self._buffers_norm, self._model_norm = buffers_norm, model_norm
         self._references = [0.0] * len(_WHAT)
         self._alone = False  # whether one client was heard of more
 
-    def sizes(self, reply: Reply, kind: int, packets: Sequence[Opened] | None = None) -> Sizes:
+    def sizes(self, reply: Reply, packets: Sequence[Opened] | None = None) -> Sizes:
         """Return the norms of an update and of its buffers; raises `PacketError` if damaged.
 
         `packets` are those of the reply, where they are open already.
@@ -117,23 +115,25 @@ class Guard:
         found = {}
         if reply.packets or reply.status == "silent":
             scale = reply.scale if self._scaled else 1.0
-            found[kind] = scale * math.hypot(*map(norm, packets or reply.packets))
+            found[self._kind] = scale * math.hypot(*map(norm, packets or reply.packets))
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)
         if reply.gradient:
             found[GRADIENTS] = reply.gradient
         return found
 
-    def begin(self, kind: int, glances: Iterable[Reply], server_round: int = 1) -> None:
-        """Settle the references of an exchange, before its answers are taken.
+    def begin(self, ask: Ask, glances: Iterable[Reply], server_round: int = 1) -> None:
+        """Settle the references for the answers to a question, before they are taken.
 
         `glances` are all its answers; they are looked at only where too few clients were heard.
         """
         if not self.max_scale:
             return
+        kind = self._kind = _KINDS[ask.what]
+        self._scaled = ask.scaled
         clients = self._population.clients
         few = self._heard(kind) < min(NEEDED, len(clients))
-        fresh = self._measured(kind, glances) if few else {}
+        fresh = self._measured(glances) if few else {}
         self._references = [self._reference(i, fresh, server_round) for i in range(len(_WHAT))]
         heard = [c for c in clients.values() if c.last[kind] >= 0 or kind in fresh.get(c.id, {})]
         self._alone = len(heard) == 1 < len(clients)
@@ -142,11 +142,11 @@ class Guard:
         """Return how many clients have sent a norm above zero."""
         return sum(bool(client.first[kind]) for client in self._population.clients.values())
 
-    def _measured(self, kind: int, glances: Iterable[Reply]) -> dict[int, Sizes]:
+    def _measured(self, glances: Iterable[Reply]) -> dict[int, Sizes]:
         found = {}
         for reply in glances:
             try:
-                found[reply.client] = self.sizes(reply, kind)
+                found[reply.client] = self.sizes(reply)
             except PacketError:  # counted when it is refused
                 continue
             finally:

@@ -30,6 +30,7 @@ import numpy as np
 from flowerpress.compressors import Draw, Traits, make_compressor
 from flowerpress.compressors.cq import CQ
 from flowerpress.protocol import Hyper, ModelPart
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import (
@@ -47,7 +48,6 @@ from flowerpress.strategies.theory import (
     variance_constants,
     vr_marina_lr,
 )
-from flowerpress.strategies.update import Update
 
 log = logging.getLogger("flowerpress")
 _COIN_STREAM = 0xC0
@@ -121,19 +121,24 @@ class Marina(TheoreticalStrategy):
         self._missing: list[int] = []
 
     def begin(self) -> None:
-        self._sum = np.zeros_like(self.model.x)
-        self.g = np.zeros_like(self.model.x)
+        self.g = self.zeros()
 
-    def fraction(self, server_round: int) -> float:
-        """Toss the coin, before the cohort is drawn."""
+    def round(self, server_round: int) -> Steps:
+        self.sync = self._toss(server_round)  # 1
+        everyone, d = self.sample(server_round, 1.0), self.zeros()
+        self._expect(server_round)
+        S = yield Ask(everyone, into=d)  # 2-3
+        if self._all_there(S, server_round):
+            self._move(d / self.population.total, server_round)  # 3-4
+
+    def _toss(self, server_round: int) -> bool:
+        """Toss the coin: whether gradients go whole, as in the first round."""
         rng = np.random.default_rng([self.seed, server_round, _COIN_STREAM])
-        # In the first round p may not be known yet, and gradients go whole anyway.
-        self.sync = bool(rng.random() < self.coin) or not self._agreed
-        return 1.0
+        # In the first round p may not be known yet.
+        return bool(rng.random() < self.coin) or not self._agreed
 
-    def plan(self, cohort: list[Client], server_round: int) -> None:
-        """Ask for whole gradients wherever differences would not add up."""
-        super().plan(cohort, server_round)
+    def _expect(self, server_round: int) -> None:
+        """Expect answers of all, whole gradients wherever differences would not add up."""
         if self._void >= _VOID_ROUNDS:
             raise RoundError(
                 f"round {server_round}: {self.name} needs every client, and clients "
@@ -141,10 +146,9 @@ class Marina(TheoreticalStrategy):
                 "pp-marina, dasha or ef21, which go on without"
             )
         self.sync = self.sync or self._agreed != set(self.population.clients)
-        self._void += 1  # until `step` finds all there
+        self._void += 1  # until all are found there
         self._missing = sorted(self.population.clients)
-        self._agreed = set()  # likewise: if nobody answers, there is no `step`
-        self._sum[:] = 0
+        self._agreed = set()  # likewise: if nobody answers, the round ends
 
     def settle(self, traits: Traits, n: int) -> None:
         """Settle p, and lr by theory."""
@@ -177,23 +181,20 @@ class Marina(TheoreticalStrategy):
         ab = (a, 0.0) if a >= 0 else variance_constants(traits, n)
         return marina_lr(self.smoothness, ab, p, unbiased=traits.unbiased)
 
-    def receive(self, update: Update) -> None:
-        update.add_to(self._sum)
-
-    def step(self, answered: list[Client], server_round: int) -> None:
+    def _all_there(self, answered: list[Client], server_round: int) -> bool:
+        """Whether all have answered; if not, the round is void."""
         self._missing = sorted(set(self.population.clients) - {client.id for client in answered})
         if self._missing:
             log.warning("round %d is void: no answer of clients %s", server_round, self._missing)
-        else:
-            self._void = 0
-            self._agreed = set(self.population.clients)
-            self._move(self.population.total, server_round)
+            return False
+        self._void = 0
+        self._agreed = set(self.population.clients)
+        return True
 
-    def _move(self, mass: float, server_round: int) -> None:
-        """Update g by the sum received over `mass`, and take the step."""
-        mean = self._sum / self._sum.dtype.type(mass)
-        self.g = mean if self.sync else self.g + mean
-        self.model.move(self.g.dtype.type(self.rate) * self.g, server_round, self.rate)
+    def _move(self, mean: FloatVector, server_round: int) -> None:
+        """Update g by the mean received, and take the step."""
+        self.g = mean if self.sync else self.g + mean  # 3
+        self.model.move(self.rate * self.g, server_round, self.rate)  # 4
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "sync": self.sync}
@@ -265,34 +266,31 @@ class PPMarina(Marina):
             self.fraction_train > 0, "fraction_train", self.fraction_train, "a number in (0, 1]"
         )
 
-    def fraction(self, server_round: int) -> float:
-        everyone = super().fraction(server_round)
+    def round(self, server_round: int) -> Steps:
         # Who joined since must be in g: by whole gradients of all.
-        self.sync = self.sync or self._agreed != set(self.population.clients)
-        return everyone if self.sync else self.fraction_train
-
-    def plan(self, cohort: list[Client], server_round: int) -> None:
-        sync, agreed = self.sync, self._agreed
-        super().plan(cohort, server_round)
-        self.sync = sync  # the cohort is a sample: who joined just now waits for the next round
-        if not sync:
-            self._void, self._missing, self._agreed = 0, [], agreed
+        joined = self._agreed != set(self.population.clients)
+        self.sync = self._toss(server_round) or joined  # 1
+        S = self.sample(server_round, 1.0 if self.sync else self.fraction_train)
+        # Who joined just now, while differences are asked for, waits for the next round.
+        if self.sync:
+            self._expect(server_round)
+        else:
+            self._void, self._missing = 0, []
+        d, previous = self.zeros(), self.model.x
+        S = yield Ask(S, into=d, part_for=self._part_for)  # 2-3
+        if not self.sync:
+            self._move(d / self.mass(S), server_round)  # 3-4
+        elif self._all_there(S, server_round):
+            self._move(d / self.population.total, server_round)
+        if self.model.x is not previous:
+            self.model.replica.kept["previous"] = previous
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:
             raise ValueError("pp-marina has a theory for unbiased compressors only: give lr")
         return pp_marina_lr(self.smoothness, traits.omega, self.asked(n), p)
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        previous = self.model.x
-        if self.sync:
-            super().step(answered, server_round)
-        else:
-            self._move(sum(map(self.population.mass, answered)), server_round)
-        if self.model.x is not previous:
-            self.model.replica.kept["previous"] = previous
-
-    def part_for(self, client: Client) -> ModelPart:
+    def _part_for(self, client: Client) -> ModelPart:
         model = self.model
         knows = self.sync or client.held == model.version - 1
         return model.whole() if knows else model.snapshot()

@@ -49,8 +49,7 @@ from flowerpress.compressors.sign import Sign
 from flowerpress.protocol import Hyper
 from flowerpress.protocol.rules import ratio
 from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
-from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.options import (
     check_options,
     require,
@@ -119,29 +118,30 @@ class OneBitAdam(Adaptive):
         self.mask_below = mask_below
 
     def begin(self) -> None:
-        super().begin()
-        self._m, self._v = np.zeros_like(self.model.x), np.zeros_like(self.model.x)
+        self._m, self._v = self.zeros(), self.zeros()
 
     @property
     def warming(self) -> bool:
         """Whether the next step is one of the warm-up."""
         return self.taken < self.warmup_rounds
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        mean = self.mean(answered)
+    def round(self, server_round: int) -> Steps:
+        S, total = self.sample(server_round), self.zeros()
+        S = yield Ask(S, into=total)  # 1
+        mean = total / self.mass(S)
         if self.warming:
             self._warm(mean, server_round)
         else:
-            self.model.move(mean, server_round, self.rate)
+            self.model.move(mean, server_round, self.rate)  # 2-4
 
     def _warm(self, g: FloatVector, server_round: int) -> None:
         """Take a step of Adam; after the last one of the warm-up everyone gets m and v too."""
         real = g.dtype.type
         with np.errstate(over="ignore", invalid="ignore"):
-            self._m = real(self.beta1) * self._m + real(1 - self.beta1) * g
+            self._m = real(self.beta1) * self._m + real(1 - self.beta1) * g  # 2
             self._v = real(self.beta2) * self._v + real(1 - self.beta2) * g * g
             direction = ratio(self._m, np.sqrt(self._v) + real(self.eps))
-            x = self.model.x - real(self.rate) * direction
+            x = self.model.x - self.rate * direction  # 3
         require_finite_moment(self._v, server_round)
         last = self.taken + 1 == self.warmup_rounds
         if last:

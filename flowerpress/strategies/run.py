@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from flowerpress.protocol import (
     ModelPart,
     ProtocolError,
     Reply,
+    encode_places,
     make_rule,
 )
 from flowerpress.protocol.buffers import (
@@ -36,13 +37,14 @@ from flowerpress.protocol.buffers import (
 from flowerpress.protocol.grids import allow_answers
 from flowerpress.protocol.layout import Kept, other_values
 from flowerpress.strategies.algorithm import Algorithm
+from flowerpress.strategies.ask import Ask
 from flowerpress.strategies.attendance import Attendance
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.cohort import Wanted, with_starters
 from flowerpress.strategies.downlink import Downlink
 from flowerpress.strategies.exchange import Exchange
 from flowerpress.strategies.failures import Failures, check_model
-from flowerpress.strategies.guard import KINDS, Guard, OversizedError, UnknownScaleError
+from flowerpress.strategies.guard import Guard, OversizedError, UnknownScaleError
 from flowerpress.strategies.options import require
 from flowerpress.strategies.packets import check_packets
 from flowerpress.strategies.population import Population, wait_for
@@ -51,7 +53,6 @@ from flowerpress.strategies.update import Update
 
 FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
-COLLECTION = 3  # a stage of `Run.take`
 
 
 class Run:
@@ -69,14 +70,14 @@ class Run:
         Refuses what is too large.
     model : Downlink or None
         The server's model; None until the first worker was met.
-    cohort, judges : list of Client
-        The workers asked last for training, and for evaluation.
     received : list of buffers
         Buffers of the round's updates, in the order they were applied.
     buffers : dict of int to buffers
         Buffers that came in the round's last exchange, by client.
     heard : set of int
         Whose answers to the last question could be read.
+    taken : list of (Client, Reply)
+        The answers to the last question that went in, without packets and buffers.
     attendance : Attendance
         Who took part.
     start_over : bool
@@ -92,20 +93,18 @@ class Run:
         self.guard = Guard(
             self.population,
             strategy.max_scale,
-            scaled=strategy.scaled,
             owing=strategy.owing,
             buffers_norm=self._buffers_norm,
             model_norm=lambda: math.sqrt(square_sum(self.started.x)),
         )
         self.attendance = Attendance()
         self.model: Downlink | None = None
-        self.cohort: list[Client] = []
-        self.judges: list[Client] = []
         self.received: list[Buffers] = []
         self.start_over = False
         self.buffers: dict[int, Buffers] = {}
         self._kept: Kept = {}  # what initial_arrays name beyond the layout
         self.heard: set[int] = set()
+        self.taken: list[tuple[Client, Reply]] = []
         self._failures = Failures()
         self._longest = 0  # bytes of an answer
 
@@ -160,7 +159,6 @@ class Run:
             initial,
             strategy.downlink,
             rule=rule,
-            dense_first=strategy.dense_first,
             seed=strategy.seed,
         )
         strategy.begin()
@@ -202,56 +200,44 @@ class Run:
         """
         layout, strategy = self.started.layout, self._strategy
         buffers = sum(entry.nbytes for entry in layout.buffers)
-        whole = max(layout.dim, sum(strategy.dims(1))) * layout.dtype.itemsize
+        whole = layout.dim * layout.dtype.itemsize
         traits = make_compressor(strategy.compressor).bind_shapes(layout.shapes).traits(layout.dim)
         pressed = int(traits.bits / 32 * layout.dtype.itemsize)  # stated for float32
         return 2 * (max(whole, pressed) + buffers) + 2**21
 
     def orders(
-        self,
-        server_round: int,
-        cohort: list[Client],
-        purpose: str,
-        *,
-        stage: int = 1,
-        places: bytes = b"",
-        part_for: Callable[[Client], ModelPart] | None = None,
-        config: ConfigRecord | None = None,
+        self, server_round: int, ask: Ask, config: ConfigRecord | None = None
     ) -> list[Message]:
-        """Make the cohort's instructions.
+        """Make the cohort's instructions; the question gets a number, unless it is an evaluation.
 
-        Parameters
-        ----------
-        purpose : {"train", "collect", "evaluate"}
-            "collect" asks workers for the models they hold, see `flowerpress.strategies.gossip`.
-        stage : {1, 2}
-            2: a round's second exchange.
-        places : bytes
-            See `Instruction`.
-        part_for : callable, optional
-            What each worker is sent of the model; by default as the strategy says.
-        config : ConfigRecord, optional
-            Goes to the workers' tasks as it is; nothing is sent where it is empty.
+        `config` goes to the workers' tasks as it is; nothing is sent where it is empty.
         """
         strategy, model = self._strategy, self.started
-        part_for = part_for or strategy.part_for
+        if ask.what != "evaluation":
+            self.exchange.question += 1
+        whole = ask.buffers and ask.stage == 1
         order = Instruction(
             algorithm=strategy.name,
             round=server_round,
             version=self.exchange.question,
             seed=strategy.seed,
-            cohort=len(cohort),
+            cohort=len(ask.cohort),
             layout=model.layout.digest,
             hyper=strategy.hyper(),
             model=model.nothing(),
-            buffers=b"" if stage == 2 or strategy.local_buffers else model.packed_buffers(),
-            stage=stage,
-            places=places,
+            buffers=model.packed_buffers() if whole else b"",
+            stage=ask.stage,
+            places=b"" if ask.places is None else encode_places(ask.places, model.layout.dim),
         )
-        if purpose == "train" and stage == 1:
-            self.attendance.ask(client.id for client in cohort)
+        if ask.compressed:
+            self.attendance.ask(client.id for client in ask.cohort)
+        part_for = self.nothing if ask.places is not None else ask.part_for or self.lacking
         beside = {strategy.configrecord_key: config} if config else {}
-        return self.exchange.orders(order, cohort, purpose, part_for, beside)
+        return self.exchange.orders(order, ask.cohort, ask.purpose, part_for, beside)
+
+    def lacking(self, client: Client) -> ModelPart:
+        """Return what a worker lacks of the model."""
+        return self.started.part_for(client.held)
 
     def nothing(self, client: Client) -> ModelPart:
         """Return the part of a model that the worker holds already."""
@@ -259,28 +245,11 @@ class Run:
         return self.started.nothing()
 
     def take(
-        self,
-        server_round: int,
-        cohort: Sequence[Client],
-        messages: Iterable[Message],
-        receive: Callable[[Update], None],
-        dims: Sequence[int],
-        *,
-        stage: int = 0,
+        self, server_round: int, ask: Ask, messages: Iterable[Message]
     ) -> list[tuple[Client, Reply]]:
-        """Give the updates among the cohort's answers to `receive`, by the workers' ids.
+        """Let the answers of a cohort in, by the workers' ids.
 
         One answer is opened at a time: the memory is that of the largest, not of their sum.
-
-        Parameters
-        ----------
-        receive : callable
-            Raises `PacketError` for a damaged update, before it changes anything.
-        dims : sequence of int
-            Lengths of an update's packets.
-        stage : {0, 1, 2, COLLECTION}
-            0: the round's only exchange. Of two, the first brings the buffers, and what goes into
-            the second is applied. A collection brings workers' own models with their buffers.
 
         Returns
         -------
@@ -289,45 +258,29 @@ class Run:
         """
         self.received.clear()
         self.heard.clear()
-        if stage != 2:
+        if ask.what != "values":
             self.buffers.clear()
-        arrivals = self.exchange.arrivals(server_round, cohort, messages)
-        glances = self.exchange.glances(arrivals, self.started.layout, dims, bare=self._bare(stage))
-        update = stage in (0, 1)
-        told = self.sent.only(glances, update=update)
-        self.guard.begin(KINDS[stage], told, server_round)
-        purpose = "collect" if stage == COLLECTION else "train"
-        taken = []
-        for client, reply in self.exchange.answers(server_round, arrivals, purpose):
+        length = ask.length(self.started.layout)
+        arrivals = self.exchange.arrivals(server_round, ask.cohort, messages)
+        glances = self.exchange.glances(arrivals, self.started.layout, length, bare=ask.bare)
+        self.guard.begin(ask, self.sent.only(glances, ask), server_round)
+        self.taken = []
+        for client, reply in self.exchange.answers(server_round, arrivals, ask.purpose):
             self.heard.add(client.id)
-            with only(self.sent.allowed(client, update=update)):
-                good = self._take(server_round, client, reply, receive, dims, stage)
+            with only(self.sent.allowed(client, ask)):
+                good = self._take(server_round, client, reply, ask)
             if good:
-                taken.append((client, replace(reply, packets=[], buffers=b"")))
+                self.taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
-        if stage != COLLECTION:
-            asked, went_in = {c.id for c in cohort}, {c.id for c, _ in taken}
-            self.attendance.note(asked, went_in, self.exchange.troubles, final=stage != 1)
-        return taken
+        if ask.what != "model":
+            asked, went_in = {c.id for c in ask.cohort}, {c.id for c, _ in self.taken}
+            self.attendance.note(asked, went_in, self.exchange.troubles, final=ask.applied)
+        return self.taken
 
-    def _bare(self, stage: int) -> bool:
-        """Whether answers come without buffers."""
-        return stage == 2 or (self._strategy.local_buffers and stage != COLLECTION)
-
-    def _take(
-        self,
-        server_round: int,
-        client: Client,
-        reply: Reply,
-        receive: Callable[[Update], None],
-        dims: Sequence[int],
-        stage: int,
-    ) -> bool:
+    def _take(self, server_round: int, client: Client, reply: Reply, ask: Ask) -> bool:
         strategy, layout = self._strategy, self.started.layout
-        bare = self._bare(stage)
-        silence = strategy.silence and stage == 0
         verdict = self.exchange.judge(
-            server_round, client, reply, shared=strategy.shared, silence=silence
+            server_round, client, reply, shared=strategy.shared, silence=ask.silence
         )
         if verdict is Acceptance.MISMATCH or reply.status == "snapshot":
             client.held = reply.held
@@ -336,13 +289,13 @@ class Run:
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
-            lengths = dims if reply.status == "update" else ()
-            packets = [Opened(each) for each in check_packets(reply, layout, lengths, bare=bare)]
-            buffers = None if bare else self._unpack_buffers(reply.buffers)
+            length = ask.length(layout) if reply.status == "update" else None
+            packets = [Opened(each) for each in check_packets(reply, layout, length, bare=ask.bare)]
+            buffers = None if ask.bare else self._unpack_buffers(reply.buffers)
             mass = self.population.mass(client)
-            sizes = self.guard.sizes(reply, KINDS[stage], packets)
+            sizes = self.guard.sizes(reply, packets)
             self.guard.check(client, sizes, mass, layout.dtype)
-            receive(Update(client, mass, reply.scale, packets, reply.held))
+            ask.take(Update(client, mass, reply.scale, packets, reply.held))
         except UnknownScaleError as error:
             self.exchange.hold(server_round, client, str(error))
             return False
@@ -354,7 +307,7 @@ class Run:
         client.failing, client.held = "", reply.held
         if buffers is not None:
             self.buffers[client.id] = buffers
-        if stage in (0, 2):
+        if ask.applied:
             if client.id in self.buffers:
                 self.received.append(self.buffers[client.id])
             if reply.packets:

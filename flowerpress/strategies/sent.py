@@ -23,6 +23,7 @@ from flowerpress.compressors.allowed import Allowed
 from flowerpress.compressors.budget import only
 from flowerpress.protocol import Hello, Reply
 from flowerpress.strategies.algorithm import Algorithm
+from flowerpress.strategies.ask import Ask
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.population import Population
 
@@ -52,19 +53,19 @@ class Sent:
                 self._strategy.compressor,
             )
 
-    def allowed(self, client: Client | None, *, update: bool) -> Allowed:
+    def allowed(self, client: Client | None, ask: Ask) -> Allowed:
         """Return what is read of a worker's answer: an update, or what goes whole."""
-        if not update or client is None:
+        if not ask.compressed or client is None:
             return _allowed(_WHOLE)
         own = client.compressor if self._strategy.client_compressors else ""
         specs = (self._strategy.compressor, own) if own else (self._strategy.compressor,)
-        return _allowed(*specs, _WHOLE, repeated=self._strategy.repeats)
+        return _allowed(*specs, _WHOLE, repeated=ask.several)
 
-    def only(self, glances: Iterable[Reply], *, update: bool) -> Iterator[Reply]:
+    def only(self, glances: Iterable[Reply], ask: Ask) -> Iterator[Reply]:
         """Yield answers; while one is looked at, only what its worker may send is read."""
         for reply in glances:
             client = self._population.clients.get(reply.client)
-            with only(self.allowed(client, update=update)):
+            with only(self.allowed(client, ask)):
                 yield reply
             del reply  # before the next one is opened
 

@@ -25,18 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import add_to
 from flowerpress.protocol import Hyper
 from flowerpress.protocol.places import Places
-from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.client import Client
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.options import require_number, require_whole
-from flowerpress.strategies.second import TwoExchanges
-from flowerpress.strategies.sketches import Sketched, largest
-from flowerpress.strategies.update import Update
+from flowerpress.strategies.sketches import Sketched, adding_to, largest
 
 
-class FoundBySketch(Sketched, TwoExchanges):
+class FoundBySketch(Sketched):
     """A strategy that finds candidates by sketches, and asks for their exact values.
 
     Parameters
@@ -48,44 +44,22 @@ class FoundBySketch(Sketched, TwoExchanges):
     """
 
     owing = True
-    vectors = 1  # of which the exact values are asked for
 
     def __init__(self, *, candidates: int = 4, **options: Any) -> None:
         super().__init__(**options)
         require_whole("candidates", candidates, 1)
         self.candidates = candidates
 
-    def receive_first(self, update: Update) -> None:
-        self._table.add(update.packets[0], update.mass * update.scale)
+    def candidates_of(self, estimates: FloatVector) -> Places:
+        """Return the places of the P k largest estimates."""
+        return largest(estimates, min(self.candidates * self.k, estimates.size))
 
-    def places(self, answered: list[Client], server_round: int) -> Places:
-        estimates = self.preferred(self._table.estimates())
-        places = largest(estimates, min(self.candidates * self.k, estimates.size))
-        self._exact = np.zeros(self.vectors * places.size, estimates.dtype)
-        return places
-
-    def preferred(self, estimates: FloatVector) -> FloatVector:
-        """Return what the candidates are the largest of."""
-        return estimates
-
-    def dims(self, stage: int) -> list[int]:
-        return [self._exact.size] if stage == 2 else super().dims(stage)
-
-    def receive(self, update: Update) -> None:
-        add_to(update.packets[0], self._exact, update.mass * update.scale)
-
-    def means(self, answered: list[Client]) -> FloatVector:
-        """Return the mean of the exact values, shape (vectors, candidates)."""
-        mass = self._exact.dtype.type(sum(map(self.population.mass, answered)))
-        means: FloatVector = (self._exact / mass).reshape(self.vectors, -1)
-        return means
-
-    def take(self, w: FloatVector, server_round: int) -> None:
-        """Take a step of lr times the k largest of `w`, given at the candidates."""
+    def take(self, places: Places, w: FloatVector, server_round: int) -> None:
+        """Take a step of lr times the k largest of `w`, given at the candidates `places`."""
         chosen = largest(w, self.k)
         with np.errstate(over="ignore"):
-            step = w.dtype.type(self.rate) * w[chosen]
-        self.move(self.asked[chosen], step, server_round)
+            step = self.rate * w[chosen]
+        self.move(places[chosen], step, server_round)
 
 
 class SketchedSGD(FoundBySketch):
@@ -109,9 +83,13 @@ class SketchedSGD(FoundBySketch):
         require_number("momentum", momentum, most=1.0)
         self.momentum = momentum
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        (v,) = self.means(answered)
-        self.take(v, server_round)
+    def round(self, server_round: int) -> Steps:
+        S, table = self.sample(server_round), self.table(server_round)
+        S = yield Ask(S, into=adding_to(table), what="sketch")  # 1
+        places = self.candidates_of(table.estimates())  # 2
+        v = self.zeros(places.size)
+        S = yield Ask(S, into=v, what="values", places=places)  # 3
+        self.take(places, v / self.mass(S), server_round)  # 4-5
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "momentum": self.momentum}

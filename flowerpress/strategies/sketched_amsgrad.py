@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 
 from flowerpress.protocol import Hyper
-from flowerpress.strategies.base import FloatVector
-from flowerpress.strategies.client import Client
+from flowerpress.protocol.places import Places
+from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.errors import RoundError
 from flowerpress.strategies.options import require, require_number
 from flowerpress.strategies.sketched import FoundBySketch
+from flowerpress.strategies.sketches import adding_to
 
 
 class SketchedAMSGrad(FoundBySketch):
@@ -56,7 +57,6 @@ class SketchedAMSGrad(FoundBySketch):
     citation = "Xian et al. 2022, arXiv:2210.07454"
     baseline = "amsgrad"
     kept = ("v", "v_hat")
-    vectors = 2
 
     def __init__(
         self,
@@ -80,17 +80,19 @@ class SketchedAMSGrad(FoundBySketch):
         self.v_hat = self.v.copy()
         require(bool(self.v[0] > 0), "eps", self.eps, f"above 0 in {self.v.dtype}")
 
-    def preferred(self, estimates: FloatVector) -> FloatVector:
-        return estimates / np.sqrt(self.v_hat)
+    def round(self, server_round: int) -> Steps:
+        S, table = self.sample(server_round), self.table(server_round)
+        S = yield Ask(S, into=adding_to(table), what="sketch")  # 1
+        places = self.candidates_of(table.estimates() / np.sqrt(self.v_hat))  # 2
+        both = self.zeros(2 * places.size)
+        S = yield Ask(S, into=both, what="values", places=places, vectors=2)  # 3
+        a, g = (both / self.mass(S)).reshape(2, -1)
+        v_hat = self._refresh(places, g, server_round)  # 4
+        self.take(places, a / np.sqrt(v_hat), server_round)  # 5-6
 
-    def step(self, answered: list[Client], server_round: int) -> None:
-        a, g = self.means(answered)
-        v_hat = self._refresh(g, server_round)
-        self.take(a / np.sqrt(v_hat), server_round)
-
-    def _refresh(self, g: FloatVector, server_round: int) -> FloatVector:
+    def _refresh(self, asked: Places, g: FloatVector, server_round: int) -> FloatVector:
         """Take a step of v and v_hat at the candidates, and return v_hat there."""
-        real, asked = g.dtype.type, self.asked
+        real = g.dtype.type
         with np.errstate(over="ignore"):
             v = real(self.beta2) * self.v[asked] + real(1 - self.beta2) * g * g
         if not np.isfinite(v).all():

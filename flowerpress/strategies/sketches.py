@@ -7,6 +7,7 @@ as a sparse packet, which everyone applies to a replica of the model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Draw, make_compressor
-from flowerpress.compressors.countsketch import CountSketch
+from flowerpress.compressors.countsketch import CountSketch, Table
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.topk import TopK
 from flowerpress.protocol.places import Places
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
-from flowerpress.strategies.client import Client
 from flowerpress.strategies.options import require, require_fraction
+from flowerpress.strategies.update import Update
 
 _ALL = 2**32 - 1  # columns: more than any model has, so that nothing collides
 
@@ -77,10 +78,10 @@ class Sketched(CompressedStrategy):
     def begin(self) -> None:
         self.k = self._sparse.length(self.model.layout.dim)
 
-    def plan(self, cohort: list[Client], server_round: int) -> None:
-        """Start the round's sum of sketches."""
+    def table(self, server_round: int) -> Table:
+        """Return an empty table, for sketches of a round."""
         x = self.model.x
-        self._table = self.sketch.empty(x.size, x.dtype, self.hash_of(server_round))
+        return self.sketch.empty(x.size, x.dtype, self.hash_of(server_round))
 
     def hash_of(self, server_round: int) -> Draw:
         """Return the hash of a round's sketches: workers draw the same."""
@@ -99,10 +100,15 @@ class Sketched(CompressedStrategy):
         RoundError
             The step is not finite.
         """
-        step = np.zeros_like(self.model.x)
+        step = self.zeros()
         step[places] = values
         self.model.move(step, server_round, 1.0)
         return step
+
+
+def adding_to(table: Table) -> Callable[[Update], None]:
+    """Return what takes an update into a sum of sketches."""
+    return lambda update: table.add(update.packets[0], update.mass * update.scale)
 
 
 def largest(values: FloatVector, count: int) -> npt.NDArray[np.uint32]:

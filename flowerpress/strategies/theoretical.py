@@ -58,14 +58,16 @@ class TheoreticalStrategy(CompressedStrategy):
         super().reset()
         self._constants = False  # whether they are settled
 
-    def plan(self, cohort: list[Client], server_round: int) -> None:
-        """Settle the constants, in the first round."""
+    def sample(self, server_round: int, fraction: float | None = None) -> list[Client]:
+        """As `CompressedStrategy.sample`; in the first round the constants are settled."""
+        cohort = super().sample(server_round, fraction)
         if not self._constants:
             self._constants = True
             layout = self.model.layout
             compressor = make_compressor(self.compressor).bind_shapes(layout.shapes)
             n = len(self.population.clients)
             self.settle(compressor.traits(layout.dim, self.asked(n)), n)
+        return cohort
 
     def asked(self, n: int) -> int:
         """Return how many of n workers are asked in a round."""
