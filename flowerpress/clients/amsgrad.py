@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
 
 
@@ -26,17 +27,22 @@ class CompAMSWorker(Worker):
 
     sender = EF14Sender
 
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, d = job.gradient(x)  # 2
+        return Outgoing(loss, d)  # 3-4: the sender adds e_i, and keeps it
+
 
 class FedCAMSWorker(Worker):
     """Sends C(x - x_K + e) and keeps the error e."""
 
     sender: ClassVar[type[Sender]] = EF14Sender
 
-    def message(
-        self, gradient: FloatVector, job: Job
-    ) -> tuple[FloatVector, dict[str, FloatVector]]:
-        # The gradient of K local steps is (x - x_K) / local_lr.
-        return gradient.dtype.type(job.number("local_lr")) * gradient, {}
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, g = job.gradient(x)  # of K local steps: (x - x_K) / local_lr
+        d = job.number("local_lr") * g  # 2
+        return Outgoing(loss, d)  # 3-4
 
 
 class FedAMSWorker(FedCAMSWorker):

@@ -163,13 +163,14 @@ class _Client:
         _check_layout(order, layout)
         self._configure(task, order, message, "evaluate_config")
         client = client_id(context)
-        worker, replica = make_worker(order.algorithm), bool(order.hyper.get("downlink"))
+        replica = bool(order.hyper.get("downlink"))
         store = open_store(context, client, self._states)
-        state = store.load() if replica or worker.own_model else WorkerState()
+        comes_whole = order.model.base < 0 and not replica
+        state = WorkerState() if comes_whole else store.load()
         begin_session(state, order.session)
         job = Job(order, client, task, layout, state)
         try:
-            x = worker.held_model(job)
+            x = make_worker(order.algorithm).held_model(job)
         finally:
             if replica:
                 store.save(state)

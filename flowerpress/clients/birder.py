@@ -19,7 +19,8 @@ import numpy as np
 
 from flowerpress.clients.memory import OnceSender
 from flowerpress.clients.moments import average
-from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import Job, Worker
 from flowerpress.protocol.rules import ratio
 
 
@@ -28,10 +29,10 @@ class BirderWorker(Worker):
 
     sender = OnceSender
 
-    def message(
-        self, gradient: FloatVector, job: Job
-    ) -> tuple[FloatVector, dict[str, FloatVector]]:
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, g = job.gradient(x)  # 2
         beta = job.number("beta1")
-        m = average(job.state, "m", gradient, beta)
-        b = average(job.state, "b", np.abs(gradient), beta)
-        return ratio(m, b), {"m": m, "b": b}
+        m = average(job.state, "m", g, beta)  # 3
+        b = average(job.state, "b", np.abs(g), beta)
+        return Outgoing(loss, ratio(m, b), moments={"m": m, "b": b})  # 4

@@ -13,7 +13,8 @@ every worker and on the server. The server half is in ``strategies/cdadam.py``.
 
 from __future__ import annotations
 
-from flowerpress.clients.worker import Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF21Sender
 
 
@@ -21,3 +22,8 @@ class CDAdamWorker(Worker):
     """Sends C(gradient - h) and keeps h, which the server's mean contains."""
 
     sender = EF21Sender
+
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, g = job.gradient(x)
+        return Outgoing(loss, g)  # 2-3: the sender subtracts h_i, and keeps it

@@ -20,10 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors import Traits
 from flowerpress.compressors.base import traits_of
-from flowerpress.compressors.feedback import EF21Sender, Sender
+from flowerpress.compressors.feedback import EF21Sender
 
 
 @dataclass
@@ -39,13 +39,14 @@ class DashaWorker(Worker):
 
     sender = DashaSender
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        loss, gradient = job.full_gradient(x, drawn_in=0)
-        h, g = job.state.vectors.get("h"), sender.memory
-        if sender.settled == 0 or h is None or g is None:  # the server holds nothing of this worker
-            return Outgoing(loss, gradient, staged={"h": gradient}, dense=True)
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, d = job.full_gradient(x, drawn_in=0)  # 2
+        h, g = job.state.vectors.get("h"), job.sender.memory
+        if job.new or h is None or g is None:
+            return Outgoing(loss, d, staged={"h": d}, dense=True)  # 3-4, the first time
         omega = traits_of(job.uplink(), x.size, job.instruction.cohort).omega or 0.0
-        a = x.dtype.type(1.0 / (2.0 * omega + 1.0))
-        # The sender subtracts g_i: it sends C(vector - g_i).
-        vector = g + (gradient - h - a * (g - h))
-        return Outgoing(loss, vector, staged={"h": gradient})
+        a = 1.0 / (2.0 * omega + 1.0)
+        # The sender subtracts g_i: it sends C(vector - g_i), and adds that to g_i.
+        vector = g + (d - h - a * (g - h))
+        return Outgoing(loss, vector, staged={"h": d})  # 3-4

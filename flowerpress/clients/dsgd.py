@@ -11,7 +11,8 @@ identity. No memory: a lost update is gone. The server half is in ``strategies/d
 
 from __future__ import annotations
 
-from flowerpress.clients.worker import Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import PlainSender
 
 
@@ -19,3 +20,8 @@ class DSGDWorker(Worker):
     """Sends C(gradient) and remembers nothing."""
 
     sender = PlainSender
+
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, g = job.gradient(x)  # 2
+        return Outgoing(loss, g)  # 3

@@ -17,7 +17,8 @@ changes. The server half is in ``strategies/ef14.py``.
 
 from __future__ import annotations
 
-from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.clients.outgoing import Outgoing
+from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF14Sender
 
 
@@ -26,7 +27,7 @@ class EF14Worker(Worker):
 
     sender = EF14Sender
 
-    def message(
-        self, gradient: FloatVector, job: Job
-    ) -> tuple[FloatVector, dict[str, FloatVector]]:
-        return gradient.dtype.type(job.number("lr")) * gradient, {}
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, g = job.gradient(x)
+        return Outgoing(loss, job.number("lr") * g)  # 2-4: the sender adds e_i, and keeps it

@@ -22,8 +22,9 @@ would else stay in v_i, and make every later message as absurd. The server half 
 
 from __future__ import annotations
 
+from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.worker import FloatVector, Job, Worker
-from flowerpress.compressors.feedback import EF21Sender, Sender
+from flowerpress.compressors.feedback import EF21Sender
 
 
 class EF21Worker(Worker):
@@ -31,40 +32,46 @@ class EF21Worker(Worker):
 
     sender = EF21Sender
 
-    def first(self, job: Job) -> bool:
-        return job.hyper.get("init", "dense") == "dense"
-
-    def gradient(self, x: FloatVector, job: Job, sender: Sender) -> tuple[float, FloatVector]:
-        batches = int(job.hyper.get("init_batches", 1))
-        return mean_gradient(job, x, batches) if self.begins(job, sender) else job.gradient(x)
-
-    def begins(self, job: Job, sender: Sender) -> bool:
-        """Whether the gradient is the one that the worker starts from."""
-        return sender.settled == 0
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, d = gradient(x, job, first=job.new)  # 2
+        return Outgoing(loss, d, dense=dense(job))  # 3-4: the sender subtracts g_i, and keeps it
 
 
-class EF21SGDMWorker(EF21Worker):
+class EF21SGDMWorker(Worker):
     """Sends C(v - g), v the momentum of the gradients."""
 
-    def begins(self, job: Job, sender: Sender) -> bool:
-        return "v" not in job.state.vectors
+    sender = EF21Sender
 
-    def message(
-        self, gradient: FloatVector, job: Job
-    ) -> tuple[FloatVector, dict[str, FloatVector]]:
-        v = average(job, "v", gradient)
-        return v, {"v": v}
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, d = gradient(x, job, first="v" not in job.state.vectors)  # 2
+        v = average(job, "v", d)
+        return Outgoing(loss, v, moments={"v": v}, dense=dense(job))  # 3-4
 
 
-class EF21SGD2MWorker(EF21SGDMWorker):
+class EF21SGD2MWorker(Worker):
     """Sends C(u - g), u the momentum of v, v the momentum of the gradients."""
 
-    def message(
-        self, gradient: FloatVector, job: Job
-    ) -> tuple[FloatVector, dict[str, FloatVector]]:
-        v = average(job, "v", gradient)
+    sender = EF21Sender
+
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, d = gradient(x, job, first="v" not in job.state.vectors)  # 2
+        v = average(job, "v", d)
         u = average(job, "u", v)
-        return u, {"v": v, "u": u}
+        return Outgoing(loss, u, moments={"v": v, "u": u}, dense=dense(job))  # 3-4
+
+
+def dense(job: Job) -> bool:
+    """Whether the message is this worker's first, and goes whole."""
+    return job.new and job.hyper.get("init", "dense") == "dense"
+
+
+def gradient(x: FloatVector, job: Job, *, first: bool) -> tuple[float, FloatVector]:
+    """Return the loss and the gradient at `x`; the first one is of ``init_batches`` batches."""
+    batches = int(job.hyper.get("init_batches", 1))
+    return mean_gradient(job, x, batches) if first else job.gradient(x)
 
 
 def mean_gradient(job: Job, x: FloatVector, batches: int) -> tuple[float, FloatVector]:

@@ -20,8 +20,8 @@ import numpy as np
 
 from flowerpress.clients.moments import average, squared
 from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import FloatVector, Job, Worker
-from flowerpress.compressors.feedback import EF14Sender, Sender
+from flowerpress.clients.worker import Job, Worker
+from flowerpress.compressors.feedback import EF14Sender
 from flowerpress.protocol.rules import ratio
 
 
@@ -31,15 +31,16 @@ class EfficientAdamWorker(Worker):
     sender = EF14Sender
     owing = True
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        loss, gradient = job.gradient(x)
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, g = job.gradient(x)  # 2
         real = x.dtype.type
         beta1, beta2 = job.number("beta1"), job.number("beta2")
-        m = average(job.state, "m", gradient, beta1)
-        v = average(job.state, "v", squared(gradient), beta2)
+        m = average(job.state, "m", g, beta1)  # 3
+        v = average(job.state, "v", squared(g), beta2)
         t = int(job.state.numbers.get("gradients", 0)) + 1
         mean, square = m, v
         if job.hyper["bias_correction"]:
             mean, square = m / real(1 - beta1**t), v / real(1 - beta2**t)
-        step = real(job.number("lr")) * ratio(mean, np.sqrt(square) + real(job.number("eps")))
-        return Outgoing(loss, step, moments={"m": m, "v": v}, counts={"gradients": t})
+        step = job.number("lr") * ratio(mean, np.sqrt(square) + job.number("eps"))  # 4
+        return Outgoing(loss, step, moments={"m": m, "v": v}, counts={"gradients": t})  # 4-6

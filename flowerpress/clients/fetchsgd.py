@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flowerpress.clients.memory import OnceSender
+from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.worker import Job, Worker
-from flowerpress.compressors import Draw
 
 
 class FetchSGDWorker(Worker):
@@ -24,6 +24,8 @@ class FetchSGDWorker(Worker):
 
     sender = OnceSender  # its replica has gone on since a question that is asked again
 
-    def draw(self, job: Job) -> Draw:
-        """Return the same draw in all rounds: the server adds sketches of several rounds."""
-        return replace(job.draw(), round=0)
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        loss, g = job.gradient(x)  # 2
+        # The same draw in all rounds: the server adds sketches of several rounds.
+        return Outgoing(loss, g, draw=replace(job.draw(), round=0))  # 3

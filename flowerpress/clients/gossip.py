@@ -30,14 +30,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.clients.memory import keep_moments, keep_sender
+from flowerpress.clients.memory import keep_sender
 from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.worker import FloatVector, Job, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.compressors.norms import square_sum
-from flowerpress.compressors.repeat import repeated
 from flowerpress.protocol import Mix, Owed, ReplicaError, Reply
 from flowerpress.protocol.buffers import (
     check_buffers,
@@ -46,21 +45,19 @@ from flowerpress.protocol.buffers import (
     unpack_buffers,
 )
 
-TOLD = ("loss", "disagreement", "moved", "unsent")
-"""Numbers that a node tells of its round: mean loss; squared lengths of what pulled it to its
-neighbours, of its local steps, and of what its public copy lacks before it sends."""
-
 
 class GossipWorker(Worker):
     """Keeps its model x, its momentum v, its public copy (the sender's memory), and t.
 
     Two of its numbers are rounds: "tried", the last in which it answered, and "told", the last in
-    which all that it had to say was heard.
+    which all that it had to say was heard. It tells of its round the mean loss, and the squared
+    lengths of what pulled it to its neighbours, of its local steps, and of what its public copy
+    lacks before it sends.
     """
 
     sender = EF21Sender
     owing = True
-    own_model = True
+    told = ("loss", "disagreement", "moved", "unsent")
 
     def learn(self, job: Job, outcome: Settlement, *, refused: bool) -> None:
         super().learn(job, outcome, refused=refused)
@@ -74,7 +71,7 @@ class GossipWorker(Worker):
         self._load_buffers(job)
         return job.state.vectors["x"].copy()
 
-    def follow(self, job: Job, sender: Sender) -> FloatVector:
+    def receive(self, job: Job) -> FloatVector:
         """Do the synchronisations not done yet, and return x.
 
         Raises
@@ -85,19 +82,19 @@ class GossipWorker(Worker):
         PacketError, ProtocolError
             One is damaged; those before it are done.
         """
-        state, owed = job.state, Owed.from_part(job.instruction.model)
+        state, owed, sender = job.state, Owed.from_part(job.instruction.model), job.sender
         begun = "x" in state.vectors and sender.memory is not None
         held = int(state.numbers.get("held", -1)) if begun else -1
         agrees = self._agrees(state, owed, held)
         if owed.start is not None and not agrees:
-            self._start(job, sender, owed)
+            self._start(job, owed)
             held, agrees = owed.base, self._agrees(state, owed, owed.base)
         if not agrees:
             raise ReplicaError(
                 f"this node has done {held}, and is sent what follows {owed.base} to lead elsewhere"
             )
         for mix, gamma in owed.mixes[held - owed.base :]:
-            self._mix(Mix.decode(mix), gamma, job, sender)
+            self._mix(Mix.decode(mix), gamma, job)
         self._load_buffers(job)
         return state.vectors["x"]
 
@@ -118,9 +115,9 @@ class GossipWorker(Worker):
             job.task.load_buffers(unpack_buffers(kept_buffers(buffers), job.layout))
 
     @staticmethod
-    def _start(job: Job, sender: Sender, owed: Owed) -> None:
+    def _start(job: Job, owed: Owed) -> None:
         """Begin at the public copy that the relay holds, or at the task's own model."""
-        layout, state = job.layout, job.state
+        layout, state, sender = job.layout, job.state, job.sender
         start = list(owed.start or ())
         if start:
             buffers = start.pop() if layout.buffer_dim else b""
@@ -143,68 +140,68 @@ class GossipWorker(Worker):
         keep_sender(sender, state)
 
     @staticmethod
-    def _mix(mix: Mix, gamma: float, job: Job, sender: Sender) -> None:
-        """Do one synchronisation: lines 1 and 2."""
+    def _mix(mix: Mix, gamma: float, job: Job) -> None:
+        """Do one synchronisation."""
         vectors, numbers = job.state.vectors, job.state.numbers
         x, t = vectors["x"], vectors["t"]
         total = mix.total(x)
-        t = total if mix.whole else t + total
-        pull = t - x.dtype.type(mix.own) * known(sender)
-        vectors["t"], vectors["x"] = t, x + x.dtype.type(gamma) * pull
+        t = total if mix.whole else t + total  # 1
+        pull = t - mix.own * known(job.sender)
+        vectors["t"], vectors["x"] = t, x + gamma * pull  # 2
         numbers["held"] += 1
         numbers["mark"] = mix.mark(gamma, int(numbers["mark"]))
         numbers["disagreement"] = square_sum(pull)
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        """Take the local steps: line 3; none where the model itself is asked for."""
-        vectors, numbers = job.state.vectors, job.state.numbers
-        if job.instruction.stage == 2:
-            return Outgoing(float(numbers.get("loss", 0.0)), x, dense=True)
-        rng, real = job.rng(), x.dtype.type
-        lr, momentum = real(job.number("lr")), real(job.number("momentum"))
-        y, v = x.copy(), vectors.get("v")
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1-2
+        state, order = job.state, job.instruction
+        if order.stage == 2:  # the relay asks for the model itself
+            return Outgoing(float(state.numbers.get("loss", 0.0)), x, dense=True)
+        loss, y, v = self._local_steps(x, job)  # 3
+        moments: dict[str, npt.NDArray[Any]] = {"x": y}
+        if v is not None and job.number("momentum"):
+            moments["v"] = v
+        if job.layout.buffer_dim:
+            packed = pack_buffers(job.task.buffers(), job.layout)
+            moments["buffers"] = np.frombuffer(packed, np.uint8)
+        unsent = square_sum(y - known(job.sender))
+        silent = not unsent > job.number("threshold") * job.number("lr") ** 2  # 4
+        missed = max(order.round - int(state.numbers["told"]) - 1, 0)
+        numbers = {"moved": square_sum(y - x), "unsent": unsent, "tried": order.round}
+        if silent:
+            numbers["told"] = order.round
+        times = 1 + min(missed, int(job.hyper["catch_up"]))
+        return Outgoing(  # 4-5: the sender subtracts xhat_i, and keeps it
+            loss, y, moments=moments, numbers=numbers, silent=silent, times=times
+        )
+
+    def _local_steps(
+        self, x: FloatVector, job: Job
+    ) -> tuple[float, FloatVector, FloatVector | None]:
+        """Return the mean loss of the local steps, and x_i and v_i after them."""
+        rng, lr, momentum = job.rng(), job.number("lr"), job.number("momentum")
+        y, v = x.copy(), job.state.vectors.get("v")
         losses = []
         for _ in range(int(job.hyper["local_steps"])):
             loss, g = job.one_gradient(y, rng)
-            v = g if v is None else momentum * v + g
-            y -= lr * (momentum * v + g)
+            v = g if v is None else momentum * v + g  # 3
+            y -= lr * (momentum * v + g)  # 3
             losses.append(loss)
         if not np.isfinite(y).all():
             raise ValueError(
                 f"the model of client {job.client} is no longer finite in round "
                 f"{job.instruction.round}: lower lr, or gamma"
             )
-        moments: dict[str, npt.NDArray[Any]] = {"x": y}
-        if v is not None and momentum:
-            moments["v"] = v
-        if job.layout.buffer_dim:
-            packed = pack_buffers(job.task.buffers(), job.layout)
-            moments["buffers"] = np.frombuffer(packed, np.uint8)
-        moved = {"moved": square_sum(y - x)}
-        return Outgoing(float(np.mean(losses)), y, moments=moments, numbers=moved)
+        return float(np.mean(losses)), y, v
 
-    def send(self, out: Outgoing, job: Job, sender: Sender) -> Reply:
-        """Send what the trigger lets through: line 4; or the model, where it was asked for."""
-        state, order = job.state, job.instruction
-        if out.dense:
-            whole = make_compressor("identity").compress(out.vector).data
-            buffers = state.vectors.get("buffers")
-            return _reply(job, sender, whole, b"" if buffers is None else kept_buffers(buffers))
-        unsent = out.vector - known(sender)
-        size = square_sum(unsent)
-        numbers = state.numbers
-        missed = max(order.round - int(numbers["told"]) - 1, 0)
-        numbers |= {"loss": out.loss, "unsent": size, "tried": order.round, **out.numbers}
-        if not size > job.number("threshold") * job.number("lr") ** 2:
-            numbers["told"] = order.round
-            state.vectors.update(out.moments)
-            return _reply(job, sender, b"")
-        times = 1 + min(missed, int(job.hyper["catch_up"]))
-        compressor = repeated(job.uplink(), times, unsent.size)
-        packet = sender.send(out.vector, compressor, order.version, job.draw()).data
-        keep_moments(state, out.moments, {})
-        keep_sender(sender, state)
-        return _reply(job, sender, packet)
+    def send(self, out: Outgoing, job: Job) -> Reply:
+        """As `Worker.send`; the model itself goes with its buffers, and changes nothing."""
+        if job.instruction.stage == 1:
+            return super().send(out, job)
+        whole = make_compressor("identity").compress(out.vector).data
+        buffers = job.state.vectors.get("buffers")
+        packed = b"" if buffers is None else kept_buffers(buffers)
+        return reply_with(job, [whole], self.told, packed)
 
 
 def known(sender: Sender) -> FloatVector:
@@ -212,15 +209,3 @@ def known(sender: Sender) -> FloatVector:
     if sender.memory is None:
         raise ReplicaError("this node has no public copy yet")
     return sender.memory
-
-
-def _reply(job: Job, sender: Sender, packet: bytes, buffers: bytes = b"") -> Reply:
-    """Return the reply with a packet, or without one that the node was silent."""
-    return reply_with(
-        job,
-        sender,
-        [packet] if packet else [],
-        status="update" if packet else "silent",
-        told=TOLD,
-        buffers=buffers,
-    )

@@ -26,7 +26,6 @@ import numpy as np
 from flowerpress.clients.memory import OnceSender
 from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.worker import FloatVector, Job, ResyncError, Worker
-from flowerpress.compressors.feedback import Sender
 from flowerpress.protocol import ReplicaError
 
 
@@ -35,15 +34,17 @@ class MarinaWorker(Worker):
 
     sender = OnceSender
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
         order, sync = job.instruction, bool(job.hyper["sync"])
         drawn_in = order.round if sync else int(job.state.numbers.get("drawn_in", 0))
         loss, gradient = job.full_gradient(x, drawn_in)
         kept, numbers = {"gradient": gradient}, {"at": order.model.version, "drawn_in": drawn_in}
         if sync:
-            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
+            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)  # 2, c = 1
         require_previous(job, "gradient", "at")
-        return Outgoing(loss, gradient - job.state.vectors["gradient"], kept, numbers=numbers)
+        difference = gradient - job.state.vectors["gradient"]
+        return Outgoing(loss, difference, kept, numbers=numbers)  # 2, c = 0
 
 
 class VRMarinaWorker(Worker):
@@ -51,16 +52,17 @@ class VRMarinaWorker(Worker):
 
     sender = OnceSender
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
         kept, numbers = {"x": x.copy()}, {"at": job.instruction.model.version}
         if job.hyper["sync"]:
             loss, gradient = self._whole(x, job)
-            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
+            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)  # 2, c = 1
         require_previous(job, "x", "at")
         with job.task.keeping_buffers():
             _, old = job.gradient(job.state.vectors["x"].copy())
         loss, new = job.gradient(x)
-        return Outgoing(loss, new - old, kept, numbers=numbers)
+        return Outgoing(loss, new - old, kept, numbers=numbers)  # 2, c = 0
 
     @staticmethod
     def _whole(x: FloatVector, job: Job) -> tuple[float, FloatVector]:
@@ -79,13 +81,14 @@ class PPMarinaWorker(Worker):
 
     sender = OnceSender
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
         state, version = job.state, job.instruction.model.version
         sent = state.vectors.pop("replica.previous", None)
         kept, numbers = {"x": x.copy()}, {"held": version}
         if job.hyper["sync"]:
             loss, gradient = job.full_gradient(x)
-            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)
+            return Outgoing(loss, gradient, kept, numbers=numbers, dense=True)  # 2, c = 1
         if sent is None and state.numbers.get("held") != version - 1:
             state.numbers["held"] = -1
             raise ReplicaError(f"this worker lacks model {version - 1}")
@@ -93,7 +96,7 @@ class PPMarinaWorker(Worker):
         with job.task.keeping_buffers():
             _, old = job.full_gradient(previous)
         loss, gradient = job.full_gradient(x)
-        return Outgoing(loss, gradient - old, kept, numbers=numbers)
+        return Outgoing(loss, gradient - old, kept, numbers=numbers)  # 2, c = 0
 
 
 def require_previous(job: Job, vector: str, number: str) -> None:

@@ -9,10 +9,10 @@ Warm-up:
 
 Then, where m is what the server broadcast last, the same for all, and not a momentum of one's own:
 
-    1. receive c;  m = c;  x -= lr m / (sqrt(v) + eps)
-    2. p_i = beta1 m + (1 - beta1) g_i + e_i
-    3. send w_i = C(p_i)
-    4. e_i = p_i - w_i                                   (once the server says it applied w_i)
+    3. receive c;  m = c;  x -= lr m / (sqrt(v) + eps)
+    4. p_i = beta1 m + (1 - beta1) g_i + e_i
+    5. send w_i = C(p_i)
+    6. e_i = p_i - w_i                                   (once the server says it applied w_i)
 
 A gradient of the warm-up that is lost is gone; later messages are owed whole. The server half is in
 ``strategies/onebit_adam.py``.
@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import FloatVector, Job, Worker
+from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors import Traits
-from flowerpress.compressors.feedback import EF14Sender, Sender
+from flowerpress.compressors.feedback import EF14Sender
 
 
 @dataclass
@@ -44,15 +44,15 @@ class OneBitAdamWorker(Worker):
 
     sender = OneBitSender
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        loss, gradient = job.gradient(x)
-        real, numbers = x.dtype.type, job.state.numbers
-        warming = bool(job.hyper["warmup"])
-        if not numbers.get("compressing"):
-            sender.memory = None  # a gradient of the warm-up is not owed, and no part of what is
-        if warming:
-            return Outgoing(loss, gradient, numbers={"compressing": 0}, dense=True)
-        beta1 = job.number("beta1")
-        m = job.state.vectors["replica.m"]
-        message = real(beta1) * m + real(1 - beta1) * gradient
-        return Outgoing(loss, message, numbers={"compressing": 1})
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1 or 3
+        loss, g = job.gradient(x)
+        if not job.state.numbers.get("compressing"):
+            job.sender.memory = (
+                None  # a gradient of the warm-up is not owed, and no part of what is
+            )
+        if job.hyper["warmup"]:
+            return Outgoing(loss, g, numbers={"compressing": 0}, dense=True)  # 2
+        beta1, m = job.number("beta1"), job.state.vectors["replica.m"]
+        p = beta1 * m + (1 - beta1) * g  # 4: the sender adds e_i
+        return Outgoing(loss, p, numbers={"compressing": 1})  # 5-6

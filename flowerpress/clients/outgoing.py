@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors import Draw
+
 FloatVector = npt.NDArray[np.floating[Any]]
 
 
@@ -43,6 +45,12 @@ class Outgoing:
         New numbers, in force with `kept`; and with `moments` (0 before there was one).
     dense : bool
         Whether to send it whole, whatever the compressor.
+    silent : bool
+        Whether to send nothing, where the server lets workers be silent; `moments` then stay.
+    times : int
+        How many packets of the compressor to send in one.
+    draw : Draw, optional
+        The packet's randomness; by default that of this worker and round.
     """
 
     loss: float
@@ -53,3 +61,6 @@ class Outgoing:
     numbers: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
     dense: bool = False
+    silent: bool = False
+    times: int = 1
+    draw: Draw | None = None

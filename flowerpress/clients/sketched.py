@@ -4,19 +4,19 @@ Sketched-SGD: Ivkin, Rothchild, Ullah, Braverman, Stoica, Arora 2019 (arXiv:1903
 SketchedAMSGrad: Xian, Huang, Huang 2022 (arXiv:2210.07454).
 
     1. receive x
-    2. Sketched-SGD:     u_i = momentum u_i + g_i;  v_i += u_i;                    send S(v_i)
+    2. Sketched-SGD:     u_i = v_i = 0 at the k places where x moved in the round before
+       SketchedAMSGrad:  e_i = 0 there               (if the server says it applied the values)
+    3. Sketched-SGD:     u_i = momentum u_i + g_i;  v_i += u_i;                    send S(v_i)
        SketchedAMSGrad:  m_i = beta1 m_i + (1 - beta1) g_i;  e_i = m_i + (lr_e / lr) e_i;
                                                                                    send S(e_i)
-    3. receive places; send v_i there, exact (SketchedAMSGrad: e_i and g_i there)
-    4. Sketched-SGD:     u_i = v_i = 0 at the k places where x moved
-       SketchedAMSGrad:  e_i = 0 there               (once the server says it applied the values)
+    4. receive places; send v_i there, exact (SketchedAMSGrad: e_i and g_i there)
 
-lr_e is the lr of the round that e_i is from. The worker learns the places of step 4 from the step
-itself, the first delta that its replica lacks afterwards. If the model comes whole instead, as
-after a long absence, it takes all places it sent for sent: what x has not moved by is then lost,
-but nothing is sent twice. A lost answer, of either exchange, leaves everything owed. One that the
-server refused as too large takes the round's gradient out of all vectors again. The server halves
-are in ``strategies/sketched.py`` and ``strategies/sketched_amsgrad.py``.
+The papers end a round with line 2. lr_e is the lr of the round that e_i is from. The worker learns
+the places of line 2 from the step itself, the first delta that its replica lacks afterwards. If the
+model comes whole instead, as after a long absence, it takes all places it sent for sent: what x has
+not moved by is then lost, but nothing is sent twice. A lost answer, of either exchange, leaves
+everything owed. One that the server refused as too large takes the round's gradient out of all
+vectors again. The server halves are in ``strategies/sketched.py`` and ``strategies/sketched_amsgrad.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.replicas import AWAITED, DELTA
 from flowerpress.clients.worker import FloatVector, Job, ResyncError, Worker
 from flowerpress.compressors import decompress
-from flowerpress.compressors.feedback import Sender, Settlement
+from flowerpress.compressors.feedback import Settlement
 from flowerpress.protocol import decode_places
 
 _PLACES, _ANSWER, _ROUND = "places", "answer", "sketched"
@@ -50,11 +50,15 @@ class FoundBySketchWorker(Worker):
     def owe(self, gradient: FloatVector, job: Job) -> tuple[FloatVector, dict[str, FloatVector]]:
         """Return what is sketched, and all vectors as they are then."""
 
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        order = job.instruction
-        if order.stage == 2:
-            return self._exact(job)
-        self._settle(job, sender)
+    def round(self, job: Job) -> Outgoing:
+        x = self.receive(job)  # 1
+        if job.instruction.stage == 1:
+            self._settle(job)  # 2
+            return self._sketch(x, job)  # 3
+        return self._exact(job)  # 4
+
+    def _sketch(self, x: FloatVector, job: Job) -> Outgoing:
+        """Return what is owed with the gradient at `x` in it, to be sketched."""
         loss, gradient = job.gradient(x)
         sketched, vectors = self.owe(gradient, job)
         moments = {name: vectors.pop(name) for name in self.summed}
@@ -63,7 +67,7 @@ class FoundBySketchWorker(Worker):
             sketched,
             vectors,
             moments,
-            numbers={_ROUND: order.round},
+            numbers={_ROUND: job.instruction.round},
             counts={"lr": job.number("lr")},
         )
 
@@ -86,12 +90,12 @@ class FoundBySketchWorker(Worker):
             dense=True,
         )
 
-    def _settle(self, job: Job, sender: Sender) -> None:
+    def _settle(self, job: Job) -> None:
         """Owe no more what the server has applied of the last answer."""
         vectors, numbers = job.state.vectors, job.state.numbers
         numbers.pop(AWAITED, None)
         places, delta = vectors.pop(_PLACES, None), vectors.pop(DELTA, None)
-        if places is None or sender.settled < numbers[_ANSWER]:
+        if places is None or job.sender.settled < numbers[_ANSWER]:
             return
         if delta is not None:
             places = np.flatnonzero(decompress(delta.tobytes(), max_dim=job.layout.dim))
@@ -108,8 +112,8 @@ class SketchedSGDWorker(FoundBySketchWorker):
         vectors, real = job.state.vectors, gradient.dtype.type
         if "u" not in vectors:
             return gradient, {"u": gradient.copy(), "v": gradient.copy()}
-        u = real(job.number("momentum")) * vectors["u"] + gradient
-        v = vectors["v"] + u
+        u = real(job.number("momentum")) * vectors["u"] + gradient  # 3
+        v = vectors["v"] + u  # 3
         return v, {"u": u, "v": v}
 
 
@@ -120,9 +124,9 @@ class SketchedAMSGradWorker(FoundBySketchWorker):
 
     def owe(self, gradient: FloatVector, job: Job) -> tuple[FloatVector, dict[str, FloatVector]]:
         vectors, real = job.state.vectors, gradient.dtype.type
-        m = real(1 - job.number("beta1")) * gradient
+        m = real(1 - job.number("beta1")) * gradient  # 3
         e = m
         if "m" in vectors:
-            m += real(job.number("beta1")) * vectors["m"]
-            e = m + real(job.state.numbers["lr"] / job.number("lr")) * vectors["e"]
+            m += real(job.number("beta1")) * vectors["m"]  # 3
+            e = m + real(job.state.numbers["lr"] / job.number("lr")) * vectors["e"]  # 3
         return e, {"m": m, "e": e.copy(), "gradient": gradient}

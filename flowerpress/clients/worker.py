@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.task import Batch, Task
 from flowerpress.compressors import Compressor, Draw, make_compressor
 from flowerpress.compressors.feedback import Sender, Settlement
+from flowerpress.compressors.repeat import repeated
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
 
@@ -50,6 +51,12 @@ class Job:
     state: WorkerState
     compressor: str = ""  # this worker's own choice; empty: the strategy's
     steepest: float = 0.0  # norm of the largest gradient met in this round
+    sender: Sender = field(init=False)  # the memory around the compressor
+
+    @property
+    def new(self) -> bool:
+        """Whether the server holds nothing of this worker."""
+        return self.sender.settled == 0
 
     @property
     def hyper(self) -> Hyper:
@@ -141,34 +148,17 @@ class Job:
 class Worker(ABC):
     """The client half of one algorithm; stateless itself, its memory is `Job.state`.
 
-    Subclasses say which memory is kept around the compressor (`sender`), and what a model becomes
-    before it is sent: `message`, or `compute` where one gradient is not all.
+    Subclasses say which memory is kept around the compressor (`sender`), and what a worker does in
+    a round, line by line as in the paper (`round`).
     """
 
     sender: ClassVar[type[Sender]]
     owing: ClassVar[bool] = False  # whether what its moments hold is sent later, if it was lost
-    own_model: ClassVar[bool] = False  # whether it evaluates a model of its own, not the server's
+    told: ClassVar[tuple[str, ...]] = ("loss",)  # which of its numbers go along as metrics
 
-    def message(
-        self, gradient: FloatVector, job: Job
-    ) -> tuple[FloatVector, dict[str, FloatVector]]:
-        """Return what is to be sent of a gradient, and the worker's new moments."""
-        return gradient, {}
-
-    def gradient(self, x: FloatVector, job: Job, sender: Sender) -> tuple[float, FloatVector]:
-        """Return the loss and the gradient that the message is made of."""
-        return job.gradient(x)
-
-    def draw(self, job: Job) -> Draw:
-        """Return the randomness of what is sent."""
-        return job.draw()
-
-    def first(self, job: Job) -> bool:
-        """Whether a worker of which the server holds nothing sends its first update dense."""
-        return False
-
-    def compute(self, x: FloatVector, job: Job, sender: Sender) -> Outgoing:
-        """Compute what is to be sent at model `x`.
+    @abstractmethod
+    def round(self, job: Job) -> Outgoing:
+        """Receive the model, compute, and return what is to be sent.
 
         Raises
         ------
@@ -177,80 +167,81 @@ class Worker(ABC):
         ReplicaError
             It needs a model that it was not sent.
         """
-        loss, gradient = self.gradient(x, job, sender)
-        vector, moments = self.message(gradient, job)
-        dense = sender.settled == 0 and self.first(job)
-        return Outgoing(loss, vector, moments=moments, dense=dense)
 
     def answer(self, job: Job) -> Reply:
-        """Take part in one round: settle, follow the model, compute, compress, remember.
+        """Take part in one round: settle, compute, compress, remember.
 
         The state is consistent at every moment, so it may be saved whatever this raises.
         """
-        sender, known = self.settle(job)
+        known = self.settle(job)
         if known is not None:
             return known
-        reply = self._reply(job, sender)
-        if sender.remembers:
+        reply = self._reply(job)
+        if job.sender.remembers:
             remember(job.state, job.instruction, reply)
         return reply
 
-    def _reply(self, job: Job, sender: Sender) -> Reply:
+    def _reply(self, job: Job) -> Reply:
         try:
-            x = self.follow(job, sender)
-            load_buffers(job)
-            out = self.compute(x, job, sender)
+            out = self.round(job)
         except ReplicaError as error:
             return Reply(job.client, job.instruction.version, status="snapshot", reason=str(error))
         except ResyncError as error:
             return Reply(job.client, job.instruction.version, status="resync", reason=str(error))
-        return self.send(out, job, sender)
+        return self.send(out, job)
 
-    def settle(self, job: Job) -> tuple[Sender, Reply | None]:
-        """Learn what became of the packet in flight; with a reply where no more is to do."""
+    def settle(self, job: Job) -> Reply | None:
+        """Learn what became of the packet in flight; returns a reply where no more is to do."""
         order = job.instruction
         begin_session(job.state, order.session)
-        sender = restore_sender(self.sender, job.state)
+        sender = job.sender = restore_sender(self.sender, job.state)
         # What was damaged on the way is owed as if it was lost; nothing shows that it was absurd.
         refused = 0 < sender.pending == (order.absurd if self.owing else order.refused)
         outcome = sender.settle(order.applied, order.version, order.absurd)
         reply = Reply(job.client, order.version, base=sender.heard, reason=outcome.value)
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
-            return sender, recall(job.state, order) or replace(reply, status="stale")
+            return recall(job.state, order) or replace(reply, status="stale")
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
             reason = f"server applied version {order.applied}, settled here is {sender.settled}"
             reply = replace(reply, status="resync", reason=reason)
             remember(job.state, order, reply)
-            return sender, reply
+            return reply
         self.learn(job, outcome, refused=refused)
-        return sender, None
+        return None
 
     def learn(self, job: Job, outcome: Settlement, *, refused: bool) -> None:
         """Do what goes with the packet in flight, now that its fate is known."""
         commit_staged(job.state, delivered=outcome is Settlement.DELIVERED)
         settle_moments(job.state, refused=refused)
 
-    def follow(self, job: Job, sender: Sender) -> FloatVector:
+    def receive(self, job: Job) -> FloatVector:
         """Return the model of this round, the caller's own; raises `ReplicaError`, see there."""
-        del sender
-        return follow_model(job.instruction, job.layout, job.state)
+        x = follow_model(job.instruction, job.layout, job.state)
+        load_buffers(job)
+        return x
 
     def held_model(self, job: Job) -> FloatVector:
         """Return the model to evaluate: the server's; raises `ReplicaError`, see there."""
         return follow_model(job.instruction, job.layout, job.state)
 
-    def send(self, out: Outgoing, job: Job, sender: Sender) -> Reply:
+    def send(self, out: Outgoing, job: Job) -> Reply:
         """Compress what was computed, and remember it."""
-        compressor = make_compressor("identity") if out.dense else job.uplink()
-        version = job.instruction.version
-        packet = sender.send(out.vector, compressor, version, self.draw(job)).data
-        job.state.vectors.update(out.kept)
-        keep_moments(job.state, out.moments, out.counts)
-        job.state.vectors.update({name + STAGED: vector for name, vector in out.staged.items()})
-        job.state.numbers |= {"loss": out.loss, **out.numbers}
-        keep_sender(sender, job.state)
-        return reply_with(job, sender, [packet])
+        state, packets = job.state, []
+        if out.silent:
+            state.vectors.update(out.moments)
+        else:
+            compressor = make_compressor("identity") if out.dense else job.uplink()
+            if out.times > 1:
+                compressor = repeated(compressor, out.times, out.vector.size)
+            draw, version = out.draw or job.draw(), job.instruction.version
+            packets = [job.sender.send(out.vector, compressor, version, draw).data]
+            keep_moments(state, out.moments, out.counts)
+        state.vectors.update(out.kept)
+        state.vectors.update({name + STAGED: vector for name, vector in out.staged.items()})
+        state.numbers |= {"loss": out.loss, **out.numbers}
+        keep_sender(job.sender, state)
+        return reply_with(job, packets, self.told)
 
 
 def load_buffers(job: Job) -> None:
@@ -260,31 +251,25 @@ def load_buffers(job: Job) -> None:
 
 
 def reply_with(
-    job: Job,
-    sender: Sender,
-    packets: list[bytes],
-    *,
-    status: str = "update",
-    told: Sequence[str] = ("loss",),
-    buffers: bytes | None = None,
+    job: Job, packets: list[bytes], told: Sequence[str], buffers: bytes | None = None
 ) -> Reply:
-    """Return the reply that carries an update.
+    """Return the reply that carries an update; without packets, that says that there is none.
 
     Parameters
     ----------
     told : sequence of str
         Which of the state's numbers go with it as metrics.
     buffers : bytes, optional
-        By default the task's, in a round's first exchange: by the second, they may be lost.
+        By default the task's, if the model's came with the question.
     """
-    numbers = job.state.numbers
-    if buffers is None and job.instruction.stage == 1:
+    numbers, sender = job.state.numbers, job.sender
+    if buffers is None and job.instruction.buffers:
         buffers = pack_buffers(job.task.buffers(), job.layout)
     return Reply(
         client=job.client,
         version=job.instruction.version,
         base=sender.settled,
-        status=status,
+        status="update" if packets else "silent",
         held=int(numbers.get("held", -1)),
         scale=sender.scale,
         packets=packets,

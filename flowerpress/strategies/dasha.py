@@ -2,12 +2,12 @@
 
 Tyurin, Richtarik 2023 (arXiv:2202.01268), Algorithm 1, gradient version.
 
-    1. x -= lr * g                              (g^0: the mean of the gradients at x^0, sent whole)
-    2. broadcast x
-    3. receive m_i = C_i(d_i - h_i - a (g_i - h_i)), a = 1/(2 omega + 1); g_i += m_i; h_i = d_i
-    4. g += sum over S of w_i m_i               (w_i of the WHOLE population: / n, not / |S|)
+    1. broadcast x
+    2. receive m_i = C_i(d_i - h_i - a (g_i - h_i)), a = 1/(2 omega + 1); g_i += m_i; h_i = d_i
+    3. g += sum over S of w_i m_i               (w_i of the WHOLE population: / n, not / |S|)
+    4. x -= lr * g                              (g^0: the mean of the gradients at x^0, sent whole)
 
-d_i is the gradient of f_i at x, h_i the one before. As in MARINA differences are compressed, but
+The paper's iteration begins with the last of these, a round with the first. d_i is the gradient of f_i at x, h_i the one before. As in MARINA differences are compressed, but
 never all workers at once must send whole gradients: g is the weighted mean of the workers' g_i at
 every moment. The worker half is in ``clients/dasha.py``.
 
@@ -69,8 +69,8 @@ class Dasha(TheoreticalStrategy):
         return self._sum / self.population.total
 
     def round(self, server_round: int) -> Steps:
-        yield Ask(self.sample(server_round), into=self._sum)  # 2-4
-        self.model.move(self.rate * self.g, server_round, self.rate)  # 1, of the next round
+        yield Ask(self.sample(server_round), into=self._sum)  # 1-3
+        self.model.move(self.rate * self.g, server_round, self.rate)  # 4
 
     def theory_lr(self, traits: Traits, n: int) -> float:
         return dasha_lr(self.smoothness, traits.omega or 0.0, self.asked(n))

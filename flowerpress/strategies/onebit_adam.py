@@ -11,10 +11,10 @@ Warm-up, the first ``warmup_rounds`` steps, dense both ways:
 
 Then v stands still, and everyone holds x, m and v:
 
-    1. receive w_i = C(beta1 m + (1 - beta1) g_i + e_i) from the workers S that answer
-    2. q = mean over S of w_i + e                    (weights renormalised over S)
-    3. broadcast c = Q(q);  e = q - c
-    4. everyone: m = c;  x -= lr m / (sqrt(v) + eps)
+    4. receive w_i = C(beta1 m + (1 - beta1) g_i + e_i) from the workers S that answer
+    5. q = mean over S of w_i + e                    (weights renormalised over S)
+    6. broadcast c = Q(q);  e = q - c
+    7. everyone: m = c;  x -= lr m / (sqrt(v) + eps)
 
 With P = lr / (sqrt(v) + eps), x - P (e + mean of e_i) follows the uncompressed method exactly. The
 server compresses q as one chunk: in the authors' code n workers do, each a part with a scale of its
@@ -127,19 +127,19 @@ class OneBitAdam(Adaptive):
 
     def round(self, server_round: int) -> Steps:
         S, total = self.sample(server_round), self.zeros()
-        S = yield Ask(S, into=total)  # 1
+        S = yield Ask(S, into=total)  # 1 or 4
         mean = total / self.mass(S)
         if self.warming:
-            self._warm(mean, server_round)
+            self._warm(mean, server_round)  # 2-3
         else:
-            self.model.move(mean, server_round, self.rate)  # 2-4
+            self.model.move(mean, server_round, self.rate)  # 5-7
 
     def _warm(self, g: FloatVector, server_round: int) -> None:
         """Take a step of Adam; after the last one of the warm-up everyone gets m and v too."""
         real = g.dtype.type
         with np.errstate(over="ignore", invalid="ignore"):
             self._m = real(self.beta1) * self._m + real(1 - self.beta1) * g  # 2
-            self._v = real(self.beta2) * self._v + real(1 - self.beta2) * g * g
+            self._v = real(self.beta2) * self._v + real(1 - self.beta2) * g * g  # 2
             direction = ratio(self._m, np.sqrt(self._v) + real(self.eps))
             x = self.model.x - self.rate * direction  # 3
         require_finite_moment(self._v, server_round)

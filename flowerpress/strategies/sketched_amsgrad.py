@@ -94,13 +94,13 @@ class SketchedAMSGrad(FoundBySketch):
         """Take a step of v and v_hat at the candidates, and return v_hat there."""
         real = g.dtype.type
         with np.errstate(over="ignore"):
-            v = real(self.beta2) * self.v[asked] + real(1 - self.beta2) * g * g
+            v = real(self.beta2) * self.v[asked] + real(1 - self.beta2) * g * g  # 4
         if not np.isfinite(v).all():
             raise RoundError(
                 f"round {server_round}: the gradient's square overflows {v.dtype}: lower lr, or "
                 "leave out the clients that send huge updates"
             )
-        v_hat: FloatVector = np.maximum(self.v_hat[asked], v)
+        v_hat: FloatVector = np.maximum(self.v_hat[asked], v)  # 4
         self.v[asked], self.v_hat[asked] = v, v_hat
         return v_hat
 
