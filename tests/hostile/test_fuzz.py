@@ -13,7 +13,11 @@ from tests.compressors.table import COMPRESSORS
 
 
 def test_no_decoder_does_anything_but_decode_or_refuse():
-    verdicts = Counter(verdict for _, verdict in fuzz(COMPRESSORS, seconds=6))
+    verdicts: Counter[bool] = Counter()
+    for seed in range(10):  # more than one where the machine is busy
+        verdicts.update(verdict for _, verdict in fuzz(COMPRESSORS, seconds=6, seed=seed))
+        if verdicts[True] > 100:
+            break
     # Both happen: the damage is neither always noticed by the frame nor always harmless.
     assert verdicts[True] > 100
     assert verdicts[False] > 10

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.protocol import Reply
+from flowerpress.strategies.ask import Ask
 from flowerpress.strategies.client import Client
 from flowerpress.strategies.guard import (
     GRADIENTS,
@@ -33,11 +34,11 @@ class Rounds:
         sent = dict(enumerate(norms)) | {int(name[1:]): norm for name, norm in of.items()}
         self.round, self.waiting = self.round + 1, []
         replies = [Reply(i, 1, packets=[identity(np.array([x]))]) for i, x in sent.items()]
-        self.guard.begin(UPDATES, iter(replies), self.round)
+        self.guard.begin(Ask([]), iter(replies), self.round)
         refused = []
         for reply in replies:
             client = self.population.clients[reply.client]
-            sizes = self.guard.sizes(reply, UPDATES)
+            sizes = self.guard.sizes(reply)
             try:
                 self.guard.check(client, sizes, 1.0, np.dtype(np.float64))
             except OversizedError:

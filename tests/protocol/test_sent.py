@@ -15,6 +15,7 @@ from flowerpress.compressors.scaled import Scaled
 from flowerpress.protocol import Hello, Layout, Reply
 from flowerpress.simulations import InProcessGrid
 from flowerpress.strategies import make_strategy
+from flowerpress.strategies.ask import Ask
 from flowerpress.strategies.sent import Sent
 
 DIM = 40
@@ -171,7 +172,7 @@ def test_exact_values_come_whole(spec, refused, caplog):
 def test_buffers_come_whole():
     strategy = make_strategy("ef14", compressor="topk:k=2")
     sent = Sent(strategy, strategy.population)
-    assert sent.allowed(None, update=False).names == "identity"
+    assert sent.allowed(None, Ask([], what="values")).names == "identity"
 
 
 def test_the_choice_travels_in_the_hello():
