@@ -35,9 +35,9 @@ from flowerpress.clients.outgoing import Outgoing
 from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.worker import FloatVector, Job, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
+from flowerpress.compressors.composed.repeat import repeated
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.compressors.norms import square_sum
-from flowerpress.compressors.repeat import repeated
 from flowerpress.protocol import Mix, Owed, ReplicaError, Reply
 from flowerpress.protocol.buffers import (
     check_buffers,

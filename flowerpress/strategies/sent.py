@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from flowerpress.compressors import make_compressor
-from flowerpress.compressors.allowed import Allowed
-from flowerpress.compressors.budget import only
+from flowerpress.compressors.spec.allowed import Allowed
+from flowerpress.compressors.wire.budget import only
 from flowerpress.protocol import Hello, Reply
 from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.client import Client

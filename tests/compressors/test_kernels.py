@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flowerpress.compressors import Draw, decompress, make_compressor
 from flowerpress.compressors.kernels import choice, numba_kernels, numpy_kernels, packing
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.testing.conformance import forced_kernels
 
 KERNELS = [numpy_kernels, numba_kernels]
 COUNTS = [1, 7, 32, 1023, 1024, 1025, 3000]

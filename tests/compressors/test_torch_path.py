@@ -183,7 +183,7 @@ def test_the_vector_is_not_copied_to_the_host(spec, monkeypatch):
         sent.append(values.numel() * values.element_size())
         return values.numpy()
 
-    monkeypatch.setattr("flowerpress.compressors.inputs._to_array", None)
+    monkeypatch.setattr("flowerpress.compressors.wire.inputs._to_array", None)
     for module in (device, torch_encode, torch_sums, torch_words):
         monkeypatch.setattr(module, "to_host", counted)
     assert compressor.compress(tensor) == want
