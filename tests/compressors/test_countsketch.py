@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, PacketError, decompress, make_compressor
-from flowerpress.compressors.kernels import countsketch, jit_countsketch
+from flowerpress.compressors.kernels.numba import countsketch as jit_countsketch
+from flowerpress.compressors.kernels.numpy import countsketch
 from flowerpress.compressors.linear.countsketch import CountSketch, merge
 
 

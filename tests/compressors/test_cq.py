@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, add_to, decompress, make_compressor
-from flowerpress.compressors.kernels import cq as kernel
+from flowerpress.compressors.kernels.numpy import cq as kernel
 from flowerpress.compressors.quantized.cq import CQ
 from flowerpress.compressors.testing.conformance import forced_kernels
 

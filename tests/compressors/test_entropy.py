@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from flowerpress.compressors import Draw, decompress, make_compressor
 from flowerpress.compressors.composed.entropy import Rans, _shares
-from flowerpress.compressors.kernels import jit_rans, rans
-from flowerpress.compressors.kernels import symbols as plain
+from flowerpress.compressors.kernels.numba import rans as jit_rans
+from flowerpress.compressors.kernels.numpy import rans
+from flowerpress.compressors.kernels.numpy import symbols as plain
 from flowerpress.compressors.kernels.packing import packed_bytes
 from flowerpress.compressors.wire.codecs import codec
 

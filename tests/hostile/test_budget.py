@@ -32,7 +32,7 @@ from flowerpress.compressors.composed.entropy import Rans
 from flowerpress.compressors.composed.induced import Induced
 from flowerpress.compressors.composed.nesting import frames
 from flowerpress.compressors.composed.repeat import repeated
-from flowerpress.compressors.kernels.permk import share_ids
+from flowerpress.compressors.kernels.numpy.permk import share_ids
 from flowerpress.compressors.sparse.permk import PermK, missing_ranks
 from flowerpress.compressors.spec.allowed import Allowed
 from flowerpress.compressors.testing.conformance import forced_kernels

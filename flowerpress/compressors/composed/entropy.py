@@ -14,9 +14,9 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.composed import nesting
 from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.kernels import twin
+from flowerpress.compressors.kernels.numpy.rans import BITS, LANES, LOW, TOTAL, Symbols
 from flowerpress.compressors.kernels.packing import U8, U32, packed_bytes, pieces
-from flowerpress.compressors.kernels.rans import BITS, LANES, LOW, TOTAL, Symbols
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.wire import budget, reading
 from flowerpress.compressors.wire.packet import HEADER_BYTES, Buffer, Header, Packet, total_bytes
 from flowerpress.compressors.wire.payload import Reader

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from flowerpress.compressors.composed.entropy import Entropy
-from flowerpress.compressors.kernels.huffman import (
+from flowerpress.compressors.kernels import twin
+from flowerpress.compressors.kernels.numpy.huffman import (
     LENGTH_BITS,
     MAX_LENGTH,
     Symbols,
@@ -18,7 +19,6 @@ from flowerpress.compressors.kernels.huffman import (
     stream_edges,
 )
 from flowerpress.compressors.kernels.packing import U32
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.wire.packet import Buffer
 from flowerpress.compressors.wire.payload import Reader
 

@@ -14,15 +14,15 @@ from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, require_whole, whole
 from flowerpress.compressors.front import require_finite_values
 from flowerpress.compressors.identity import Dense
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
-from flowerpress.compressors.kernels.countsketch import MOST_ROWS
-from flowerpress.compressors.kernels.twins import twin
+from flowerpress.compressors.kernels.numpy.countsketch import MOST_ROWS
 from flowerpress.compressors.wire import budget, reading
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.wire.payload import Reader, require_finite
 from flowerpress.compressors.wire.reading import Opened
 
-_HASH = 1  # signs and shifts as `kernels.countsketch` makes them
+_HASH = 1  # signs and shifts as `kernels.numpy.countsketch` makes them
 _PLACES = 43  # purpose of the key
 _MOST_WORK = 14.0  # steps of an estimate of a packet that is in no other
 

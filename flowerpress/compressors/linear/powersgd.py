@@ -14,8 +14,7 @@ import numpy.typing as npt
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
-from flowerpress.compressors.kernels import lowrank
-from flowerpress.compressors.kernels.twins import twin
+from flowerpress.compressors.kernels import lowrank, twin
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.inputs import TooLargeError
 from flowerpress.compressors.wire.packet import Buffer, Packet
@@ -36,8 +35,9 @@ _HEAD = struct.Struct("<HHI")
 
 @dataclass(frozen=True)
 class Tensors:
-    """The values of each matrix in turn, and its rows, columns and rank; see `kernels.products`.
+    """The values of each matrix in turn, and its rows, columns and rank.
 
+    `kernels.numpy.products` says how they follow one another.
     `largest` is what no number can be above, nor below its negative.
     """
 

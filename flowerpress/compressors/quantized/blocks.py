@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerpress.compressors.base import Vector
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels, twin
 from flowerpress.compressors.kernels.device import on_device
 from flowerpress.compressors.kernels.packing import BLOCK
 from flowerpress.compressors.kernels.sums import Offsets
-from flowerpress.compressors.kernels.twins import twin
 
 _FEW = 1 << 14  # edges, 128 kB
 

@@ -13,12 +13,11 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import real, require_one_of, require_whole, whole
-from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.cq import Keys, fixed_digits
+from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels.numpy.cq import Keys, fixed_digits
 from flowerpress.compressors.kernels.packing import BLOCK, packed_bytes
 from flowerpress.compressors.kernels.philox import block_keys
 from flowerpress.compressors.kernels.sums import F64
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.quantized.uniform import Points
 from flowerpress.compressors.wire.packet import Buffer, Packet

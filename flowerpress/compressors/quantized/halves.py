@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.packing import pieces
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, require_finite, weighted
 

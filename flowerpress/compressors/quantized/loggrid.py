@@ -12,9 +12,8 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels, twin
 from flowerpress.compressors.kernels.packing import U8, packed_bytes
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, weighted
 

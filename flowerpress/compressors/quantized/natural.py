@@ -11,9 +11,9 @@ import numpy as np
 
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.kernels.natural import TOP_EXPONENT
+from flowerpress.compressors.kernels import twin
+from flowerpress.compressors.kernels.numpy.natural import TOP_EXPONENT
 from flowerpress.compressors.kernels.packing import U8
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.wire.inputs import TooLargeError
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, weighted

@@ -12,8 +12,8 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import real
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.packing import packed_bytes
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.quantized.uniform import Points
 from flowerpress.compressors.wire.packet import Buffer, Packet

@@ -11,9 +11,8 @@ import numpy as np
 
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels, twin
 from flowerpress.compressors.kernels.packing import packed_bytes
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.quantized.uniform import Points
 from flowerpress.compressors.wire.packet import Buffer, Packet

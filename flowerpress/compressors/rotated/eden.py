@@ -13,11 +13,10 @@ from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.composed.chain import Expanded
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
-from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.eden import CENTROIDS, spread, tables
+from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels.numpy.eden import CENTROIDS, spread, tables
 from flowerpress.compressors.kernels.packing import U8, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.rotated.rotation import Rotation, edges
 from flowerpress.compressors.wire.packet import Buffer, Packet

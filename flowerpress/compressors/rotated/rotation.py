@@ -9,8 +9,8 @@ import numpy as np
 from flowerpress.compressors.base import Decoded, Vector
 from flowerpress.compressors.front import require_finite_values
 from flowerpress.compressors.identity import Dense
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.sums import Offsets
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.wire import budget
 
 BLOCK = 8192
@@ -42,7 +42,7 @@ def edges(dim: int) -> Offsets:
 
 @dataclass(frozen=True)
 class Rotation:
-    """A randomised Hadamard transform in blocks, orthogonal; see ``kernels.hadamard``.
+    """A randomised Hadamard transform in blocks, orthogonal; see ``kernels.numpy.hadamard``.
 
     Parameters
     ----------

@@ -12,10 +12,9 @@ import numpy as np
 from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front, Places, require_finite_values
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels, twin
 from flowerpress.compressors.kernels.packing import BLOCK, U32
 from flowerpress.compressors.kernels.philox import words
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.sparse.ids import READING_WORK
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet

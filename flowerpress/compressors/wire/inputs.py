@@ -7,9 +7,8 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels, twin
 from flowerpress.compressors.kernels.device import device_vector, on_device, stays_on_device
-from flowerpress.compressors.kernels.twins import twin
 from flowerpress.compressors.wire.packet import MAX_DIM
 
 Vector: TypeAlias = npt.NDArray[np.floating[Any]]
