@@ -7,6 +7,7 @@ be understood needs it, whenever Python loads it.
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -84,6 +85,21 @@ def test_compressors_are_few_rooms(graph: dict[str, set[str]]) -> None:
         TopologicalSorter(rooms).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_folders_of_compressors_list_their_files() -> None:
+    """Kernels in numba and torch are listed with those of numpy that have their names."""
+    tables = {}
+    for path in (ROOT / "compressors").rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        listed = set(re.findall(r"^`(\w+)` ", text, re.MULTILINE))
+        inside = {each.stem for each in path.parent.iterdir() if not each.name.startswith("__")}
+        tables[path.parent.name] = listed, inside
+    assert len(tables) > 10
+    twins = tables["numpy"][0]
+    for folder, (listed, inside) in tables.items():
+        known = twins if folder in ("numba", "torch") else set()
+        assert listed <= inside <= listed | known, folder
 
 
 def test_arrows_are_counted() -> None:
