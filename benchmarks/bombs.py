@@ -31,12 +31,12 @@ from flowerpress.compressors import (
     make_compressor,
     norm,
 )
-from flowerpress.compressors.countsketch import CountSketch, merge
-from flowerpress.compressors.entropy import _HEAD as STAGE_HEAD
-from flowerpress.compressors.entropy import Entropy, Rans
-from flowerpress.compressors.hostile import resealed
-from flowerpress.compressors.huffman import Huffman
+from flowerpress.compressors.composed.entropy import _HEAD as STAGE_HEAD
+from flowerpress.compressors.composed.entropy import Entropy, Rans
+from flowerpress.compressors.composed.huffman import Huffman
 from flowerpress.compressors.kernels.packing import unpack
+from flowerpress.compressors.linear.countsketch import CountSketch, merge
+from flowerpress.compressors.testing.hostile import resealed
 
 T = TypeVar("T")
 MOST_BYTES = 1 << 20

@@ -20,8 +20,8 @@ from contextlib import suppress
 import numpy as np
 
 from flowerpress.compressors import Draw, Packet, PacketError, add_to, make_compressor
-from flowerpress.compressors.hostile import resealed
-from flowerpress.compressors.packet import HEADER_BYTES
+from flowerpress.compressors.testing.hostile import resealed
+from flowerpress.compressors.wire.packet import HEADER_BYTES
 
 SPARE = 16 << 20  # bytes a decoder may take beyond vector and packet
 MAGIC = b"FPRS"

@@ -26,8 +26,8 @@ from flowerpress.strategies import make_strategy, strategy_names
 ROOT = str(Path(flowerpress.__file__).parent)
 ROUND, DIM = 3, 1000
 OPENING = {
-    ("compressors/packet.py", "_parse_header"): "CRCs",
-    ("compressors/reading.py", "decode"): "decodes",
+    ("compressors/wire/packet.py", "_parse_header"): "CRCs",
+    ("compressors/wire/reading.py", "decode"): "decodes",
 }
 
 

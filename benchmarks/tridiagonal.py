@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flowerpress.compressors import make_compressor
-from flowerpress.compressors.cq import CQ
+from flowerpress.compressors.quantized.cq import CQ
 from flowerpress.simulations import simulate
 from flowerpress.simulations.tridiagonal import Tridiagonal
 from flowerpress.strategies import make_strategy

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the unrolled loops: `pack_lanes.py`, `unpack_lanes.py` and `sum_lanes.py` in `kernels`.
+"""Write the unrolled loops: the files `*_lanes.py` in `compressors/kernels/numba/generated`.
 
     python scripts/generate_packing.py
 
@@ -19,7 +19,8 @@ LANES = 32
 WIDTHS = range(1, 9)
 SUMS = ("add_magnitudes", "add_squares", "add_squares_32")
 ROWS = 16  # that are added at once
-KERNELS = Path(__file__).resolve().parents[1] / "flowerpress" / "compressors" / "kernels"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "flowerpress" / "compressors" / "kernels" / "numba" / "generated"
 
 HEAD = '''"""{title}
 
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 {imports}
 
-from flowerpress.compressors.kernels.jit import jit
+from flowerpress.compressors.kernels.numba.jit import jit
 
 {types}
 '''
@@ -50,9 +51,9 @@ def sources() -> dict[Path, str]:
     imports = f"from typing import Any\n\n{ARRAYS}"
     summing = HEAD.format(title=title, imports=imports, types=FLOATS)
     return {
-        KERNELS / "pack_lanes.py": module(packing, *map(pack, WIDTHS)),
-        KERNELS / "unpack_lanes.py": module(unpacking, *map(unpack, WIDTHS)),
-        KERNELS / "sum_lanes.py": module(summing, *map(add_up, SUMS)),
+        FOLDER / "pack_lanes.py": module(packing, *map(pack, WIDTHS)),
+        FOLDER / "unpack_lanes.py": module(unpacking, *map(unpack, WIDTHS)),
+        FOLDER / "sum_lanes.py": module(summing, *map(add_up, SUMS)),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.testing.conformance import forced_kernels
 from flowerpress.strategies import strategy_names
 from tests import same_bytes
 

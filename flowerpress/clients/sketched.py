@@ -16,7 +16,8 @@ the places of line 2 from the step itself, the first delta that its replica lack
 model comes whole instead, as after a long absence, it takes all places it sent for sent: what x has
 not moved by is then lost, but nothing is sent twice. A lost answer, of either exchange, leaves
 everything owed. One that the server refused as too large takes the round's gradient out of all
-vectors again. The server halves are in ``strategies/sketched.py`` and ``strategies/sketched_amsgrad.py``.
+vectors again. The server halves are in ``strategies/sketched.py`` and
+``strategies/sketched_amsgrad.py``.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from flowerpress.clients.replicas import follow_model
 from flowerpress.clients.stores import WorkerState
 from flowerpress.clients.task import Batch, Task
 from flowerpress.compressors import Compressor, Draw, make_compressor
+from flowerpress.compressors.composed.repeat import repeated
 from flowerpress.compressors.feedback import Sender, Settlement
-from flowerpress.compressors.repeat import repeated
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
 

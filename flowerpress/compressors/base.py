@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors import reading
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.inputs import (
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
+from flowerpress.compressors.wire import reading
+from flowerpress.compressors.wire.inputs import (
     Tensor,
     TooLargeError,
     Vector,
@@ -26,9 +27,8 @@ from flowerpress.compressors.inputs import (
     refuse_nonfinite,
     too_large,
 )
-from flowerpress.compressors.kernels.arithmetic import by_default_rules
-from flowerpress.compressors.packet import Buffer, Packet, PacketError
-from flowerpress.compressors.reading import Decoded
+from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
+from flowerpress.compressors.wire.reading import Decoded
 
 __all__ = ["Compressor", "Decoded", "Traits", "Vector", "refuse_nonfinite", "traits_of"]
 
@@ -121,7 +121,7 @@ class Compressor(ABC):
             If `x` has another shape or dtype, is empty, or holds NaN or infinity (the message names
             the first position), if what must be sent overflows the dtype (it names the largest
             number's position), or if what is made of others would cost a receiver more than it
-            pays for a packet (see `flowerpress.compressors.budget`).
+            pays for a packet (see `flowerpress.compressors.wire.budget`).
         """
         vector = as_vector(x, self.encodes_tensors)
         extreme = not self.finds_nonfinite and largest(vector) > _EXTREME[vector.dtype]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from flowerpress.compressors.base import Compressor, Traits
-from flowerpress.compressors.registry import make_compressor
+from flowerpress.compressors.spec.registry import make_compressor
 
 
 def contraction_scale(traits: Traits) -> float:

@@ -11,8 +11,8 @@ from flowerpress.compressors.base import Compressor, Decoded, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import U32
-from flowerpress.compressors.packet import Buffer, PacketError
-from flowerpress.compressors.payload import Reader, Sparse
+from flowerpress.compressors.wire.packet import Buffer, PacketError
+from flowerpress.compressors.wire.payload import Reader, Sparse
 
 
 class Expander(Protocol):

@@ -9,8 +9,8 @@ from typing import ClassVar
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels.packing import pieces
-from flowerpress.compressors.packet import Buffer, Packet
-from flowerpress.compressors.payload import Reader, require_weighted, weighted
+from flowerpress.compressors.wire.packet import Buffer, Packet
+from flowerpress.compressors.wire.payload import Reader, require_weighted, weighted
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import budget, reading
 from flowerpress.compressors.base import Decoded, Vector
-from flowerpress.compressors.chain import Expanded
-from flowerpress.compressors.countsketch import Table
+from flowerpress.compressors.composed.chain import Expanded
+from flowerpress.compressors.composed.induced import Sum
+from flowerpress.compressors.composed.scaled import Shrunk
 from flowerpress.compressors.identity import Dense
-from flowerpress.compressors.induced import Sum
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.kernels.packing import pieces
-from flowerpress.compressors.packet import Buffer, Packet, PacketError
-from flowerpress.compressors.payload import Sparse
-from flowerpress.compressors.powersgd import Tensors
-from flowerpress.compressors.reading import Opened
-from flowerpress.compressors.scaled import Shrunk
-from flowerpress.compressors.sign import Signs
+from flowerpress.compressors.linear.countsketch import Table
+from flowerpress.compressors.linear.powersgd import Tensors
+from flowerpress.compressors.quantized.sign import Signs
+from flowerpress.compressors.wire import budget, reading
+from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
+from flowerpress.compressors.wire.payload import Sparse
+from flowerpress.compressors.wire.reading import Opened
 
 _SMALLEST = 2.0**-900  # of sums of squares: none of what counts in them underflowed
 _MANY = 64  # matrices, or ranks, from which their products are faster made than measured
@@ -54,7 +54,7 @@ def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
     ------
     PacketError
         The packet is damaged, its dim is above `max_dim`, or it costs more than an honest one may
-        (see `flowerpress.compressors.budget`).
+        (see `flowerpress.compressors.wire.budget`).
 
     Examples
     --------

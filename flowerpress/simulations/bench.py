@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Draw, add_to, compressor_names, decompress, make_compressor
-from flowerpress.compressors.codecs import codec
 from flowerpress.compressors.kernels import packing
-from flowerpress.compressors.packet import Packet
-from flowerpress.compressors.payload import Sparse
+from flowerpress.compressors.wire.codecs import codec
+from flowerpress.compressors.wire.packet import Packet
+from flowerpress.compressors.wire.payload import Sparse
 from flowerpress.simulations.bench_forms import naive
 from flowerpress.simulations.bench_shared_forms import COHORT, RANK
 from flowerpress.suggestions import unknown

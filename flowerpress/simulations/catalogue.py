@@ -8,7 +8,7 @@ from inspect import cleandoc
 from typing import Any, NamedTuple
 
 from flowerpress.compressors import compressor_names
-from flowerpress.compressors.registry import compressor_class
+from flowerpress.compressors.spec.registry import compressor_class
 from flowerpress.simulations.own_task import installed
 from flowerpress.simulations.tasks import describe, task_names
 from flowerpress.strategies import strategy_class, strategy_names

@@ -27,7 +27,7 @@ import numpy as np
 
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.identity import Identity
-from flowerpress.compressors.randsign import RandSign
+from flowerpress.compressors.quantized.randsign import RandSign
 from flowerpress.strategies.adaptive import Adaptive, warn_where_workers_differ
 from flowerpress.strategies.ask import Ask, Steps
 from flowerpress.strategies.options import check_options, require

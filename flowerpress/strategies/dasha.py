@@ -7,9 +7,10 @@ Tyurin, Richtarik 2023 (arXiv:2202.01268), Algorithm 1, gradient version.
     3. g += sum over S of w_i m_i               (w_i of the WHOLE population: / n, not / |S|)
     4. x -= lr * g                              (g^0: the mean of the gradients at x^0, sent whole)
 
-The paper's iteration begins with the last of these, a round with the first. d_i is the gradient of f_i at x, h_i the one before. As in MARINA differences are compressed, but
-never all workers at once must send whole gradients: g is the weighted mean of the workers' g_i at
-every moment. The worker half is in ``clients/dasha.py``.
+The paper's iteration begins with the last of these, a round with the first. d_i is the gradient of
+f_i at x, h_i the one before. As in MARINA differences are compressed, but never all workers at once
+must send whole gradients: g is the weighted mean of the workers' g_i at every moment. The worker
+half is in ``clients/dasha.py``.
 
 An absent, late or failed worker keeps g_i and h_i, and so does g: for sampling this is an
 extension, not the paper's DASHA-PP, which rescales by the probability of being asked. A new worker

@@ -28,7 +28,7 @@ from typing import Any, cast
 import numpy as np
 
 from flowerpress.compressors import Draw, Traits, make_compressor
-from flowerpress.compressors.cq import CQ
+from flowerpress.compressors.quantized.cq import CQ
 from flowerpress.protocol import Hyper, ModelPart
 from flowerpress.strategies.ask import Ask, FloatVector, Steps
 from flowerpress.strategies.client import Client

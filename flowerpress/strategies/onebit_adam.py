@@ -45,7 +45,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import make_compressor
-from flowerpress.compressors.sign import Sign
+from flowerpress.compressors.quantized.sign import Sign
 from flowerpress.protocol import Hyper
 from flowerpress.protocol.rules import ratio
 from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Opened, add_to, make_compressor
-from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.sparse.topk import TopK
 from flowerpress.protocol import Mix, ModelPart, Owed
 from flowerpress.protocol.buffers import kept_buffers
 from flowerpress.strategies.topology import Topology

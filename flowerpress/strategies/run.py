@@ -15,9 +15,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from flowerpress.compressors import Opened, PacketError, make_compressor
-from flowerpress.compressors.budget import only
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.compressors.norms import square_sum
+from flowerpress.compressors.wire.budget import only
 from flowerpress.protocol import (
     Hello,
     Instruction,

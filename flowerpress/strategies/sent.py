@@ -6,10 +6,11 @@ own clients make, so that a packet that costs much, or means something else, is 
 - An update is of the strategy's compressor, or of the one that the worker said in its hello that it
   has chosen, where the strategy lets it choose (``client_compressors``): that one alone, and not
   another one later.
-- Gossip's workers may send several packets of it in one (`flowerpress.compressors.repeat`).
+- Gossip's workers may send several packets of it in one
+  (`flowerpress.compressors.composed.repeat`).
 - Whatever goes whole is of ``identity``: first updates, exact values, models, buffers.
 
-Whatever the codec, a packet's budget bounds what it costs (`flowerpress.compressors.budget`).
+Whatever the codec, a packet's budget bounds what it costs (`flowerpress.compressors.wire.budget`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from flowerpress.compressors import make_compressor
-from flowerpress.compressors.allowed import Allowed
-from flowerpress.compressors.budget import only
+from flowerpress.compressors.spec.allowed import Allowed
+from flowerpress.compressors.wire.budget import only
 from flowerpress.protocol import Hello, Reply
 from flowerpress.strategies.algorithm import Algorithm
 from flowerpress.strategies.ask import Ask

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Draw, make_compressor
-from flowerpress.compressors.countsketch import CountSketch, Table
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.linear.countsketch import CountSketch, Table
+from flowerpress.compressors.sparse.topk import TopK
 from flowerpress.protocol.places import Places
 from flowerpress.strategies.base import CompressedStrategy, FloatVector
 from flowerpress.strategies.options import require, require_fraction

@@ -4,7 +4,7 @@ import numpy as np
 
 from flowerpress.clients import client_app
 from flowerpress.compressors import Draw
-from flowerpress.compressors.countsketch import CountSketch
+from flowerpress.compressors.linear.countsketch import CountSketch
 from flowerpress.protocol import Instruction, Reply
 from flowerpress.simulations import InProcessGrid
 from tests.algorithms.problems import SEED

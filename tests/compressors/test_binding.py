@@ -8,13 +8,13 @@ from typing import ClassVar
 import pytest
 
 from flowerpress.compressors import make_compressor
-from flowerpress.compressors.chain import Chain
-from flowerpress.compressors.entropy import Rans
+from flowerpress.compressors.composed.chain import Chain
+from flowerpress.compressors.composed.entropy import Rans
+from flowerpress.compressors.composed.induced import Induced
+from flowerpress.compressors.composed.scaled import Scaled
 from flowerpress.compressors.feedback import contraction
-from flowerpress.compressors.induced import Induced
-from flowerpress.compressors.qsgd import QSGD
-from flowerpress.compressors.scaled import Scaled
-from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.quantized.qsgd import QSGD
+from flowerpress.compressors.sparse.topk import TopK
 
 SHAPES = ((2, 3), (), (4,))
 

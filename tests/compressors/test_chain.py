@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, Packet, PacketError, add_to, decompress, make_compressor
-from flowerpress.compressors.chain import Chain
-from flowerpress.compressors.hadamard import Hadamard
-from flowerpress.compressors.hostile import resealed
-from flowerpress.compressors.nesting import MAX_DEPTH, depth, substream
-from flowerpress.compressors.qsgd import QSGD
-from flowerpress.compressors.randk import RandK
-from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.composed.chain import Chain
+from flowerpress.compressors.composed.nesting import MAX_DEPTH, depth, substream
+from flowerpress.compressors.quantized.qsgd import QSGD
+from flowerpress.compressors.rotated.hadamard import Hadamard
+from flowerpress.compressors.sparse.randk import RandK
+from flowerpress.compressors.sparse.topk import TopK
+from flowerpress.compressors.testing.hostile import resealed
 
 X = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowerpress.compressors import Compressor, Draw, Packet, Traits, make_compressor, testing
-from flowerpress.compressors.hostile import check_hostile
+from flowerpress.compressors import Compressor, Draw, Packet, Traits, make_compressor
 from flowerpress.compressors.identity import Identity
-from flowerpress.compressors.sign import Sign
-from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.quantized.sign import Sign
+from flowerpress.compressors.sparse.topk import TopK
+from flowerpress.compressors.testing import conformance as testing
+from flowerpress.compressors.testing.hostile import check_hostile
 from tests.compressors.composed import COMPOSED
 from tests.compressors.table import COMPRESSORS, RANDOM
 

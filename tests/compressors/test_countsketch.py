@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, PacketError, decompress, make_compressor
-from flowerpress.compressors.countsketch import CountSketch, merge
-from flowerpress.compressors.kernels import countsketch, jit_countsketch
+from flowerpress.compressors.kernels.numba import countsketch as jit_countsketch
+from flowerpress.compressors.kernels.numpy import countsketch
+from flowerpress.compressors.linear.countsketch import CountSketch, merge
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

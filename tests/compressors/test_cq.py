@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, add_to, decompress, make_compressor
-from flowerpress.compressors.cq import CQ
-from flowerpress.compressors.kernels import cq as kernel
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.kernels.numpy import cq as kernel
+from flowerpress.compressors.quantized.cq import CQ
+from flowerpress.compressors.testing.conformance import forced_kernels
 
 GROUP = 4096  # coordinates that share an order
 

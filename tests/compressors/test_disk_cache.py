@@ -15,7 +15,10 @@ import numba
 import pytest
 
 import flowerpress
-from flowerpress.compressors.kernels import choice, disk_cache, jit_levels, numpy_kernels
+from flowerpress.compressors.kernels import choice
+from flowerpress.compressors.kernels.numba import disk_cache
+from flowerpress.compressors.kernels.numba import levels as jit_levels
+from flowerpress.compressors.kernels.numpy import common as numpy_kernels
 
 ROOT = Path(flowerpress.__file__).parent
 
@@ -171,7 +174,7 @@ def test_any_source_changes_the_digest(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "compressors/kernels", kernels, ignore=shutil.ignore_patterns("__py*"))
     monkeypatch.setattr(disk_cache, "files", lambda _: kernels)
     found = {disk_cache.digest()}
-    for name in ("jit.py", "rounding.py", "jit_cq.py"):
+    for name in ("rounding.py", "numba/jit.py", "numba/generated/sum_lanes.py"):
         with (kernels / name).open("a") as file:
             file.write("\n")
         found.add(disk_cache.digest.__wrapped__())
@@ -209,7 +212,7 @@ def test_wrong_kernels_are_not_used(monkeypatch, caplog):
 # What follows starts processes.
 
 KERNEL = """
-from flowerpress.compressors.kernels import disk_cache, jit
+from flowerpress.compressors.kernels.numba import disk_cache, jit
 disk_cache._PATIENCE = 0.0
 @jit.jit
 def plus_one(x):
@@ -277,7 +280,7 @@ def test_an_updated_helper_gives_the_bytes_of_its_twin(tmp_path, monkeypatch):
         return start(tmp_path / "cache", code, path=str(package.parent)).communicate(timeout=300)[0]
 
     first = sent()
-    for name in ("jit.py", "philox.py"):
+    for name in ("numba/jit.py", "philox.py"):
         source = package / "compressors/kernels" / name
         source.write_text(source.read_text().replace("0x31848BAB", "0x31848BAD"))
     second = sent()

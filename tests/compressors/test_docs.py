@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowerpress.compressors import compressor_names, registry
+from flowerpress.compressors import compressor_names
+from flowerpress.compressors.spec import registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 

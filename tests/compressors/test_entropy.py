@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.codecs import codec
-from flowerpress.compressors.entropy import Rans, _shares
-from flowerpress.compressors.kernels import jit_rans, rans
-from flowerpress.compressors.kernels import symbols as plain
+from flowerpress.compressors.composed.entropy import Rans, _shares
+from flowerpress.compressors.kernels.numba import rans as jit_rans
+from flowerpress.compressors.kernels.numpy import rans
+from flowerpress.compressors.kernels.numpy import symbols as plain
 from flowerpress.compressors.kernels.packing import packed_bytes
+from flowerpress.compressors.wire.codecs import codec
 
 X = np.random.default_rng(0).standard_normal(400_000, dtype=np.float32)
 

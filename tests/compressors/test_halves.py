@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import PacketError, add_to, decompress, make_compressor
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.testing.conformance import forced_kernels
 
 CAST = {"fp16": "float16", "bf16": "bfloat16"}
 SIGNIFICANT = {"fp16": 11, "bf16": 8}

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.huffman import Huffman
-from flowerpress.compressors.kernels import huffman, jit_huffman, jit_symbols, symbols
+from flowerpress.compressors.composed.huffman import Huffman
+from flowerpress.compressors.kernels.numba import huffman as jit_huffman
+from flowerpress.compressors.kernels.numba import symbols as jit_symbols
+from flowerpress.compressors.kernels.numpy import huffman, symbols
 from tests.compressors.test_entropy import X, entropy_of_codes
 from tests.hostile import composed
 

@@ -14,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.kernels import choice, numba_kernels, numpy_kernels, packing
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.kernels import choice, packing, twin
+from flowerpress.compressors.kernels.numba import common as numba_kernels
+from flowerpress.compressors.kernels.numba import disk_cache, jit
+from flowerpress.compressors.kernels.numpy import common as numpy_kernels
+from flowerpress.compressors.testing.conformance import forced_kernels
 
 KERNELS = [numpy_kernels, numba_kernels]
 COUNTS = [1, 7, 32, 1023, 1024, 1025, 3000]
@@ -117,9 +120,9 @@ def test_without_numba(monkeypatch):
 
 
 def test_a_numba_that_does_not_work(monkeypatch, caplog):
-    name = "flowerpress.compressors.kernels"
-    monkeypatch.setitem(sys.modules, f"{name}.numba_kernels", None)
-    monkeypatch.delattr(sys.modules[name], "numba_kernels")
+    name = "flowerpress.compressors.kernels.numba"
+    monkeypatch.setitem(sys.modules, f"{name}.common", None)
+    monkeypatch.delattr(sys.modules[name], "common")
     assert choice._load.__wrapped__("") is numpy_kernels
     assert "numba cannot be imported" in caplog.text
     with pytest.raises(ImportError, match="FLOWERPRESS_KERNELS=numba, but numba cannot be"):
@@ -135,6 +138,19 @@ def test_a_numba_that_compiles_nothing(monkeypatch, caplog):
 
 def test_twins_have_the_same_functions():
     assert numpy_kernels.__all__ == numba_kernels.__all__
+
+
+def test_folders_hide_no_package_of_their_name():
+    assert jit.numba is numba
+    assert disk_cache.numba is numba
+    assert numpy_kernels.np is numba_kernels.np is np
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+def test_twins_are_files_of_one_name(kernels):
+    with forced_kernels(kernels):
+        for name in ("affine", "symbols", "id_codes"):
+            assert twin(name).__name__ == f"flowerpress.compressors.kernels.{kernels}.{name}"
 
 
 @pytest.mark.parametrize("module", ["torch", "flwr", "numba"])

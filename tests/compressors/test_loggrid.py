@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import decompress, make_compressor
-from flowerpress.compressors.loggrid import LogGrid
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.quantized.loggrid import LogGrid
+from flowerpress.compressors.testing.conformance import forced_kernels
 
 
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, PacketError, add_to, decompress
-from flowerpress.compressors.natural import Natural
+from flowerpress.compressors.quantized.natural import Natural
 
 DTYPES = [np.float32, np.float64]
 

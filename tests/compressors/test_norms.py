@@ -16,9 +16,9 @@ from flowerpress.compressors import (
     make_compressor,
     norm,
 )
-from flowerpress.compressors.hostile import damaged, resealed
 from flowerpress.compressors.norms import square_sum
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.testing.conformance import forced_kernels
+from flowerpress.compressors.testing.hostile import damaged, resealed
 from tests.compressors.table import COMPRESSORS
 
 SHAPES = ((30, 40), (7,))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.induced import Induced
-from flowerpress.compressors.nesting import substream
-from flowerpress.compressors.randk import RandK
-from flowerpress.compressors.scaled import Scaled
-from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.composed.induced import Induced
+from flowerpress.compressors.composed.nesting import substream
+from flowerpress.compressors.composed.scaled import Scaled
+from flowerpress.compressors.sparse.randk import RandK
+from flowerpress.compressors.sparse.topk import TopK
 
 X = np.random.default_rng(0).standard_normal(200)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Packet, PacketError, add_to, decompress, make_compressor
-from flowerpress.compressors.hostile import resealed
+from flowerpress.compressors.testing.hostile import resealed
 
 X = np.array([1.0, -2.0, 0.5], dtype=np.float32)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, PacketError, add_to, decompress, make_compressor
-from flowerpress.compressors.permk import PermK, missing_ranks
+from flowerpress.compressors.sparse.permk import PermK, missing_ranks
 
 SIZES = [(8, 4), (10, 4), (5, 5), (1000, 7), (3000, 1), (4, 9), (8, 16), (1, 3), (7, 100)]
 

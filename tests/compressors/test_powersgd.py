@@ -9,7 +9,7 @@ import pytest
 
 from flowerpress.compressors import Draw, PacketError, add_to, decompress, make_compressor
 from flowerpress.compressors.kernels import lowrank
-from flowerpress.compressors.powersgd import MOST_TENSORS, PowerSGD
+from flowerpress.compressors.linear.powersgd import MOST_TENSORS, PowerSGD
 
 DTYPES = [np.float32, np.float64]
 SHAPES = [(40, 30), (30, 40), (500, 7), (7, 500), (40_000, 5), (5, 40_000)]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.kernels import numba_kernels, numpy_kernels
+from flowerpress.compressors.kernels.numba import common as numba_kernels
+from flowerpress.compressors.kernels.numpy import common as numpy_kernels
 
 KERNELS = [numpy_kernels, numba_kernels]
 DRAWS = 20_000

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowerpress.compressors import Draw, decompress, make_compressor, testing
-from flowerpress.compressors.hostile import check_hostile
-from flowerpress.compressors.randsign import RandSign
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors import Draw, decompress, make_compressor
+from flowerpress.compressors.quantized.randsign import RandSign
+from flowerpress.compressors.testing import conformance as testing
+from flowerpress.compressors.testing.conformance import forced_kernels
+from flowerpress.compressors.testing.hostile import check_hostile
 
 DTYPES = [np.float32, np.float64]
 

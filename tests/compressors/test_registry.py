@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowerpress import plugins
-from flowerpress.compressors import compressor_names, decompress, make_compressor, registry
+from flowerpress.compressors import compressor_names, decompress, make_compressor
 from flowerpress.compressors.identity import Identity
-from flowerpress.compressors.qsgd import QSGD
-from flowerpress.compressors.randk import RandK
-from flowerpress.compressors.sign import Sign
-from flowerpress.compressors.topk import TopK
+from flowerpress.compressors.quantized.qsgd import QSGD
+from flowerpress.compressors.quantized.sign import Sign
+from flowerpress.compressors.sparse.randk import RandK
+from flowerpress.compressors.sparse.topk import TopK
+from flowerpress.compressors.spec import registry
 
 
 def test_names():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, add_to, decompress, make_compressor
-from flowerpress.compressors.kernels import eden as centroids
-from flowerpress.compressors.kernels import hadamard, jit_hadamard
-from flowerpress.compressors.rotation import Rotation, block_size, edges
+from flowerpress.compressors.kernels.numba import hadamard as jit_hadamard
+from flowerpress.compressors.kernels.numpy import eden as centroids
+from flowerpress.compressors.kernels.numpy import hadamard
+from flowerpress.compressors.rotated.rotation import Rotation, block_size, edges
 
 DIMS = [1, 2, 3, 8, 31, 64, 100, 513, 1024, 5000, 8192, 8193, 20_000]
 

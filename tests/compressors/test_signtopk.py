@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import decompress, make_compressor
-from flowerpress.compressors.signtopk import SignTopK
+from flowerpress.compressors.sparse.signtopk import SignTopK
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

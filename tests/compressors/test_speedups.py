@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, decompress, make_compressor
-from flowerpress.compressors.kernels import numba_kernels, numpy_kernels, philox, sums
+from flowerpress.compressors.kernels import philox, sums
+from flowerpress.compressors.kernels.numba import common as numba_kernels
+from flowerpress.compressors.kernels.numpy import common as numpy_kernels
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 4223, 4224, 4225, 12_416, 33_333, 300_001])

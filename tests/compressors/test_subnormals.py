@@ -7,17 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from flowerpress.compressors import (
-    Draw,
-    Packet,
-    add_to,
-    decompress,
-    make_compressor,
-    norm,
-    testing,
-)
-from flowerpress.compressors.countsketch import CountSketch, merge
+from flowerpress.compressors import Draw, Packet, add_to, decompress, make_compressor, norm
 from flowerpress.compressors.kernels import arithmetic, device
+from flowerpress.compressors.linear.countsketch import CountSketch, merge
+from flowerpress.compressors.testing import conformance as testing
 from tests.compressors.table import COMPRESSORS
 from tests.golden.make import CASES
 from tests.golden.test_golden import load

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, PacketError, add_to, decompress
-from flowerpress.compressors.terngrad import TernGrad
+from flowerpress.compressors.quantized.terngrad import TernGrad
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import add_to, decompress, make_compressor
-from flowerpress.compressors.threshold import Threshold
+from flowerpress.compressors.sparse.threshold import Threshold
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flowerpress.compressors import decompress, make_compressor
-from flowerpress.compressors.ids import BITMAP, RAW, RICE, VARINT, decode_ids, encode_ids
-from flowerpress.compressors.kernels import numba_kernels, numpy_kernels
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.kernels.numba import common as numba_kernels
+from flowerpress.compressors.kernels.numpy import common as numpy_kernels
+from flowerpress.compressors.sparse.ids import BITMAP, RAW, RICE, VARINT, decode_ids, encode_ids
+from flowerpress.compressors.testing.conformance import forced_kernels
 
 KERNELS = [numpy_kernels, numba_kernels]
 

@@ -14,13 +14,11 @@ from flowerpress.compressors.kernels import device
 from tests.compressors.test_torch_path import SPECS
 
 torch = pytest.importorskip("torch")
-from flowerpress.compressors.kernels import (  # noqa: E402
-    torch_encode,
-    torch_halves,
-    torch_natural,
-    torch_sums,
-    torch_words,
-)
+from flowerpress.compressors.kernels.torch import common as torch_encode  # noqa: E402
+from flowerpress.compressors.kernels.torch import halves as torch_halves  # noqa: E402
+from flowerpress.compressors.kernels.torch import natural as torch_natural  # noqa: E402
+from flowerpress.compressors.kernels.torch import sums as torch_sums  # noqa: E402
+from flowerpress.compressors.kernels.torch import words as torch_words  # noqa: E402
 
 
 def test_what_stays_on_the_device(monkeypatch):

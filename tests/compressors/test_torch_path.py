@@ -6,21 +6,14 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, make_compressor
-from flowerpress.compressors.kernels import (
-    affine,
-    device,
-    numpy_kernels,
-    packing,
-    philox,
-    sums,
-)
+from flowerpress.compressors.kernels import device, packing, philox, sums
+from flowerpress.compressors.kernels.numpy import affine
+from flowerpress.compressors.kernels.numpy import common as numpy_kernels
 
 torch = pytest.importorskip("torch")
-from flowerpress.compressors.kernels import (  # noqa: E402
-    torch_encode,
-    torch_sums,
-    torch_words,
-)
+from flowerpress.compressors.kernels.torch import common as torch_encode  # noqa: E402
+from flowerpress.compressors.kernels.torch import sums as torch_sums  # noqa: E402
+from flowerpress.compressors.kernels.torch import words as torch_words  # noqa: E402
 
 DTYPES = (np.float32, np.float64)
 SPECS = (
@@ -183,7 +176,7 @@ def test_the_vector_is_not_copied_to_the_host(spec, monkeypatch):
         sent.append(values.numel() * values.element_size())
         return values.numpy()
 
-    monkeypatch.setattr("flowerpress.compressors.inputs._to_array", None)
+    monkeypatch.setattr("flowerpress.compressors.wire.inputs._to_array", None)
     for module in (device, torch_encode, torch_sums, torch_words):
         monkeypatch.setattr(module, "to_host", counted)
     assert compressor.compress(tensor) == want

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, PacketError, add_to, decompress, make_compressor
-from flowerpress.compressors.testing import forced_kernels
-from flowerpress.compressors.uniform import Uniform
+from flowerpress.compressors.quantized.uniform import Uniform
+from flowerpress.compressors.testing.conformance import forced_kernels
 
 DTYPES = [np.float32, np.float64]
 

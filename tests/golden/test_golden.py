@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, Packet, decompress, make_compressor
-from flowerpress.compressors.registry import _OWN
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.spec.registry import _OWN
+from flowerpress.compressors.testing.conformance import forced_kernels
 from tests.golden import reader
 from tests.golden.make import CASES, FOLDER, vector
 

@@ -24,19 +24,19 @@ from flowerpress.compressors import (
     Packet,
     PacketError,
     add_to,
-    budget,
     decompress,
     make_compressor,
     norm,
 )
-from flowerpress.compressors.allowed import Allowed
-from flowerpress.compressors.entropy import Rans
-from flowerpress.compressors.induced import Induced
-from flowerpress.compressors.kernels.permk import share_ids
-from flowerpress.compressors.nesting import frames
-from flowerpress.compressors.permk import PermK, missing_ranks
-from flowerpress.compressors.repeat import repeated
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.composed.entropy import Rans
+from flowerpress.compressors.composed.induced import Induced
+from flowerpress.compressors.composed.nesting import frames
+from flowerpress.compressors.composed.repeat import repeated
+from flowerpress.compressors.kernels.numpy.permk import share_ids
+from flowerpress.compressors.sparse.permk import PermK, missing_ranks
+from flowerpress.compressors.spec.allowed import Allowed
+from flowerpress.compressors.testing.conformance import forced_kernels
+from flowerpress.compressors.wire import budget
 
 DIM = 100_000
 SPARE = 3 << 20  # pieces that stay in the cache, in numpy's kernels: no more for a longer vector

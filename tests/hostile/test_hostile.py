@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowerpress.compressors import PacketError, add_to, decompress, make_compressor
-from flowerpress.compressors.codecs import codec
-from flowerpress.compressors.hostile import damaged, refused, resealed
-from flowerpress.compressors.packet import Packet
-from flowerpress.compressors.testing import forced_kernels
+from flowerpress.compressors.testing.conformance import forced_kernels
+from flowerpress.compressors.testing.hostile import damaged, refused, resealed
+from flowerpress.compressors.wire.codecs import codec
+from flowerpress.compressors.wire.packet import Packet
 from tests.compressors.table import COMPRESSORS
 from tests.hostile import attacks, composed, quantized
 from tests.hostile.attacks import IDENTITY, LONGEST, QSGD, frame, topk, u4

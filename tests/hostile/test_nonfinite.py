@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from flowerpress.compressors import Draw, PacketError, add_to, make_compressor, norm
-from flowerpress.compressors.hostile import resealed
-from flowerpress.compressors.packet import HEADER_BYTES
+from flowerpress.compressors.testing.hostile import resealed
+from flowerpress.compressors.wire.packet import HEADER_BYTES
 from tests.compressors.table import COMPRESSORS
 
 DIM = 21

@@ -9,7 +9,7 @@ from flwr.app import Message
 
 from flowerpress.clients import FunctionTask, client_app
 from flowerpress.compressors import decompress
-from flowerpress.compressors.hostile import resealed
+from flowerpress.compressors.testing.hostile import resealed
 from flowerpress.protocol import Reply
 from flowerpress.simulations import InProcessGrid, simulate
 from flowerpress.simulations.experiment import Experiment

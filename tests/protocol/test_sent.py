@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from flowerpress.clients import FunctionTask, client_app
 from flowerpress.compressors import Packet, make_compressor
-from flowerpress.compressors.scaled import Scaled
+from flowerpress.compressors.composed.scaled import Scaled
 from flowerpress.protocol import Hello, Layout, Reply
 from flowerpress.simulations import InProcessGrid
 from flowerpress.strategies import make_strategy

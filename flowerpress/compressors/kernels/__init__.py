@@ -1,7 +1,22 @@
-"""Kernels: the loops over coordinates, each written twice, with byte-identical results."""
+"""Kernels: the loops over coordinates, each written twice, with byte-identical results.
+
+============ =======================================================================
+`choice`     which of them run: `kernels` and `twin`
+`numpy`      in numpy's operations: the reference, and the fallback
+`numba`      compiled; the same file names
+`torch`      in torch's operations, for encoding what is on a device; the same file names
+`device`     vectors that stay on their device
+`packing`    how codes are packed: the layout, and numpy's loops
+`philox`     random words from keys
+`sums`       the one order of sums
+`rounding`   how levels are rounded
+`lowrank`    low-rank approximations, in one form for all
+`arithmetic` the processor's default rules, for as long as packets are made and read
+============ =======================================================================
+"""
 
 from __future__ import annotations
 
-from flowerpress.compressors.kernels.choice import kernels
+from flowerpress.compressors.kernels.choice import kernels, twin
 
-__all__ = ["kernels"]
+__all__ = ["kernels", "twin"]

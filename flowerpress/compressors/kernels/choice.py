@@ -1,10 +1,11 @@
-"""Which of the two kernel modules runs."""
+"""Which kernels run: those of the folder `numpy`, `numba` or `torch`."""
 
 from __future__ import annotations
 
 import logging
 import os
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock
 from types import ModuleType
@@ -17,7 +18,7 @@ _FIRST_USE = Lock()  # clients may be threads, and the first of them makes numba
 
 
 def kernels(x: object = None) -> ModuleType:
-    """Return the kernel module in use: numba's where numba is installed, else numpy's.
+    """Return the common kernels in use: numba's where numba is installed, else numpy's.
 
     For a vector `x` that is on a device it is torch's, which has what encoding needs.
 
@@ -32,10 +33,24 @@ def kernels(x: object = None) -> ModuleType:
         If it asks for numba and numba is not installed.
     """
     if on_device(x):
-        from flowerpress.compressors.kernels import torch_encode
+        from flowerpress.compressors.kernels.torch import common
 
-        return torch_encode
+        return common
     return _load(os.environ.get(VARIABLE, ""))
+
+
+def twin(name: str, x: object = None) -> ModuleType:
+    """Return the file `name` from the folder of the kernels in use for `x`; see `kernels`.
+
+    >>> twin("natural").__name__.startswith("flowerpress.compressors.kernels.num")
+    True
+    """
+    return _file(f"{kernels(x).__package__}.{name}")
+
+
+@cache
+def _file(path: str) -> ModuleType:
+    return import_module(path)
 
 
 @cache
@@ -46,19 +61,20 @@ def _load(wanted: str) -> ModuleType:
     if wanted == "numba" and not installed:
         raise ImportError(f"{VARIABLE}=numba, but numba is missing: pip install numba")
     if wanted == "numpy" or not installed:
-        from flowerpress.compressors.kernels import numpy_kernels
+        from flowerpress.compressors.kernels.numpy import common
 
-        return numpy_kernels
+        return common
     with _FIRST_USE:
         return _compiled(wanted == "numba")
 
 
 def _compiled(wanted: bool) -> ModuleType:
     """Return numba's module; numpy's, and a line that says so, where numba does not work."""
-    from flowerpress.compressors.kernels import numpy_kernels
+    from flowerpress.compressors.kernels.numpy import common as numpy_kernels
 
     try:  # imported on first use: numba takes most of a second
-        from flowerpress.compressors.kernels import disk_cache, numba_kernels
+        from flowerpress.compressors.kernels.numba import common as numba_kernels
+        from flowerpress.compressors.kernels.numba import disk_cache
     except Exception as error:  # numba raises what it likes, for a numpy that it does not know, say
         if wanted:
             raise ImportError(

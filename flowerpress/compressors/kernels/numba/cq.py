@@ -1,0 +1,122 @@
+"""Correlated rounding: the compiled half; see `kernels.numpy.cq`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowerpress.compressors.kernels.numba.affine import split, store
+from flowerpress.compressors.kernels.numba.jit import block_keys, empty_words, jit, mix
+from flowerpress.compressors.kernels.numba.levels import rounding_words
+from flowerpress.compressors.kernels.numpy import cq
+from flowerpress.compressors.kernels.packing import packed_bytes
+
+Floats = npt.NDArray[np.floating[Any]]
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
+
+BLOCK = 1024
+FIVE_BITS = np.uint32(31)
+
+
+@jit
+def _order(cohort: int, rank: int, b0: np.uint32, b1: np.uint32) -> int:
+    """Return the place of `rank` after a shuffle."""
+    place = np.int64(rank)
+    for i in range(cohort - 1, 0, -1):
+        word = np.uint64(mix(np.uint32(i), b0, b1))
+        other = np.int64((word * np.uint64(i + 1)) >> np.uint64(32))
+        if place == i:
+            place = other
+        elif place == other:
+            return i  # no later swap reaches it
+    return int(place)
+
+
+@jit
+def _places(words: U32, cohort: np.uint32, order: np.uint32) -> None:
+    """Turn the random words of the shifts into the sender's places at the coordinates."""
+    for i in range(words.size):
+        product = np.uint64(words[i]) * np.uint64(cohort)
+        place = np.uint32(np.uint32(product >> np.uint64(32)) + order)
+        wrapped = np.uint32(place - cohort)
+        words[i] = wrapped if place >= cohort else place
+
+
+@jit
+def _fixed(
+    x: Floats, reach: Any, scale: Any, offset: np.int32, largest: np.int32, out: I32
+) -> None:
+    for i in range(x.size):
+        place = np.int32(np.int32(x[i] / reach * scale) + offset)
+        place = place if place > np.int32(0) else np.int32(0)
+        out[i] = place if place < largest else largest
+
+
+@jit
+def _codes(fixed: I32, places: U32, own: U32, cohort: np.uint32, digits: int, codes: U32) -> None:
+    mask, up, down = np.uint32((1 << digits) - 1), np.uint64(32 - digits), np.uint32(digits)
+    for i in range(fixed.size):
+        value = np.uint32(fixed[i])
+        # Of 32 by 32 bits: a product of 64-bit numbers takes three times as long.
+        rest = (np.uint64(np.uint32(value & mask)) * np.uint64(cohort)) << up
+        spread = (np.uint64(places[i]) << np.uint64(32)) | np.uint64(own[i])
+        level = np.uint32(value >> (down & FIVE_BITS))
+        codes[i] = np.uint32(level + np.uint32(1)) if spread < rest else level
+
+
+@jit
+def _correlated_pack(
+    x: Floats,
+    reach: Any,
+    scale: Any,
+    offsets: I64,
+    top: int,
+    width: int,
+    digits: int,
+    cohort: int,
+    rank: int,
+    group: int,
+    keys: U32,
+    packed: U32,
+    rest: U8,
+) -> None:
+    places, own, codes = empty_words(BLOCK), empty_words(BLOCK), empty_words(BLOCK)
+    fixed = empty_words(BLOCK).view(np.int32)
+    largest, order = np.int32(top << digits), rank
+    for start in range(0, x.size, BLOCK):
+        stop, block = min(start + BLOCK, x.size), start // BLOCK
+        if block % group == 0:
+            b0, b1 = block_keys(keys[4], keys[5], block // group)
+            order = _order(cohort, rank, b0, b1)
+        rounding_words(keys[0], keys[1], block, own)
+        rounding_words(keys[2], keys[3], block, places)
+        _places(places, np.uint32(cohort), np.uint32(order))
+        size = stop - start
+        _fixed(x[start:stop], reach, scale, np.int32(offsets[block]), largest, fixed)
+        _codes(fixed[:size], places, own, np.uint32(cohort), digits, codes)
+        store(codes, start, stop, width, packed, rest)
+
+
+def correlated_pack(
+    x: Floats,
+    reach: Any,
+    scale: Any,
+    offsets: I64,
+    top: int,
+    width: int,
+    cohort: int,
+    rank: int,
+    keys: cq.Keys,
+) -> U8:
+    """Round each coordinate to a code from 0 to `top` with the cohort's shared order, and pack."""
+    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    parts = split(packed, x.size, width)
+    words = np.array([*keys.own, *keys.shift, *keys.order], dtype=np.uint32)
+    law = cq.fixed_digits(top), cohort, rank, cq.group_blocks(cohort)
+    _correlated_pack(x, reach, scale, offsets, top, width, *law, words, *parts)
+    return packed

@@ -1,0 +1,101 @@
+"""From packets back to vectors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
+from flowerpress.compressors.wire import budget, reading
+from flowerpress.compressors.wire.inputs import Vector
+from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
+from flowerpress.compressors.wire.reading import Opened
+
+
+@by_default_rules
+def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -> None:
+    """Do ``out += weight * decoded`` without a dense temporary.
+
+    The packet is checked as a whole first: `out` is changed only if all of it is right.
+
+    Parameters
+    ----------
+    packet : Packet, Opened or bytes
+        The packet, or the bytes of its frame.
+    out : Vector, shape (packet.dim,)
+        A contiguous float32 or float64 array; its dtype may differ from the packet's.
+    weight : float, default 1.0
+        A finite factor.
+
+    Raises
+    ------
+    PacketError
+        If the packet is damaged, its dim is not the length of `out`, or it costs more than an
+        honest one may (see `flowerpress.compressors.wire.budget`).
+    ValueError
+        If `out` or `weight` is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowerpress.compressors import add_to, make_compressor
+    >>> packet = make_compressor("topk:k=1").compress(np.array([1.0, -2.0]))
+    >>> total = np.ones(2)
+    >>> add_to(packet, total, weight=0.5)
+    >>> total
+    array([1., 0.])
+    """
+    if not _is_accumulator(out):
+        raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
+    if not _is_finite(weight):
+        raise ValueError(f"add_to: weight must be a finite number, got {weight!r}")
+    packet, decoded = reading.parse(packet)
+    if packet.dim != out.size:
+        raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
+    # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
+    # kernels alike.
+    with budget.Spending(budget.of(packet)):
+        (decoded or reading.decode(packet)).add_to(out.view(np.ndarray), float(weight))
+
+
+def _is_finite(weight: object) -> bool:
+    try:
+        return math.isfinite(weight)  # type: ignore[arg-type]
+    except (TypeError, OverflowError):  # no number, or an integer that no float can hold
+        return False
+
+
+def _is_accumulator(out: object) -> bool:
+    return (
+        isinstance(out, np.ndarray)
+        and not isinstance(out, np.ma.MaskedArray)
+        and out.dtype in (np.dtype(np.float32), np.dtype(np.float64))
+        and out.ndim == 1
+        and bool(out.flags.c_contiguous and out.flags.writeable)
+    )
+
+
+@by_default_rules
+def decompress(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> Vector:
+    """Return the vector that a packet holds, in the dtype that was compressed.
+
+    Parameters
+    ----------
+    packet : Packet, Opened or bytes
+        The packet, or the bytes of its frame.
+    max_dim : int, default 2**28
+        The longest vector to make: a sparse packet of a few bytes may claim 2**32 - 1 coordinates.
+
+    Raises
+    ------
+    PacketError
+        If the packet is damaged, its dim is above `max_dim`, or it costs more than an honest one
+        may (see `flowerpress.compressors.wire.budget`).
+    """
+    packet, decoded = reading.parse(packet)
+    if packet.dim > max_dim:
+        raise PacketError(
+            f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
+        )
+    return reading.whole_vector(packet, decoded)

@@ -1,0 +1,232 @@
+"""What one packet may cost its reader, whatever is nested in it.
+
+A few bytes can stand for much: entropy codes of zeros, places of a key, one packet inside another
+eight times over. So the outermost packet has a budget, from its vector's length and its own bytes,
+and everything on the way is charged to it before it is done: frames, work and memory. What is above
+is a `PacketError`. Honest packets stay far below; `Compressor.compress` makes none that is above.
+
+*Work* is counted in steps: one is a coordinate of `identity`, of float32; those of float64 take
+longer. A packet may cost 16 steps a coordinate, 24 of float64, and one for four of its bytes.
+
+*Memory* is what is held at a time beside the packet and the vector that is decoded into: three
+vectors, and twice the packet's bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from flowerpress.compressors.wire.packet import Packet, PacketError
+
+MOST_DEPTH = 8
+"""Frames around one another, the outermost included."""
+MOST_FRAMES = 24
+"""Frames in a packet, itself included: what `repeat.repeated` makes at most."""
+_WORK = {4: 16, 8: 24}  # steps a coordinate
+_MEMORY = 3  # vectors
+_SPARE = 1 << 16  # steps and bytes that any packet may cost: overheads of short vectors
+
+
+class Allows(Protocol):
+    """Which packets may be read: see `flowerpress.compressors.spec.allowed`."""
+
+    @property
+    def frames(self) -> int:
+        """How many frames a packet may be made of."""
+
+    def check(self, codec: int) -> None:
+        """Raise `PacketError` unless packets of `codec` may be read."""
+
+
+class Budget:
+    """What is left to the reader of one packet; see this module.
+
+    Parameters
+    ----------
+    work : float
+        Steps: what a coordinate of `identity` costs.
+    memory : float
+        Bytes.
+    frames : float
+    allowed : Allows or None
+        Which codecs may be met; None for any.
+
+    Attributes
+    ----------
+    level : int
+        How many frames are around what is being read.
+    """
+
+    __slots__ = ("allowed", "frames", "level", "memory", "work")
+
+    def __init__(
+        self,
+        work: float = math.inf,
+        memory: float = math.inf,
+        frames: float = math.inf,
+        allowed: Allows | None = None,
+    ) -> None:
+        self.work, self.memory, self.frames, self.allowed = work, memory, frames, allowed
+        self.level = 0
+
+    def enter(self, codec: int) -> None:
+        """Count a frame, around what is read until `level` is set back."""
+        if self.allowed is not None:
+            self.allowed.check(codec)
+        if self.level == MOST_DEPTH:
+            raise PacketError(f"frame: packets go more than {MOST_DEPTH} deep")
+        self.frames -= 1
+        if self.frames < 0:
+            raise PacketError("frame: made of more packets than are read here")
+        self.level += 1
+
+    def charge(self, work: float) -> None:
+        """Take steps, before they are made."""
+        self.work -= work
+        if self.work < 0:
+            raise PacketError(
+                "frame: reading it takes many times the work that its vector is worth"
+            )
+
+    def hold(self, count: int) -> None:
+        """Take bytes of memory, before they are allocated; see `released`."""
+        self.memory -= count
+        if self.memory < 0:
+            raise PacketError(
+                f"frame: reading it takes more memory than {_MEMORY} vectors of its length"
+            )
+
+
+def of(packet: Packet) -> Budget:
+    """Return the budget of `packet`, the outermost one."""
+    size, width = len(packet.data), packet.dtype.itemsize
+    allowed = _only.get()
+    return Budget(
+        work=_WORK[width] * packet.dim + size / 4 + _SPARE,
+        memory=_MEMORY * width * packet.dim + 2 * size + _SPARE,
+        frames=MOST_FRAMES if allowed is None else min(MOST_FRAMES, allowed.frames),
+        allowed=allowed,
+    )
+
+
+_current: ContextVar[Budget | None] = ContextVar("budget", default=None)
+_only: ContextVar[Allows | None] = ContextVar("only", default=None)
+
+
+class Spending:
+    """A context in which what is read is charged to a budget.
+
+    Each packet has one, and a `Frame`: as classes they take a third of the time of generators.
+    """
+
+    __slots__ = ("_budget", "_token")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._budget)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+
+
+class Frame:
+    """A context in which a frame of `codec`, which was counted, is read."""
+
+    __slots__ = ("_budget", "_codec", "_level", "_token")
+
+    def __init__(self, codec: int) -> None:
+        self._codec = codec
+
+    def __enter__(self) -> None:
+        budget = self._budget = current()
+        self._level = budget.level
+        budget.enter(self._codec)
+        self._token = _current.set(budget)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+        self._budget.level = self._level
+
+
+@contextmanager
+def only(allowed: Allows | None) -> Iterator[None]:
+    """Refuse, inside the block, packets of any codec that is not allowed; None allows all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowerpress.compressors import add_to, make_compressor
+    >>> from flowerpress.compressors.spec.allowed import Allowed
+    >>> with only(Allowed.of("topk:0.1")):
+    ...     add_to(make_compressor("sign").compress(np.ones(3)), np.zeros(3))
+    Traceback (most recent call last):
+    ...
+    flowerpress.compressors.wire.packet.PacketError: frame: codec 4 (sign) is none of ...
+    """
+    token = _only.set(allowed)
+    try:
+        yield
+    finally:
+        _only.reset(token)
+
+
+def current() -> Budget:
+    """Return the budget of what is being read.
+
+    Where nobody has set one, a codec reads a packet of its own, and there are no bounds.
+    """
+    budget = _current.get()
+    if budget is None:
+        budget = Budget()
+        budget.level = 1
+    return budget
+
+
+def charge(work: float) -> None:
+    """Take steps from the budget, before they are made."""
+    budget = _current.get()
+    if budget is not None:
+        budget.charge(work)
+
+
+def hold(count: int) -> None:
+    """Take bytes of memory from the budget, before they are allocated; see `released`."""
+    budget = _current.get()
+    if budget is not None:
+        budget.hold(count)
+
+
+def check(codec: int) -> None:
+    """Raise `PacketError` unless packets, or their fronts, of `codec` are allowed."""
+    budget = _current.get()
+    if budget is not None and budget.allowed is not None:
+        budget.allowed.check(codec)
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """Give back after the block what was held in it."""
+    budget = current()
+    before = budget.memory
+    try:
+        yield
+    finally:
+        budget.memory = before
+
+
+@contextmanager
+def at(level: int) -> Iterator[None]:
+    """Read what is `level` frames deep inside the block, later than what is around it."""
+    budget = current()
+    before, budget.level = budget.level, level
+    try:
+        with Spending(budget):
+            yield
+    finally:
+        budget.level = before

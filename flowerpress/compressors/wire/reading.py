@@ -1,0 +1,129 @@
+"""How a packet is read, the outermost one or one inside another: checked, and within its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from flowerpress.compressors.kernels.arithmetic import by_default_rules
+from flowerpress.compressors.kernels.packing import U8
+from flowerpress.compressors.wire import budget
+from flowerpress.compressors.wire.codecs import codec
+from flowerpress.compressors.wire.inputs import Vector
+from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
+
+
+class Decoded(Protocol):
+    """A payload that was checked as a whole."""
+
+    def add_to(self, out: Vector, weight: float) -> None:
+        """Do ``out += weight * decoded``; `out` has the packet's dim.
+
+        What overflows the dtype of `out` is a `PacketError`, before `out` is changed.
+        """
+
+
+def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
+    """Return the frame inside `outer`, of its dtype and of length `dim`; not a copy."""
+    inner = Packet.view(data.data)
+    if inner.dtype != outer.dtype:
+        raise PacketError(f"frame: {inner.dtype} inside a packet of {outer.dtype}")
+    if inner.dim != dim:
+        raise PacketError(f"frame: dim is {inner.dim} inside a packet that leaves {dim}")
+    return inner
+
+
+def decode(packet: Packet) -> Decoded:
+    """Check a packet, the outermost one or one inside another, and charge its budget."""
+    kind = codec(packet.header.codec)
+    with budget.Frame(kind.codec):
+        budget.charge(kind.reading_work * packet.dim)
+        decoded: Decoded = kind.decode(packet)
+    return decoded
+
+
+def vector_from(decoded: Decoded) -> Vector | None:
+    """Return the vector that is made anyway of what was decoded; None if none is."""
+    make: Callable[[], Vector] | None = getattr(decoded, "vector", None)
+    return make() if make is not None else None
+
+
+def vector_of(decoded: Decoded, dim: int, dtype: np.dtype[Any]) -> Vector:
+    """Return what was decoded as a new vector."""
+    own: Vector | None = vector_from(decoded)
+    if own is not None:
+        return own
+    budget.hold(dim * dtype.itemsize)
+    vector: Vector = np.zeros(dim, dtype)
+    decoded.add_to(vector, 1.0)
+    return vector
+
+
+def spec_of(packet: Packet) -> str:
+    """Return the spec of a packet, the outermost one or one inside another."""
+    kind = codec(packet.header.codec)
+    try:
+        with budget.Frame(kind.codec):
+            spec: str = kind.spec_of(packet)
+    except PacketError:
+        raise
+    except ValueError as error:  # a parameter that no compressor may have
+        raise PacketError(f"frame: {error}") from error
+    return spec
+
+
+def codes_of(packet: Packet) -> tuple[int, int]:
+    """Return the codes at the end of a packet inside another one; see `Compressor.codes`."""
+    kind = codec(packet.header.codec)
+    with budget.Frame(kind.codec):
+        codes: tuple[int, int] = kind.codes(packet)
+    return codes
+
+
+def whole_vector(packet: Packet, decoded: Decoded | None = None) -> Vector:
+    """Return what a packet, the outermost one, stands for; `PacketError` where it is damaged."""
+    with budget.Spending(budget.of(packet)):
+        decoded = decoded or decode(packet)
+        out = vector_from(decoded)
+        if out is None:
+            out = np.zeros(packet.dim, dtype=packet.dtype)
+            decoded.add_to(out, 1.0)
+    return out
+
+
+def whole_spec(packet: Packet) -> str:
+    """Return the spec of a packet, the outermost one."""
+    with budget.Spending(budget.of(packet)):
+        return spec_of(packet)
+
+
+class Opened:
+    """A packet that was checked and decoded once, for all that is done with it.
+
+    Parameters
+    ----------
+    packet : Packet
+        The outermost one.
+
+    Raises
+    ------
+    PacketError
+        It is damaged, or costs more than an honest one may.
+    """
+
+    __slots__ = ("decoded", "packet")
+
+    @by_default_rules
+    def __init__(self, packet: Packet) -> None:
+        self.packet = packet
+        with budget.Spending(budget.of(packet)):
+            self.decoded = decode(packet)
+
+
+def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None]:
+    """Return a packet, checked as a frame, and what it decodes to if it is open already."""
+    if isinstance(packet, Opened):
+        return packet.packet, packet.decoded
+    return Packet.parse(packet), None
