@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from flowerpress.clients import FunctionTask
+from flowerpress.server.rounds import Rounds
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.rounds import Rounds
 
 CLIENTS = 4
 

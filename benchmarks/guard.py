@@ -3,7 +3,7 @@
     python benchmarks/guard.py
 
 Time to take one update of a million float32 coordinates, read from its message to added up, with
-`max_scale` (see `flowerpress.strategies.guard`) and without; the first round, which looks at its
+`max_scale` (see `flowerpress.server.guard`) and without; the first round, which looks at its
 answers twice, is apart. Then the most memory that the server took at a time for a round's answers,
 beside the messages themselves, for few clients and many.
 """

@@ -46,7 +46,7 @@ class Trace:
         place = name[len(ROOT) + 1 :], frame.f_code.co_qualname
         self.calls[place] += 1
         self.changes += frame.f_back is not None and frame.f_back.f_code.co_filename != name
-        if place in OPENING and side_of(frame) == "strategies":
+        if place in OPENING and side_of(frame) == "server":
             self.opened[OPENING[place]] += 1
 
     @property
@@ -56,10 +56,10 @@ class Trace:
 
 
 def side_of(frame: FrameType | None) -> str:
-    """Return whose code a call is for: of "strategies" or "clients"."""
+    """Return whose code a call is for: of "server" or "worker"."""
     while frame is not None:
         room = Path(frame.f_code.co_filename).parent.name
-        if room in ("strategies", "clients"):
+        if room in ("server", "worker"):
             return room
         frame = frame.f_back
     return ""

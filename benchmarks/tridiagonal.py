@@ -19,10 +19,10 @@ from rich.table import Table
 
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.quantized.cq import CQ
+from flowerpress.server.theory import best_p, marina_lr, variance_constants
 from flowerpress.simulations import simulate
 from flowerpress.simulations.tridiagonal import Tridiagonal
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.theory import best_p, marina_lr, variance_constants
 
 TARGET = 1e-4  # of the squared norm; it starts from 0.0625
 METHODS = {

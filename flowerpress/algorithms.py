@@ -75,9 +75,9 @@ OWN: dict[str, Algorithm] = {
     "amsgrad": _own("amsgrad:AMSGrad", "dsgd:DSGDWorker"),
     "birder": _own("birder:Birder", "birder:BirderWorker"),
     "cdadam": _own("cdadam:CDAdam", "cdadam:CDAdamWorker"),
-    "choco-sgd": _own("choco:ChocoSGD", "gossip:GossipWorker"),
+    "choco-sgd": _own("gossip.choco:ChocoSGD", "gossip:GossipWorker"),
     "comp-ams": _own("amsgrad:CompAMS", "amsgrad:CompAMSWorker"),
-    "d-psgd": _own("choco:DPSGD", "gossip:GossipWorker"),
+    "d-psgd": _own("gossip.choco:DPSGD", "gossip:GossipWorker"),
     "dasha": _own("dasha:Dasha", "dasha:DashaWorker"),
     "diana": _own("diana:Diana", "ef21:EF21Worker"),
     "dsgd": _own("dsgd:DSGD", "dsgd:DSGDWorker"),
@@ -89,13 +89,15 @@ OWN: dict[str, Algorithm] = {
     "fedams": _own("amsgrad:FedAMS", "amsgrad:FedAMSWorker"),
     "fedavg": _own("dsgd:FedAvg", "dsgd:DSGDWorker"),
     "fedcams": _own("amsgrad:FedCAMS", "amsgrad:FedCAMSWorker"),
-    "fetchsgd": _own("fetchsgd:FetchSGD", "fetchsgd:FetchSGDWorker"),
+    "fetchsgd": _own("sketched.fetchsgd:FetchSGD", "fetchsgd:FetchSGDWorker"),
     "marina": _own("marina:Marina", "marina:MarinaWorker"),
     "onebit-adam": _own("onebit_adam:OneBitAdam", "onebit_adam:OneBitAdamWorker"),
     "pp-marina": _own("marina:PPMarina", "marina:PPMarinaWorker"),
-    "sketched-amsgrad": _own("sketched_amsgrad:SketchedAMSGrad", "sketched:SketchedAMSGradWorker"),
-    "sketched-sgd": _own("sketched:SketchedSGD", "sketched:SketchedSGDWorker"),
-    "squarm-sgd": _own("gossip:SquarmSGD", "gossip:GossipWorker"),
+    "sketched-amsgrad": _own(
+        "sketched.sketched_amsgrad:SketchedAMSGrad", "sketched:SketchedAMSGradWorker"
+    ),
+    "sketched-sgd": _own("sketched.sketched_sgd:SketchedSGD", "sketched:SketchedSGDWorker"),
+    "squarm-sgd": _own("gossip.squarm:SquarmSGD", "gossip:GossipWorker"),
     "vr-marina": _own("marina:VRMarina", "marina:VRMarinaWorker"),
 }
 

@@ -28,7 +28,7 @@ PAGES = ROOT / "docs" / "algorithms"
 REFERENCES = ("error_feedback", "variance_reduced", "adam", "sketched", "gossip")
 _LINE = re.compile(r" {4}(\d+)\. (.*)")
 _MARK = re.compile(r"# (\d+)(?:-(\d+))?(?: or (\d+))?(?!\w)")
-_BASES = ("flowerpress.strategies.base", "flowerpress.clients.worker")
+_BASES = ("flowerpress.server.base", "flowerpress.worker.worker")
 
 
 @dataclass(frozen=True)

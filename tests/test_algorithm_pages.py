@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from flowerpress.algorithms import OWN
-from flowerpress.strategies.ask import Ask
+from flowerpress.server.ask import Ask
 from flowerpress.strategies.ef21 import EF21
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "algorithm_pages.py"

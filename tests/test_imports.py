@@ -16,8 +16,8 @@ import pytest
 import flowerpress
 
 ROOT = Path(flowerpress.__file__).parent
-LEVELS = {"cli": 4, "transport": 3, "simulations": 3, "strategies": 2, "clients": 2}
-LEVELS |= {"protocol": 1, "compressors": 0}
+LEVELS = {"cli": 5, "transport": 4, "simulations": 4, "strategies": 3, "clients": 3}
+LEVELS |= {"server": 2.5, "worker": 2.5, "tasks": 2, "protocol": 1, "compressors": 0}
 MOST_ARROWS = 100  # between the rooms of `compressors`
 
 

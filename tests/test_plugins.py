@@ -14,11 +14,11 @@ import pytest
 from flowerpress import algorithms, plugins
 from flowerpress.algorithms import Algorithm, algorithm_names
 from flowerpress.clients.dsgd import DSGDWorker
-from flowerpress.clients.registry import make_worker
 from flowerpress.simulations import own_task
 from flowerpress.simulations.own_task import all_task_names, find_registered_task, find_task
 from flowerpress.strategies import make_strategy, strategy_names
 from flowerpress.strategies.dsgd import DSGD
+from flowerpress.worker.registry import make_worker
 
 Install = Callable[..., None]
 OWN = sorted(algorithms.OWN)

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     """Say in one line what was wrong, where that is no fault of flowerpress itself."""
-    from flowerpress.strategies.errors import FailedRunError
+    from flowerpress.server.errors import FailedRunError
     from flowerpress.user_code import place_of
 
     if os.environ.get("FLOWERPRESS_TRACEBACK"):

@@ -179,8 +179,8 @@ class Plan:
 
     def check_files(self) -> None:
         """Raise `ValueError` for a folder that cannot be written, and for damaged checkpoints."""
-        from flowerpress.clients.node import check_folder
         from flowerpress.strategies import Checkpoints
+        from flowerpress.worker.node import check_folder
 
         results, checkpoints = self.out, self.out / CHECKPOINTS
         if self.app.server.startswith(SHIPPED):

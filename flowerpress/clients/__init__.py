@@ -1,13 +1,13 @@
 """The client side: tasks, workers, their memory, and the ClientApp that serves every algorithm."""
 
-from flowerpress.clients.app import client_app
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.registry import make_worker, worker_names
-from flowerpress.clients.stores import StateError
-from flowerpress.clients.task import FunctionTask, Task
-from flowerpress.clients.torch_task import TorchTask
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF14Sender, EF21Sender, PlainSender
+from flowerpress.tasks.task import FunctionTask, Task
+from flowerpress.tasks.torch_task import TorchTask
+from flowerpress.worker.app import client_app
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.registry import make_worker, worker_names
+from flowerpress.worker.stores import StateError
+from flowerpress.worker.worker import Job, Worker
 
 __all__ = [
     "EF14Sender",

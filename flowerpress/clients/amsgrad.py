@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 class CompAMSWorker(Worker):

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowerpress.clients.memory import OnceSender
-from flowerpress.clients.moments import average
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.protocol.rules import ratio
+from flowerpress.worker.memory import OnceSender
+from flowerpress.worker.moments import average
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 class BirderWorker(Worker):

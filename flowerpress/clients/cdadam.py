@@ -13,9 +13,9 @@ every worker and on the server. The server half is in ``strategies/cdadam.py``.
 
 from __future__ import annotations
 
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF21Sender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 class CDAdamWorker(Worker):

@@ -11,9 +11,9 @@ identity. No memory: a lost update is gone. The server half is in ``strategies/d
 
 from __future__ import annotations
 
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import PlainSender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 class DSGDWorker(Worker):

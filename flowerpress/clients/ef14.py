@@ -17,9 +17,9 @@ changes. The server half is in ``strategies/ef14.py``.
 
 from __future__ import annotations
 
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF14Sender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 class EF14Worker(Worker):

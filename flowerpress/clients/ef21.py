@@ -22,9 +22,9 @@ would else stay in v_i, and make every later message as absurd. The server half 
 
 from __future__ import annotations
 
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import FloatVector, Job, Worker
 from flowerpress.compressors.feedback import EF21Sender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import FloatVector, Job, Worker
 
 
 class EF21Worker(Worker):

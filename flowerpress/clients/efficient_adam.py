@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowerpress.clients.moments import average, squared
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors.feedback import EF14Sender
 from flowerpress.protocol.rules import ratio
+from flowerpress.worker.moments import average, squared
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 class EfficientAdamWorker(Worker):

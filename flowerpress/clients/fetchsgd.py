@@ -7,16 +7,16 @@ Algorithm 1.
     2. g_i = gradient of f_i at x on one batch (K local steps: their pseudo-gradient)
     3. send S(g_i), S the same sketch in every round
 
-No memory: a lost update is gone. The server half is in ``strategies/fetchsgd.py``.
+No memory: a lost update is gone. The server half is in ``strategies/sketched/fetchsgd.py``.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from flowerpress.clients.memory import OnceSender
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
+from flowerpress.worker.memory import OnceSender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 class FetchSGDWorker(Worker):

@@ -20,7 +20,7 @@ A lost message: xhat_i is what the relay applied, so both always hold the same (
 missed, and does them one by one: each edge has then moved both its ends, and the mean of the nodes'
 models is what it would have been. It makes up for the packets it could not send by sending as many
 at once, up to ``catch_up``: C(y) + C(y - C(y)) + ... The relay's half is in
-``strategies/gossip.py``.
+``strategies/gossip/squarm.py``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.clients.memory import keep_sender
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.stores import WorkerState
-from flowerpress.clients.worker import FloatVector, Job, Worker, reply_with
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.compressors.norms import square_sum
@@ -44,6 +40,10 @@ from flowerpress.protocol.buffers import (
     pack_buffers,
     unpack_buffers,
 )
+from flowerpress.worker.memory import keep_sender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.stores import WorkerState
+from flowerpress.worker.worker import FloatVector, Job, Worker, reply_with
 
 
 class GossipWorker(Worker):

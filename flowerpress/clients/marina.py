@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowerpress.clients.memory import OnceSender
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import FloatVector, Job, ResyncError, Worker
 from flowerpress.protocol import ReplicaError
+from flowerpress.worker.memory import OnceSender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import FloatVector, Job, ResyncError, Worker
 
 
 class MarinaWorker(Worker):

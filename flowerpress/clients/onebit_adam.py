@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.worker import Job, Worker
 from flowerpress.compressors import Traits
 from flowerpress.compressors.feedback import EF14Sender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.worker import Job, Worker
 
 
 @dataclass

@@ -16,8 +16,8 @@ the places of line 2 from the step itself, the first delta that its replica lack
 model comes whole instead, as after a long absence, it takes all places it sent for sent: what x has
 not moved by is then lost, but nothing is sent twice. A lost answer, of either exchange, leaves
 everything owed. One that the server refused as too large takes the round's gradient out of all
-vectors again. The server halves are in ``strategies/sketched.py`` and
-``strategies/sketched_amsgrad.py``.
+vectors again. The server halves are in ``strategies/sketched/sketched_sgd.py`` and
+``strategies/sketched/sketched_amsgrad.py``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from flowerpress.clients.memory import OnceSender
-from flowerpress.clients.outgoing import Outgoing
-from flowerpress.clients.replicas import AWAITED, DELTA
-from flowerpress.clients.worker import FloatVector, Job, ResyncError, Worker
 from flowerpress.compressors import decompress
 from flowerpress.compressors.feedback import Settlement
 from flowerpress.protocol import decode_places
+from flowerpress.worker.memory import OnceSender
+from flowerpress.worker.outgoing import Outgoing
+from flowerpress.worker.replicas import AWAITED, DELTA
+from flowerpress.worker.worker import FloatVector, Job, ResyncError, Worker
 
 _PLACES, _ANSWER, _ROUND = "places", "answer", "sketched"
 

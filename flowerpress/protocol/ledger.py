@@ -35,7 +35,7 @@ class RoundBytes:
     """The bytes of one round, over all clients.
 
     `up_collected` are those, payload and framing, of nodes' own models that were asked for
-    (`flowerpress.strategies.gossip`); the others contain them.
+    (`flowerpress.strategies.gossip.squarm`); the others contain them.
     """
 
     round: int

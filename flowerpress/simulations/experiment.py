@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flowerpress.server import saved
 from flowerpress.simulations.options import Option
 from flowerpress.simulations.own_task import TaskSource, find_task, label_of
 from flowerpress.simulations.recorder import RoundRecord
@@ -17,7 +18,6 @@ from flowerpress.strategies import (
     Checkpoints,
     CompressedStrategy,
     make_strategy,
-    saved,
     strategy_class,
     strategy_options,
 )

@@ -24,9 +24,7 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from flowerpress.clients.app import TROUBLE, TaskApp, partition_of
-from flowerpress.clients.app import client_app as make_client_app
-from flowerpress.clients.node import check_keys, check_node
+from flowerpress.server.errors import FailedRunError
 from flowerpress.simulations.own_task import find_registered_task, find_task
 from flowerpress.simulations.run_config import (
     HOST_KEYS,
@@ -43,7 +41,9 @@ from flowerpress.simulations.tasks import (
     task_names,
     task_options,
 )
-from flowerpress.strategies.errors import FailedRunError
+from flowerpress.worker.app import TROUBLE, TaskApp, partition_of
+from flowerpress.worker.app import client_app as make_client_app
+from flowerpress.worker.node import check_keys, check_node
 
 if TYPE_CHECKING:
     from flowerpress.clients import Task

@@ -14,8 +14,8 @@ from flowerpress.simulations.verdict import Verdict
 if TYPE_CHECKING:
     from flowerpress.protocol import Metrics
     from flowerpress.protocol.ledger import RoundBytes
+    from flowerpress.server.attendance import Presence
     from flowerpress.simulations.result import SimulationResult
-    from flowerpress.strategies.attendance import Presence
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flowerpress.server.rounds import closing
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.formats import format_bytes, format_metrics
 from flowerpress.simulations.recorder import RoundRecord
-from flowerpress.strategies.rounds import closing
 
 PLAIN_LINES = 20
 

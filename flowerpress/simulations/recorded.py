@@ -9,10 +9,10 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
+from flowerpress.server.rounds import ShouldStop
 from flowerpress.simulations.recorder import Recorder
 from flowerpress.simulations.result import SimulationResult
 from flowerpress.strategies import CompressedStrategy
-from flowerpress.strategies.rounds import ShouldStop
 
 
 def run_recorded(

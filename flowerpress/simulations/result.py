@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord
 
 from flowerpress.protocol import Ledger, Metrics
+from flowerpress.server.attendance import Attendance
 from flowerpress.simulations.formats import format_bytes, format_metric
 from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.verdict import Verdict, judge
-from flowerpress.strategies.attendance import Attendance
 
 _SHOWN = 8  # rounds, spread evenly, the first and the last among them
 _COLUMNS = 6  # of metrics

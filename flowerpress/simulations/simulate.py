@@ -12,14 +12,14 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from flowerpress.clients import Task, client_app
+from flowerpress.server.options import require
+from flowerpress.server.rounds import ShouldStop
 from flowerpress.simulations.engine import InProcessGrid, NodeConfig
 from flowerpress.simulations.faults import Faults
 from flowerpress.simulations.recorded import run_recorded
 from flowerpress.simulations.recorder import EvaluateFn, Recorder, RoundRecord
 from flowerpress.simulations.result import SimulationResult
 from flowerpress.strategies import Checkpoints, CompressedStrategy
-from flowerpress.strategies.options import require
-from flowerpress.strategies.rounds import ShouldStop
 
 TaskFn = Callable[[int, int], Task]
 

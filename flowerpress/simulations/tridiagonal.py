@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, MetricRecord
 
 from flowerpress.clients import FunctionTask
-from flowerpress.strategies.theory import Smoothness
+from flowerpress.server.theory import Smoothness
 
 Vector = npt.NDArray[np.float64]
 

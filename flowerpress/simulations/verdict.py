@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowerpress.server.attendance import Attendance
 from flowerpress.simulations.formats import format_metric
 from flowerpress.simulations.recorder import RoundRecord
-from flowerpress.strategies.attendance import Attendance
 
 DONE, DIVERGED, UNTRAINED = "done", "diverged", "nothing trained"
 INTERRUPTED, FAILED, RUNNING = "interrupted", "failed", "running"

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from flowerpress.protocol.rules import ratio
+from flowerpress.server.ask import Ask, Steps
+from flowerpress.server.options import dense_options, require, require_number
 from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
-from flowerpress.strategies.ask import Ask, Steps
-from flowerpress.strategies.options import dense_options, require, require_number
 
 
 class Adam(Adaptive):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from flowerpress.protocol import Hyper
-from flowerpress.strategies.base import CompressedStrategy, FloatVector
-from flowerpress.strategies.errors import RoundError
-from flowerpress.strategies.options import (
+from flowerpress.server.base import CompressedStrategy, FloatVector
+from flowerpress.server.errors import RoundError
+from flowerpress.server.options import (
     check_options,
     require,
     require_contraction,

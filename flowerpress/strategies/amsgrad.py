@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 
 from flowerpress.protocol.rules import amsgrad
+from flowerpress.server.ask import Ask, Steps
+from flowerpress.server.options import (
+    dense_options,
+    require_contraction,
+    require_positive,
+)
 from flowerpress.strategies.adaptive import (
     Adaptive,
     require_beta,
     require_finite_moment,
-)
-from flowerpress.strategies.ask import Ask, Steps
-from flowerpress.strategies.options import (
-    dense_options,
-    require_contraction,
-    require_positive,
 )
 
 

@@ -28,9 +28,9 @@ import numpy as np
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.quantized.randsign import RandSign
+from flowerpress.server.ask import Ask, Steps
+from flowerpress.server.options import check_options, require
 from flowerpress.strategies.adaptive import Adaptive, warn_where_workers_differ
-from flowerpress.strategies.ask import Ask, Steps
-from flowerpress.strategies.options import check_options, require
 
 
 class Birder(Adaptive):

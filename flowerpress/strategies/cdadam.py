@@ -24,13 +24,13 @@ from __future__ import annotations
 from typing import Any
 
 from flowerpress.protocol import Hyper
+from flowerpress.server.ask import Ask, FloatVector, Steps
+from flowerpress.server.options import require, require_contraction, require_positive
 from flowerpress.strategies.adaptive import (
     Adaptive,
     require_beta,
     require_downlink,
 )
-from flowerpress.strategies.ask import Ask, FloatVector, Steps
-from flowerpress.strategies.options import require, require_contraction, require_positive
 
 
 class CDAdam(Adaptive):

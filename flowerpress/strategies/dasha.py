@@ -22,11 +22,11 @@ from __future__ import annotations
 from typing import Any
 
 from flowerpress.compressors import Traits
-from flowerpress.strategies.ask import Ask, FloatVector, Steps
+from flowerpress.server.ask import Ask, FloatVector, Steps
+from flowerpress.server.options import require
+from flowerpress.server.theoretical import TheoreticalStrategy
+from flowerpress.server.theory import dasha_lr
 from flowerpress.strategies.diana import require_unbiased
-from flowerpress.strategies.options import require
-from flowerpress.strategies.theoretical import TheoreticalStrategy
-from flowerpress.strategies.theory import dasha_lr
 
 
 class Dasha(TheoreticalStrategy):

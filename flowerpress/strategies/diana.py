@@ -22,11 +22,11 @@ from typing import Any
 
 from flowerpress.compressors import Traits, add_to, make_compressor
 from flowerpress.protocol import Hyper
-from flowerpress.strategies.ask import Ask, FloatVector, Steps
-from flowerpress.strategies.options import check_options, require
-from flowerpress.strategies.theoretical import TheoreticalStrategy
-from flowerpress.strategies.theory import diana_lr
-from flowerpress.strategies.update import Update
+from flowerpress.server.ask import Ask, FloatVector, Steps
+from flowerpress.server.options import check_options, require
+from flowerpress.server.theoretical import TheoreticalStrategy
+from flowerpress.server.theory import diana_lr
+from flowerpress.server.update import Update
 
 _SOME_DIM = 1024  # whether a compressor is unbiased does not depend on the dimension
 

@@ -18,10 +18,10 @@ import logging
 from typing import Any
 
 from flowerpress.compressors import Traits, make_compressor
-from flowerpress.strategies.ask import Ask, Steps
-from flowerpress.strategies.options import dense_options, refuse_signs
-from flowerpress.strategies.theoretical import TheoreticalStrategy
-from flowerpress.strategies.theory import dsgd_lr, variance_constants
+from flowerpress.server.ask import Ask, Steps
+from flowerpress.server.options import dense_options, refuse_signs
+from flowerpress.server.theoretical import TheoreticalStrategy
+from flowerpress.server.theory import dsgd_lr, variance_constants
 
 log = logging.getLogger("flowerpress")
 

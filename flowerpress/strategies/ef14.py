@@ -25,9 +25,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowerpress.strategies.ask import Ask, Steps
-from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.options import check_options, require_contraction
+from flowerpress.server.ask import Ask, Steps
+from flowerpress.server.base import CompressedStrategy
+from flowerpress.server.options import check_options, require_contraction
 
 
 class EF14(CompressedStrategy):

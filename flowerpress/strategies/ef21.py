@@ -25,7 +25,7 @@ all g_i are there from the start, so with sampling all workers are asked in the 
 joins when it joins (``init_all``).
 
 Step sizes by theory are those of the papers' theorems for f that need not be convex, see
-`flowerpress.strategies.theory`.
+`flowerpress.server.theory`.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from typing import Any
 
 from flowerpress.compressors import Traits
 from flowerpress.protocol import Hyper
-from flowerpress.strategies.ask import Ask, FloatVector, Steps
-from flowerpress.strategies.options import (
+from flowerpress.server.ask import Ask, FloatVector, Steps
+from flowerpress.server.options import (
     check_options,
     require,
     require_contraction,
     require_fraction,
     require_whole,
 )
-from flowerpress.strategies.theoretical import TheoreticalStrategy
-from flowerpress.strategies.theory import ef21_lr, ef21_momentum_lr, ef21_pp_lr
+from flowerpress.server.theoretical import TheoreticalStrategy
+from flowerpress.server.theory import ef21_lr, ef21_momentum_lr, ef21_pp_lr
 
 
 class EF21(TheoreticalStrategy):

@@ -26,14 +26,14 @@ from __future__ import annotations
 from typing import Any
 
 from flowerpress.protocol import Hyper
+from flowerpress.server.ask import Ask, Steps
+from flowerpress.server.options import require, require_contraction, require_number
 from flowerpress.strategies.adaptive import (
     Adaptive,
     require_beta,
     require_downlink,
     warn_where_workers_differ,
 )
-from flowerpress.strategies.ask import Ask, Steps
-from flowerpress.strategies.options import require, require_contraction, require_number
 
 
 class EfficientAdam(Adaptive):

@@ -30,17 +30,17 @@ import numpy as np
 from flowerpress.compressors import Draw, Traits, make_compressor
 from flowerpress.compressors.quantized.cq import CQ
 from flowerpress.protocol import Hyper, ModelPart
-from flowerpress.strategies.ask import Ask, FloatVector, Steps
-from flowerpress.strategies.client import Client
-from flowerpress.strategies.errors import RoundError
-from flowerpress.strategies.options import (
+from flowerpress.server.ask import Ask, FloatVector, Steps
+from flowerpress.server.client import Client
+from flowerpress.server.errors import RoundError
+from flowerpress.server.options import (
     refuse_signs,
     require,
     require_number,
     require_whole,
 )
-from flowerpress.strategies.theoretical import TheoreticalStrategy
-from flowerpress.strategies.theory import (
+from flowerpress.server.theoretical import TheoreticalStrategy
+from flowerpress.server.theory import (
     Smoothness,
     best_p,
     marina_lr,

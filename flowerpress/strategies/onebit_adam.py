@@ -48,14 +48,14 @@ from flowerpress.compressors import make_compressor
 from flowerpress.compressors.quantized.sign import Sign
 from flowerpress.protocol import Hyper
 from flowerpress.protocol.rules import ratio
-from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
-from flowerpress.strategies.ask import Ask, FloatVector, Steps
-from flowerpress.strategies.options import (
+from flowerpress.server.ask import Ask, FloatVector, Steps
+from flowerpress.server.options import (
     check_options,
     require,
     require_contraction,
     require_number,
 )
+from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
 
 log = logging.getLogger("flowerpress")
 

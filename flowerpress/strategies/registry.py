@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from flowerpress.algorithms import algorithm, algorithm_names
-from flowerpress.strategies.base import CompressedStrategy
-from flowerpress.strategies.options import declared_options
+from flowerpress.server.base import CompressedStrategy
+from flowerpress.server.options import declared_options
 from flowerpress.suggestions import unknown
 
 

@@ -15,13 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from flowerpress.clients.node import check_folder
-from flowerpress.clients.stores import state_folder
 from flowerpress.protocol import ensure_task_identity
 from flowerpress.transport.client import Farewell, LinkClient, UnfitError
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.frames import json_object
 from flowerpress.transport.pipes import Incoming
+from flowerpress.worker.node import check_folder
+from flowerpress.worker.stores import state_folder
 
 log = logging.getLogger("flowerpress")
 _RAISED = 2  # Flower's code for a ClientApp that raised
@@ -173,7 +173,7 @@ def make_client(
     expected : mapping, optional
         What the run config must say; questions of another run are answered with an error.
     state_dir : Path, optional
-        Where its memory is kept; see `flowerpress.clients.stores.open_store`. The memory is not
+        Where its memory is kept; see `flowerpress.worker.stores.open_store`. The memory is not
         flushed to the disk at every answer: it survives the process, not a power cut, unless the
         node config says ``state-sync=true``.
     patience : float

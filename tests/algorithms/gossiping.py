@@ -5,10 +5,10 @@ import copy
 import numpy as np
 
 from flowerpress.clients import client_app
-from flowerpress.clients.stores import DiskStore
 from flowerpress.compressors import add_to
 from flowerpress.simulations import InProcessGrid, simulate
-from flowerpress.strategies.topology import make_topology
+from flowerpress.strategies.gossip.topology import make_topology
+from flowerpress.worker.stores import DiskStore
 from tests.algorithms.problems import SEED, Quadratics, vector
 
 

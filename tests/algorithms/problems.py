@@ -4,9 +4,9 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from flowerpress.clients import FunctionTask
-from flowerpress.clients.stores import DiskStore
 from flowerpress.compressors import add_to
 from flowerpress.simulations import simulate
+from flowerpress.worker.stores import DiskStore
 
 SEED = 11
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from flowerpress.clients import FunctionTask, client_app
-from flowerpress.clients.stores import DiskStore, WorkerState
 from flowerpress.compressors import add_to
 from flowerpress.protocol import Replica, Reply
 from flowerpress.simulations import Faults, simulate
 from flowerpress.strategies import RoundError, make_strategy
+from flowerpress.worker.stores import DiskStore, WorkerState
 from tests.algorithms import toy
 from tests.algorithms.problems import Quadratics, trajectory, worker_memory
 from tests.algorithms.test_failures import Grid

@@ -8,8 +8,8 @@ from flowerpress.clients import FunctionTask
 from flowerpress.protocol.layout import Entry, Layout
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.consensus import Consensus, safe_gamma
-from flowerpress.strategies.topology import make_topology
+from flowerpress.strategies.gossip.consensus import Consensus, safe_gamma
+from flowerpress.strategies.gossip.topology import make_topology
 from tests.algorithms.gossiping import Nodes, run, spread
 from tests.algorithms.problems import SEED
 from tests.reference import compressors as C
@@ -113,7 +113,7 @@ def test_a_number_is_never_changed():
 
 def test_auto_in_training(monkeypatch):
     """On unlike quadratics: a bold fixed step tears the nodes apart, "auto" from there does not."""
-    monkeypatch.setattr("flowerpress.strategies.consensus._BOLD", 7.0)
+    monkeypatch.setattr("flowerpress.strategies.gossip.consensus._BOLD", 7.0)
     problem = Nodes(n=6, dim=60)
     options = {"compressor": "topk:k=6", "topology": "complete", "lr": 0.01, "momentum": 0.5}
     bold = make_strategy("squarm-sgd", gamma=0.95, **options)
@@ -138,7 +138,7 @@ def test_one_liar_does_not_steer_gamma():
 
 
 def test_a_users_own_average_of_metrics_changes_nothing(monkeypatch):
-    monkeypatch.setattr("flowerpress.strategies.consensus._BOLD", 7.0)
+    monkeypatch.setattr("flowerpress.strategies.gossip.consensus._BOLD", 7.0)
     problem = Nodes(n=6, dim=60)
     options = {"compressor": "topk:k=6", "topology": "complete", "lr": 0.01, "gamma": "auto"}
     options["momentum"] = 0.5

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from flowerpress.clients import stores
-from flowerpress.clients.stores import DiskStore, StateError, WorkerState
 from flowerpress.protocol import files
+from flowerpress.server.tree import dump, load
 from flowerpress.simulations import InProcessGrid
 from flowerpress.strategies import CheckpointError, Checkpoints, strategy_names
-from flowerpress.strategies.tree import dump, load
+from flowerpress.worker import stores
+from flowerpress.worker.stores import DiskStore, StateError, WorkerState
 from tests.algorithms.lives import records, run
 from tests.algorithms.problems import vector
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from flowerpress.clients import FunctionTask
-from flowerpress.clients.stores import DiskStore
 from flowerpress.simulations import Faults, simulate
 from flowerpress.strategies import make_strategy
+from flowerpress.worker.stores import DiskStore
 from tests.algorithms.gossiping import Nodes, check_copies, disk, play, run, spread, weather
 from tests.algorithms.problems import SEED
 
@@ -212,7 +212,7 @@ def test_a_newcomer_begins_at_the_mean_of_what_is_public(init, tmp_path):
 @pytest.mark.parametrize("attempts", [2, 30])
 def test_lost_models_are_asked_for_again_and_stood_in_for(attempts, caplog, monkeypatch):
     """Of a collection, too, messages are lost; after some attempts the public copy must do."""
-    monkeypatch.setattr("flowerpress.strategies.collection._ATTEMPTS", attempts)
+    monkeypatch.setattr("flowerpress.strategies.gossip.collection._ATTEMPTS", attempts)
     problem = Nodes(n=5, noise=0.3)
     strategy = make_strategy(
         "squarm-sgd", compressor="topk:k=2", lr=0.02, collect_every=1, min_available_nodes=5

@@ -8,13 +8,13 @@ import pytest
 from flwr.app import Message
 
 from flowerpress.clients import FunctionTask
-from flowerpress.clients.stores import DiskStore
 from flowerpress.compressors import Draw, Packet, add_to, make_compressor
 from flowerpress.compressors.composed.repeat import repeated
 from flowerpress.compressors.feedback import contraction_scale
 from flowerpress.protocol import Reply
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
+from flowerpress.worker.stores import DiskStore
 from tests.algorithms.gossiping import Nodes, check_copies, disk, play, weather
 from tests.algorithms.problems import SEED
 

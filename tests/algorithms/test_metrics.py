@@ -10,10 +10,10 @@ import pytest
 from flwr.app import Message, MetricRecord, RecordDict
 
 from flowerpress.clients import FunctionTask, client_app
+from flowerpress.server.metrics import MetricsMean, Report
 from flowerpress.simulations import InProcessGrid, simulate
 from flowerpress.simulations.recorder import Recorder
 from flowerpress.strategies import make_strategy, strategy_names
-from flowerpress.strategies.metrics import MetricsMean, Report
 from tests.algorithms.lives import OPTIONS, run, whole_run
 
 TORCH = importlib.util.find_spec("torch") is not None

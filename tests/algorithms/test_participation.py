@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from flowerpress.clients import FunctionTask, client_app
-from flowerpress.clients.replicas import follow_model
-from flowerpress.clients.stores import DiskStore
 from flowerpress.protocol import Instruction
 from flowerpress.simulations import InProcessGrid
 from flowerpress.strategies import RoundError, make_strategy, strategy_names
+from flowerpress.worker.replicas import follow_model
+from flowerpress.worker.stores import DiskStore
 from tests.algorithms.problems import Quadratics
 
 N, STORM, SEED = 5, 60, 4

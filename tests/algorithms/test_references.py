@@ -107,8 +107,8 @@ def test_ef14_owes_exactly_what_uncompressed_sgd_has_done(downlink, tmp_path):
     owed = []
     for client in strategy.population.clients.values():
         (path,) = tmp_path.glob(f"run-*/client-{client.id}.safetensors")
-        from flowerpress.clients.stores import DiskStore
         from flowerpress.compressors import decompress
+        from flowerpress.worker.stores import DiskStore
 
         state = DiskStore(path).load()
         owed.append(state.vectors["memory"] - state.numbers["scale"] * decompress(state.packet))

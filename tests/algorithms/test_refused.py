@@ -5,11 +5,12 @@ import logging
 import numpy as np
 import pytest
 
-from flowerpress.clients import FunctionTask, client_app, worker
-from flowerpress.clients.stores import DiskStore
+from flowerpress.clients import FunctionTask, client_app
 from flowerpress.protocol import Instruction, Reply
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy, strategy_names
+from flowerpress.worker import worker
+from flowerpress.worker.stores import DiskStore
 from tests.algorithms import lives
 from tests.algorithms.lives import N, assert_same, killed_at, strategy_of
 from tests.algorithms.problems import SEED, Quadratics, trajectory, worker_memory

@@ -8,6 +8,7 @@ from flwr.app import Message
 
 from flowerpress.clients import FunctionTask
 from flowerpress.protocol import Reply
+from flowerpress.server.attendance import Attendance
 from flowerpress.simulations import Faults, SimulationResult, load_model, simulate
 from flowerpress.simulations.engine import InProcessGrid
 from flowerpress.simulations.recorder import RoundRecord
@@ -15,7 +16,6 @@ from flowerpress.simulations.result import result_of
 from flowerpress.simulations.results import model_bytes
 from flowerpress.simulations.verdict import divergence, judge
 from flowerpress.strategies import make_strategy, strategy_names
-from flowerpress.strategies.attendance import Attendance
 from tests.algorithms.lives import ROUNDS, N, run, whole_run
 from tests.algorithms.problems import vector
 

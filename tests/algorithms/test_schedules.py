@@ -7,16 +7,16 @@ import pytest
 
 from flowerpress.clients import FunctionTask
 from flowerpress.compressors import make_compressor
-from flowerpress.simulations import simulate
-from flowerpress.strategies import CheckpointError, make_strategy, strategy_names
-from flowerpress.strategies.schedule import make_schedule
-from flowerpress.strategies.theory import (
+from flowerpress.server.schedule import make_schedule
+from flowerpress.server.theory import (
     Smoothness,
     dsgd_lr,
     ef21_lr,
     ef21_momentum_lr,
     ef21_pp_lr,
 )
+from flowerpress.simulations import simulate
+from flowerpress.strategies import CheckpointError, make_strategy, strategy_names
 from tests.algorithms import lives
 from tests.algorithms.problems import Quadratics, Triangle, trajectory
 from tests.reference import adam

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from flowerpress.clients import FunctionTask
-from flowerpress.clients.stores import DiskStore
 from flowerpress.compressors import Draw, decompress, make_compressor
 from flowerpress.protocol import Instruction, Reply
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
+from flowerpress.worker.stores import DiskStore
 from tests.algorithms.problems import SEED, Quadratics, cohorts, trajectory
 from tests.algorithms.sketching import LossyGrid, run, seeded_loss, signs_of
 from tests.reference import sketched as reference

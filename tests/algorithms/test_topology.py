@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.topology import listed, make_topology, topology_names
+from flowerpress.strategies.gossip.topology import listed, make_topology, topology_names
 
 GRAPHS = {
     "complete": 7,

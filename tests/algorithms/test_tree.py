@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from flowerpress.strategies.tree import CheckpointError, dump, load
+from flowerpress.server.tree import CheckpointError, dump, load
 
 TREE = {
     "none": None,

@@ -5,8 +5,8 @@ import pytest
 
 from flowerpress.clients import FunctionTask
 from flowerpress.compressors import Draw, decompress, make_compressor
+from flowerpress.server.theory import Smoothness, best_p, marina_lr
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.theory import Smoothness, best_p, marina_lr
 from tests.algorithms.problems import SEED, Quadratics, cohorts, trajectory
 from tests.reference import compressors as C
 from tests.reference import variance_reduced as reference

@@ -318,7 +318,7 @@ def test_nothing_but_progress_and_results_is_printed(tmp_path: Path) -> None:
 def test_a_served_run_that_came_to_nothing_is_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flowerpress.strategies.errors import FailedRunError
+    from flowerpress.server.errors import FailedRunError
     from flowerpress.transport.serve import Service
 
     def fail(self: Service, app: object) -> None:

@@ -15,6 +15,7 @@ import pytest
 from flwr.app import ArrayRecord, Context, RecordDict
 from safetensors.numpy import load_file
 
+from flowerpress.server.errors import FailedRunError
 from flowerpress.simulations import InProcessGrid, simulate
 from flowerpress.simulations.flower_app import client_app, digest, server_app
 from flowerpress.simulations.run_config import (
@@ -26,7 +27,6 @@ from flowerpress.simulations.run_config import (
 )
 from flowerpress.simulations.tasks import _TASKS, make_task_fn, task_names
 from flowerpress.strategies import make_strategy, strategy_names, strategy_options
-from flowerpress.strategies.errors import FailedRunError
 from tests.algorithms.lives import kill
 
 pytest.importorskip("sklearn")  # the task digits

@@ -19,7 +19,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from flowerpress.clients import FunctionTask, client_app
-from flowerpress.clients.app import TaskApp
 from flowerpress.simulations import flower_app
 from flowerpress.simulations.engine import InProcessGrid
 from flowerpress.simulations.recorder import Recorder
@@ -30,6 +29,7 @@ from flowerpress.strategies import (
     strategy_options,
 )
 from flowerpress.transport.grid import GrpcGrid, LargeMessage
+from flowerpress.worker.app import TaskApp
 
 GRIDS = [InProcessGrid, GrpcGrid]
 STRATEGIES = [CompressedStrategy, *map(strategy_class, strategy_names())]

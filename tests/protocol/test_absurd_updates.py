@@ -11,11 +11,11 @@ from flowerpress.clients import FunctionTask, client_app
 from flowerpress.compressors import decompress
 from flowerpress.compressors.testing.hostile import resealed
 from flowerpress.protocol import Reply
+from flowerpress.server.guard import BUFFERS, MODELS, UPDATES
 from flowerpress.simulations import InProcessGrid, simulate
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.presets import preset
 from flowerpress.strategies import RoundError, make_strategy, strategy_names
-from flowerpress.strategies.guard import BUFFERS, MODELS, UPDATES
 from tests.algorithms.problems import Quadratics
 from tests.algorithms.test_runs import batch_norm_task
 from tests.protocol.test_hostile_clients import forged, honest, identity

@@ -8,7 +8,6 @@ import pytest
 from flwr.app import Array, ArrayRecord
 
 from flowerpress.clients import FunctionTask
-from flowerpress.clients.stores import DiskStore
 from flowerpress.compressors import PacketError, make_compressor
 from flowerpress.protocol import Hello, Layout, ProtocolError
 from flowerpress.protocol.buffers import (
@@ -20,10 +19,11 @@ from flowerpress.protocol.buffers import (
     unpack_buffers,
 )
 from flowerpress.protocol.layout import DTYPES, values_crc
+from flowerpress.server.buffers import average_buffers
+from flowerpress.server.tree import dump, load
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.buffers import average_buffers
-from flowerpress.strategies.tree import dump, load
+from flowerpress.worker.stores import DiskStore
 
 
 def layout_of(vector=np.float32, **buffers):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from flowerpress.protocol import Reply
-from flowerpress.strategies.ask import Ask
-from flowerpress.strategies.client import Client
-from flowerpress.strategies.guard import (
+from flowerpress.server.ask import Ask
+from flowerpress.server.client import Client
+from flowerpress.server.guard import (
     GRADIENTS,
     MODELS,
     UPDATES,
@@ -16,7 +16,7 @@ from flowerpress.strategies.guard import (
     OversizedError,
     UnknownScaleError,
 )
-from flowerpress.strategies.population import Population
+from flowerpress.server.population import Population
 from tests.protocol.test_hostile_clients import identity
 
 

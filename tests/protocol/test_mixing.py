@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowerpress.compressors import PacketError, decompress, make_compressor
 from flowerpress.protocol import Mix, ProtocolError
-from flowerpress.strategies.relay import packed
+from flowerpress.strategies.gossip.relay import packed
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 MIXES = st.builds(

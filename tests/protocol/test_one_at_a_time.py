@@ -8,8 +8,8 @@ from flwr.app import Message
 
 from flowerpress.clients import FunctionTask, client_app
 from flowerpress.protocol import Reply
+from flowerpress.server import exchange as exchange_module
 from flowerpress.simulations import InProcessGrid
-from flowerpress.strategies import exchange as exchange_module
 from flowerpress.strategies import make_strategy
 from tests.protocol.test_hostile_clients import forged
 

@@ -13,10 +13,10 @@ from flowerpress.clients import FunctionTask, client_app
 from flowerpress.compressors import Packet, make_compressor
 from flowerpress.compressors.composed.scaled import Scaled
 from flowerpress.protocol import Hello, Layout, Reply
+from flowerpress.server.ask import Ask
+from flowerpress.server.sent import Sent
 from flowerpress.simulations import InProcessGrid
 from flowerpress.strategies import make_strategy
-from flowerpress.strategies.ask import Ask
-from flowerpress.strategies.sent import Sent
 
 DIM = 40
 

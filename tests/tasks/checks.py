@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowerpress.clients.task import Task
 from flowerpress.protocol import Layout
+from flowerpress.tasks.task import Task
 
 
 def start(task: Task) -> np.ndarray:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowerpress.clients.task import FunctionTask, draw_indices
+from flowerpress.tasks.task import FunctionTask, draw_indices
 
 from .checks import check_contract, check_gradient, start
 

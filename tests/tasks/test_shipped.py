@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
 
-from flowerpress.clients.task import Task
 from flowerpress.protocol import Layout
 from flowerpress.simulations.tasks import describe, make_task_fn, task_names
 from flowerpress.simulations.tasks.mnist import parse_mnist
+from flowerpress.tasks.task import Task
 
 from .checks import check_contract, check_gradient, start
 

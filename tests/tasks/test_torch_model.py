@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
 
-from flowerpress.clients.torch_task import TorchBatch, TorchTask
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
+from flowerpress.tasks.torch_task import TorchBatch, TorchTask
 
 from .checks import check_contract, start
 

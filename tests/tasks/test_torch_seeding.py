@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from flowerpress.clients.torch_task import TorchBatch, TorchTask
+from flowerpress.tasks.torch_task import TorchBatch, TorchTask
 
 from .checks import start
 

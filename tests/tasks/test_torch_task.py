@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from flowerpress.clients.torch_task import TorchTask
+from flowerpress.tasks.torch_task import TorchTask
 
 from .checks import check_contract, check_gradient, start
 
@@ -410,5 +410,5 @@ def test_a_vector_of_another_length_is_refused():
 
 
 def test_importing_tasks_does_not_import_torch():
-    code = "import sys, flowerpress.clients.torch_task as t; sys.exit('torch' in sys.modules)"
+    code = "import sys, flowerpress.tasks.torch_task as t; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,12 +22,12 @@ import grpc
 import numpy as np
 import pytest
 
-from flowerpress.clients.stores import DiskStore
 from flowerpress.compressors import decompress
+from flowerpress.server.tree import load
 from flowerpress.simulations import simulate
 from flowerpress.simulations.loopback import free_port
-from flowerpress.strategies.tree import load
 from flowerpress.transport.frames import METHOD, kind_of, parse
+from flowerpress.worker.stores import DiskStore
 
 from . import chaos_app
 from .chaos_app import CLIENTS, DIM, ROUNDS

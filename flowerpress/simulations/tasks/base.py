@@ -14,8 +14,8 @@ from flwr.app import ArrayRecord, MetricRecord
 from flowerpress.simulations.tasks.partition import Indices, parse_partition, shards
 
 if TYPE_CHECKING:
-    from flowerpress.clients.task import Task
     from flowerpress.simulations.tasks.options import Reader
+    from flowerpress.tasks.task import Task
 
 # Clients may be made in several threads. The lock belongs to the module, for objects that hold one
 # can't be sent to the worker processes of Flower's simulation.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowerpress.clients.task import Task
 from flowerpress.extras import import_failure
 from flowerpress.simulations.tasks import options
 from flowerpress.simulations.tasks.base import PartitionedTaskFn, split_every_fifth
 from flowerpress.simulations.tasks.network import Examples, NetworkTask
 from flowerpress.simulations.tasks.partition import Indices
+from flowerpress.tasks.task import Task
 
 _CLASSES = 10
 
@@ -63,8 +63,8 @@ class DigitsTaskFn(PartitionedTaskFn):
         if self._backend == "numpy":
             data = Examples(inputs, targets)
             return NetworkTask(data, classes=_CLASSES, batch_size=self._batch_size)
-        from flowerpress.clients.torch_device import require_torch
-        from flowerpress.clients.torch_task import TorchTask
+        from flowerpress.tasks.torch_device import require_torch
+        from flowerpress.tasks.torch_task import TorchTask
 
         require_torch()
         from torch import nn

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
-from flowerpress.clients.task import Batch, FlatVector, Task, draw_indices
 from flowerpress.simulations.tasks import options
 from flowerpress.simulations.tasks.base import PartitionedTaskFn
 from flowerpress.simulations.tasks.libsvm_file import read_libsvm
 from flowerpress.simulations.tasks.partition import Indices
+from flowerpress.tasks.task import Batch, FlatVector, Task, draw_indices
 
 Matrix = npt.NDArray[np.float64]
 

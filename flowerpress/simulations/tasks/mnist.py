@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.clients.torch_device import require_torch
-from flowerpress.clients.torch_task import TorchTask
 from flowerpress.simulations.tasks import options
 from flowerpress.simulations.tasks.base import PartitionedTaskFn, split_every_fifth
 from flowerpress.simulations.tasks.partition import Indices
+from flowerpress.tasks.torch_device import require_torch
+from flowerpress.tasks.torch_task import TorchTask
 
 if TYPE_CHECKING:
     from torch import nn

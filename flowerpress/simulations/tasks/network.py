@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
-from flowerpress.clients.task import Batch, FlatVector, Task, draw_indices
+from flowerpress.tasks.task import Batch, FlatVector, Task, draw_indices
 
 Matrix = npt.NDArray[Any]
 _CHUNK = 2**20  # numbers of one array in a pass over many examples

@@ -1,0 +1,1 @@
+"""What every strategy stands on: the rounds, who takes part, what is sent and what is believed."""

@@ -1,0 +1,315 @@
+"""What every server half has in common: who takes part, what is sent, what is accepted.
+
+An algorithm's round (`round`) yields its questions; around each of them:
+
+    1. meet new nodes; wait until enough workers are there; sample the cohort (`sample`)
+    2. send each worker the model (dense, or the deltas it missed), the hyperparameters, and the
+       version of its packets that was applied last
+    3. check each reply, in order of the workers' ids: it must answer the open question and build on
+       the version applied last; let its update in
+    4. go on with the round, to its next question or its end
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from flowerpress.compressors import make_compressor
+from flowerpress.protocol import Hyper, Ledger, Reply
+from flowerpress.protocol.buffers import Buffers
+from flowerpress.server.ask import Ask, Steps
+from flowerpress.server.buffers import average_buffers
+from flowerpress.server.client import Client
+from flowerpress.server.cohort import Wanted
+from flowerpress.server.downlink import Downlink
+from flowerpress.server.exchange import Exchange
+from flowerpress.server.metrics import MetricsFn, Report
+from flowerpress.server.options import check_options, declared_options
+from flowerpress.server.population import Population
+from flowerpress.server.resumable import Resumable
+from flowerpress.server.rounds import EvaluateFn, Rounds, ShouldStop
+from flowerpress.server.run import Run
+from flowerpress.server.schedule import Factor, make_schedule
+from flowerpress.server.wrapped import refuse_other_arrays, refuse_privacy
+
+FloatVector = npt.NDArray[np.floating[Any]]
+log = logging.getLogger("flowerpress")
+
+
+class CompressedStrategy(Resumable):
+    """Server half of an algorithm with compressed updates.
+
+    It is a Flower strategy with FedAvg's keywords. Federated evaluation is off by default
+    (``fraction_evaluate=0``): it sends the whole model once more in every round.
+
+    Parameters
+    ----------
+    compressor : str (default: "topk:0.01")
+        Spec of the workers' compressor (see `flowerpress.compressors.make_compressor`).
+    lr : float (default: 0.1)
+        Step size on the (pseudo-)gradient.
+    schedule : str or callable (default: "")
+        Factor of `lr` in each round, such as "cosine:rounds=100,warmup=10", or a function of the
+        round; see `flowerpress.server.schedule`. An explicit `local_lr` stays as it is.
+    seed : int (default: 0)
+        Seed of everything random in the run: batches, sampling, compressors.
+    local_steps : int (default: 1)
+        K: steps of SGD a worker takes per round; its gradient is then (x - x_K) / local_lr.
+    local_lr : float (default: 0)
+        Step size of the local steps; 0: `lr`.
+    weights : {"num-examples", "uniform"} (default: "num-examples")
+        What a worker counts for.
+    max_weight : float (default: 10)
+        How many times the median of the workers' numbers of examples one may count for. 0: no
+        limit.
+    client_compressors : bool (default: True)
+        Whether a worker may choose its own compressor (``compressor`` in its node config). It says
+        in its hello which it has chosen; packets of any other codec are refused.
+    max_scale : float (default: 1000)
+        How many times the median of the clients' first norms an update may have; above, it is
+        refused and counted, see `flowerpress.server.guard`. 0: no limit.
+    available_timeout : float (default: 600)
+        Seconds to wait for `min_available_nodes` workers before the run ends with an error.
+    hello_timeout : float (default: 60)
+        Seconds to wait for a new node to say who it is. Over the link, rounds of those who are
+        known wait a second at most.
+    metric_weights : {"reported", "known"} (default: "reported")
+        What a worker's metrics count for: the "num-examples" that it reports with them, as in
+        Flower; or what its updates count for, which it cannot change from round to round.
+    fraction_train, fraction_evaluate, min_train_nodes, min_evaluate_nodes, min_available_nodes, \
+weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evaluate_metrics_aggr_fn
+        As in Flower's `FedAvg`.
+    """
+
+    grid: Grid
+    timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
+    looping = False  # whether `start` runs the rounds, and no other loop
+    told: dict[str, float]  # metrics of a round beside the workers'
+    _open: tuple[Steps, Ask]  # a round, and the question that it waits for answers to
+
+    def __init__(
+        self,
+        *,
+        compressor: str = "topk:0.01",
+        lr: float = 0.1,
+        schedule: str | Factor = "",
+        seed: int = 0,
+        local_steps: int = 1,
+        local_lr: float = 0.0,
+        weights: str = "num-examples",
+        max_weight: float = 10.0,
+        client_compressors: bool = True,
+        max_scale: float = 1000.0,
+        available_timeout: float = 600.0,
+        hello_timeout: float = 60.0,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 0.0,
+        min_train_nodes: int = 2,
+        min_evaluate_nodes: int = 2,
+        min_available_nodes: int = 2,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        train_metrics_aggr_fn: MetricsFn | None = None,
+        evaluate_metrics_aggr_fn: MetricsFn | None = None,
+        metric_weights: str = "reported",
+    ) -> None:
+        check_options({k: v for k, v in locals().items() if k != "self"})
+        super().__init__(
+            min_train_nodes=min_train_nodes,
+            min_evaluate_nodes=min_evaluate_nodes if fraction_evaluate else 0,
+            min_available_nodes=min_available_nodes,
+            weighted_by_key=weighted_by_key,
+            arrayrecord_key=arrayrecord_key,
+            configrecord_key=configrecord_key,
+        )
+        self.set_metrics(train_metrics_aggr_fn, evaluate_metrics_aggr_fn, metric_weights)
+        # Not given to FedAvg's constructor, which warns about 0.
+        self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
+        self.compressor = make_compressor(compressor).spec
+        self.lr, self.seed = lr, seed
+        self.schedule = make_schedule(schedule)
+        self.weights, self.max_weight = weights, max_weight
+        self.local_steps, self.local_lr = local_steps, local_lr
+        self.client_compressors, self.max_scale = client_compressors, max_scale
+        self.available_timeout, self.hello_timeout = available_timeout, hello_timeout
+        self.downlink = ""  # dense, unless an algorithm has the option
+        self.reset()
+
+    @property
+    def model(self) -> Downlink:
+        """The server's model."""
+        return self.run.started
+
+    def declared(self) -> dict[str, Any]:
+        """Return all options with their defaults, the most specific first."""
+        return declared_options(type(self), CompressedStrategy)
+
+    @property
+    def rate(self) -> float:
+        """The step size of this round."""
+        return float(self.lr * self.schedule(self.server_round))
+
+    def hyper(self) -> Hyper:
+        """Return the hyperparameters the workers need."""
+        return {
+            "compressor": self.compressor,
+            "lr": self.rate,
+            "local_steps": self.local_steps,
+            "local_lr": self.local_lr,
+            "client_compressors": self.client_compressors,
+            "downlink": self.downlink,
+            "rule": self.rule,
+        }
+
+    def reset(self) -> None:
+        """Forget all of an earlier run."""
+        self.run = Run(self)
+        self.forget_metrics()
+        self.server_round, self.told = 1, {}
+
+    def begin_run(self, initial: ArrayRecord) -> None:
+        """Forget all of an earlier run, and begin one from the model `initial`."""
+        self.reset()
+        self.run = Run(self, initial)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> Result:
+        """Run all rounds, as `Strategy.start` of Flower 1.43; with `checkpoints`, those left."""
+        self.timeout, self.num_rounds = float(timeout), num_rounds
+        configs = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        given = (num_rounds, float(timeout), *configs, evaluate_fn, should_stop)
+        self.looping = True
+        try:
+            return Rounds(self, grid, initial_arrays, *given).run()
+        finally:
+            self.looping = False
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Sample the cohort and make its instructions; `config` goes to the workers' tasks.
+
+        Raises
+        ------
+        ValueError
+            Another strategy around this one changes what it is given, see
+            `flowerpress.server.wrapped`.
+        """
+        refuse_privacy(self.name, config)
+        if server_round == 1:
+            self.begin_run(arrays)
+        elif not self.looping:
+            refuse_other_arrays(self.name, self.run, server_round, arrays)
+        self.grid, self.server_round = grid, server_round
+        steps = self.round(server_round)
+        self._open = steps, next(steps)
+        return self.run.orders(server_round, self._open[1], config)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Apply the replies and take a step; with no update at all the model stays as it is."""
+        before = self.model.version
+        self.train_metrics, self.told = None, {}
+        applied = self.ask(server_round, *self._open, replies)
+        moved = self.model.version > before
+        if not applied and not moved:
+            return None, None
+        if applied:
+            self.run.attendance.steps += moved
+            reports = [Report(c.id, self.population.mass(c), reply.metrics) for c, reply in applied]
+            self.train_metrics = self.train_mean(reports)
+            self.train_metrics.update(self.told)
+        return self.model.arrays(), self.train_metrics
+
+    def ask(
+        self,
+        server_round: int,
+        steps: Steps,
+        ask: Ask,
+        replies: Iterable[Message] | None = None,
+    ) -> list[tuple[Client, Reply]]:
+        """Serve a round to its end, from its question `ask`; returns whose updates were applied.
+
+        `replies` are the answers to this question, where it was asked already.
+        """
+        run = self.run
+        applied: list[tuple[Client, Reply]] = []
+        received: list[Buffers] = []
+        while True:
+            if replies is None:
+                orders = run.orders(server_round, ask)
+                seconds = self.timeout if ask.timeout is None else ask.timeout
+                replies = self.grid.send_and_receive(orders, timeout=seconds)
+            taken, replies = run.take(server_round, ask, replies), None
+            if ask.applied:
+                applied, received = taken, run.received.copy()
+            if not taken and ask.what != "model":
+                run.explain(server_round)
+            if not taken and not ask.optional:
+                steps.close()
+                return []
+            try:
+                ask = steps.send([client for client, _ in taken])
+            except StopIteration:
+                break
+        masses = [self.population.mass(client) for client, _ in applied]
+        self.model.buffers = average_buffers(self.model.buffers, received, masses)
+        return applied
+
+    def sample(self, server_round: int, fraction: float | None = None) -> list[Client]:
+        """Return who is asked in a round, by id: a share of those who are there, and who starts.
+
+        `fraction` is by default the option ``fraction_train``.
+        """
+        share = self.fraction_train if fraction is None else fraction
+        wanted = Wanted(share, self.min_train_nodes)
+        return self.run.sample(self.grid, server_round, wanted, training=True)
+
+    def zeros(self, size: int | None = None) -> FloatVector:
+        """Return a vector of zeros, as long as the model, or `size`, in its dtype."""
+        x = self.model.x
+        return np.zeros(x.size if size is None else size, x.dtype)
+
+    def mass(self, clients: Iterable[Client]) -> float:
+        """Return what clients count for together, before it is divided by the total."""
+        return sum(map(self.population.mass, clients))
+
+    def summary(self) -> None:
+        """Log the algorithm and its settings, then FedAvg's."""
+        options = ", ".join(f"{name}={value}" for name, value in self.hyper().items())
+        log.info("\t├──> %s: %s\n\t│\t└── %s", self.name, self.summary_line, options)
+        super().summary()
+
+    @property
+    def population(self) -> Population:
+        """The workers met in this run."""
+        return self.run.population
+
+    @property
+    def exchange(self) -> Exchange:
+        """Questions and answers of this run, with counts of what was refused."""
+        return self.run.exchange
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every message's bytes."""
+        return self.run.exchange.ledger

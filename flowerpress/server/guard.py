@@ -1,0 +1,225 @@
+"""Absurd updates: what is too large to be believed, and refused.
+
+The rule: an update is refused if its norm (l2, of the decoded packet times its scale) is more than
+``max_scale`` times the *reference*: the median, over the clients heard so far, of the first norm
+accepted of each (of the smallest that it sent, if none was). Of two norms in the middle the smaller
+counts; norms of zero are left out. The reference stands still within a round.
+
+- Fewer than half of the clients cannot move the median above the others' norms. That holds from the
+  first round on, where a round's own answers are looked at before they are taken.
+- What comes later does not move it. A client that sends 900 times what is usual throws the model
+  off, and so makes the honest clients' updates larger; if these counted, it could send 900 times as
+  much again. First norms are of the model that all began with, or of when a client came.
+- A run whose updates truly grow beyond ``max_scale`` is not stuck: where more than half of the
+  clients heard sent as much with their last answer, refused or not, that is the reference. It costs
+  such a run a round, or as many as it takes to ask more than half of the clients.
+- First norms, not last ones: EF21, MARINA and gossip send gradients or models first, and then
+  differences, which shrink. What was right once is not absurd later.
+- Error feedback and sketches send what was owed, which grows at first: by no more than one update
+  a round. So with these the reference may grow too, as the median of the largest norms accepted of
+  each client does, to as many times the first as rounds have passed, and to 100 times at most.
+
+Three clients heard make a median that none of them can set alone. Of two, the smaller norm counts;
+one that was larger from the start is measured by itself after it has been heard three times, by
+the smallest of these. A client that is heard alone while others are known, as in cohorts of one, is
+measured by the model's own norm, until another is heard or it was heard three times; where the
+model is zero, it waits. An only client is measured by itself, and so, after one refusal, by
+anything it sends. The clients' weights play no part.
+
+What is measured: an update; the largest gradient that the worker says went into it, since
+algorithms that normalise (Birder, Efficient-Adam) or average (momentum) hide an absurd one in
+updates of usual size, which an honest client can say of itself; exact values asked for in a second
+exchange; models collected whole; buffers (batch-norm statistics). Each has references of its own.
+Sketches are measured by their cells. Of buffers the real and complex numbers count that the
+server's model has otherwise: a mask with -3e38 that nobody changes is none of them.
+
+Apart from that, numbers whose weighted norm cannot be squared in the model's dtype (1.8e19 in
+float32) count as infinite, as they are to Adam's second moment: they are refused whatever came
+before, and a run in which all clients send such has diverged.
+
+What this does not prevent: a hostile client may send a thousand times what is usual, in every
+round, in any direction. That is enough to spoil a model. The rule keeps a run from being ended or
+overwritten by one message; it is no robust aggregation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flowerpress.compressors import Opened, PacketError, norm
+from flowerpress.protocol import Reply
+from flowerpress.server.ask import Ask
+from flowerpress.server.client import Client
+from flowerpress.server.population import Population
+
+UPDATES, EXACT, MODELS, BUFFERS, GRADIENTS = range(5)  # what has references of its own
+_WHAT = ("update", "second update", "model", "buffers", "gradient")
+_KINDS = {"update": UPDATES, "sketch": UPDATES, "values": EXACT, "model": MODELS}
+NEEDED = 3  # clients whose median none of them can set alone
+MOST_OWED = 100  # times the first norms that the reference may grow where updates are owed
+Sizes = dict[int, float]
+
+
+class OversizedError(PacketError):
+    """An update is too large to be believed."""
+
+
+class UnknownScaleError(PacketError):
+    """An update came alone, before anything is known of what is usual."""
+
+
+class Guard:
+    """Compares norms with what is usual.
+
+    Parameters
+    ----------
+    population : Population
+        Whose clients keep the norms that they sent: `Client.first`, `Client.last`.
+    max_scale : float
+        How many times the reference a norm may be; 0: nothing is measured, all is believed.
+    owing : bool
+        Whether updates may hold what was owed for many rounds.
+    buffers_norm : callable
+        Returns the norm of an answer's buffers, of their bytes.
+    model_norm : callable
+        Returns the norm of the server's model.
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        max_scale: float,
+        *,
+        owing: bool = False,
+        buffers_norm: Callable[[bytes], float] = norm,
+        model_norm: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._population, self.max_scale = population, max_scale
+        self._owing = owing
+        self._kind, self._scaled = UPDATES, True  # of the question that is open
+        self._buffers_norm, self._model_norm = buffers_norm, model_norm
+        self._references = [0.0] * len(_WHAT)
+        self._alone = False  # whether one client was heard of more
+
+    def sizes(self, reply: Reply, packets: Sequence[Opened] | None = None) -> Sizes:
+        """Return the norms of an update and of its buffers; raises `PacketError` if damaged.
+
+        `packets` are those of the reply, where they are open already.
+        """
+        if not self.max_scale:
+            return {}
+        found = {}
+        if reply.packets or reply.status == "silent":
+            scale = reply.scale if self._scaled else 1.0
+            found[self._kind] = scale * math.hypot(*map(norm, packets or reply.packets))
+        if reply.buffers:
+            found[BUFFERS] = self._buffers_norm(reply.buffers)
+        if reply.gradient:
+            found[GRADIENTS] = reply.gradient
+        return found
+
+    def begin(self, ask: Ask, glances: Iterable[Reply], server_round: int = 1) -> None:
+        """Settle the references for the answers to a question, before they are taken.
+
+        `glances` are all its answers; they are looked at only where too few clients were heard.
+        """
+        if not self.max_scale:
+            return
+        kind = self._kind = _KINDS[ask.what]
+        self._scaled = ask.scaled
+        clients = self._population.clients
+        few = self._heard(kind) < min(NEEDED, len(clients))
+        fresh = self._measured(glances) if few else {}
+        self._references = [self._reference(i, fresh, server_round) for i in range(len(_WHAT))]
+        heard = [c for c in clients.values() if c.last[kind] >= 0 or kind in fresh.get(c.id, {})]
+        self._alone = len(heard) == 1 < len(clients)
+
+    def _heard(self, kind: int) -> int:
+        """Return how many clients have sent a norm above zero."""
+        return sum(bool(client.first[kind]) for client in self._population.clients.values())
+
+    def _measured(self, glances: Iterable[Reply]) -> dict[int, Sizes]:
+        found = {}
+        for reply in glances:
+            try:
+                found[reply.client] = self.sizes(reply)
+            except PacketError:  # counted when it is refused
+                continue
+            finally:
+                del reply  # before the next one is opened
+        return found
+
+    def _reference(self, kind: int, fresh: dict[int, Sizes], server_round: int) -> float:
+        clients = self._population.clients.values()
+        usual = median([size for c in clients if (size := _usual(c, kind, fresh)) > 0])
+        if self._owing and kind in (UPDATES, EXACT):
+            grown = median([c.largest[kind] for c in clients if c.largest[kind] > 0])
+            usual = max(usual, min(grown, usual * min(server_round, MOST_OWED)))
+        now = median([client.last[kind] for client in clients if client.last[kind] >= 0])
+        return now if usual and now > self.max_scale * usual else usual
+
+    def check(self, client: Client, sizes: Sizes, mass: float, dtype: np.dtype[Any]) -> None:
+        """Remember an answer's sizes, and raise if one is too large, saying how much.
+
+        Raises
+        ------
+        OversizedError
+            It is too large to be believed.
+        UnknownScaleError
+            Nothing is known yet of what is usual.
+        """
+        for kind, size in sizes.items():
+            client.hear(kind, size)
+        largest = math.sqrt(float(np.finfo(dtype).max))
+        for kind, size in sizes.items():
+            if kind != GRADIENTS and not mass * size < largest:
+                client.failing = (
+                    f"{_WHAT[kind]} of norm {size:.3g}, too large for {dtype}: lower lr"
+                )
+                raise OversizedError(client.failing)
+        for kind, size in sizes.items():
+            self._compare(client, kind, size)
+
+    def accept(self, client: Client, sizes: Sizes) -> None:
+        """Remember the sizes of an answer that went in."""
+        for kind, size in sizes.items():
+            client.accept(kind, size)
+
+    def _compare(self, client: Client, kind: int, size: float) -> None:
+        repeated = len(client.first[kind]) == NEEDED
+        alone = self._alone and size > 0 and not repeated
+        reference = self._references[kind]
+        if alone:
+            reference = self._model_norm()
+            if not reference:
+                raise UnknownScaleError(
+                    f"{_WHAT[kind]} of norm {size:.3g} waits for others to be compared with"
+                )
+        if repeated and self._heard(kind) < NEEDED:
+            reference = max(reference, min(client.first[kind]))
+        if reference and size > self.max_scale * reference:
+            raise OversizedError(
+                f"{_WHAT[kind]} of norm {size:.3g}, {size / reference:.3g} times the "
+                f"{'model, ' if alone else 'median '}{reference:.3g}; "
+                f"max_scale is {self.max_scale:g}"
+            )
+
+
+def _usual(client: Client, kind: int, fresh: dict[int, Sizes]) -> float:
+    """Return the first norm accepted of a client, else the smallest of what it sent; 0: none."""
+    now = fresh.get(client.id, {}).get(kind, 0.0)
+    sent = [*client.first[kind], now] if now > 0 else client.first[kind]
+    return client.usual[kind] or min(sent, default=0.0)
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median, of two in the middle the smaller; 0 if there are no values.
+
+    >>> median([3.0, 1.0, 2.0, 9.0])
+    2.0
+    """
+    return sorted(values)[(len(values) - 1) // 2] if values else 0.0

@@ -1,0 +1,1 @@
+"""Decentralized training: the relay, the graph, and the algorithms that they serve."""

@@ -1,0 +1,1 @@
+"""Algorithms whose workers send count sketches."""

@@ -1,0 +1,1 @@
+"""Tasks: what a client trains, a function or a torch model."""

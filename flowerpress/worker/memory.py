@@ -1,0 +1,134 @@
+"""A worker's memory between questions, as it stands in its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowerpress.compressors.feedback import PlainSender, Sender
+from flowerpress.protocol import Instruction, Reply
+from flowerpress.worker.stores import FloatVector, WorkerState
+
+_REPLY = "reply."
+_MEMORY, _MEMORY_BEFORE = "memory", "memory, before"
+_NONE = np.empty(0)
+STAGED = "+"  # ends the name of a vector that waits for the packet in flight
+BEFORE = "-"  # ends the name of what a moment was before the packet in flight
+
+
+def begin_session(state: WorkerState, session: int) -> None:
+    """Empty a state that belongs to an earlier run of a strategy in the same Flower run."""
+    if state.numbers.get("session") != session:
+        state.vectors.clear()
+        state.numbers.clear()
+        state.numbers["session"] = session
+        state.packet = b""
+
+
+def commit_staged(state: WorkerState, *, delivered: bool) -> None:
+    """Put the vectors that went with the packet in flight in force, or drop them."""
+    for key in [name for name in state.vectors if name.endswith(STAGED)]:
+        vector = state.vectors.pop(key)
+        if delivered:
+            state.vectors[key.removesuffix(STAGED)] = vector
+
+
+def keep_moments(
+    state: WorkerState, moments: Mapping[str, FloatVector], counts: Mapping[str, float]
+) -> None:
+    """Put new moments in force, beside what they were before the packet in flight.
+
+    They hold the gradient that the packet is made of. A lost packet changes nothing about that; if
+    the server refuses it, that gradient was absurd, and must leave them: see `settle_moments`.
+    """
+    for name, vector in moments.items():
+        state.vectors[name + BEFORE] = state.vectors.get(name, _NONE)
+        state.vectors[name] = vector
+    for name, number in counts.items():
+        state.numbers[name + BEFORE] = state.numbers.get(name, 0)
+        state.numbers[name] = number
+
+
+def settle_moments(state: WorkerState, *, refused: bool) -> None:
+    """Forget what the moments were before the packet in flight, or go back to it.
+
+    Examples
+    --------
+    >>> state = WorkerState({"m": np.array([1.0])})
+    >>> keep_moments(state, {"m": np.array([1e30]), "v": np.array([1e60])}, {})
+    >>> settle_moments(state, refused=True)
+    >>> state.vectors
+    {'m': array([1.])}
+    """
+    vectors, numbers = state.vectors, state.numbers
+    for key in [name for name in vectors if name.endswith(BEFORE)]:
+        name, vector = key.removesuffix(BEFORE), vectors.pop(key)
+        if refused and vector.size:
+            vectors[name] = vector
+        elif refused:
+            del vectors[name]
+    for key in [name for name in numbers if name.endswith(BEFORE)]:
+        name, number = key.removesuffix(BEFORE), numbers.pop(key)
+        if refused:
+            numbers[name] = number
+
+
+def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:
+    """Return the sender whose memory is in `state`."""
+    numbers = state.numbers
+    return kind(
+        memory=state.vectors.get(_MEMORY),
+        settled=int(numbers.get("settled", 0)),
+        pending=int(numbers.get("pending", 0)),
+        heard=int(numbers.get("heard", 0)),
+        packet=state.packet,
+        scale=float(numbers.get("scale", 1.0)),
+        before=state.vectors.get(_MEMORY_BEFORE),
+    )
+
+
+def keep_sender(sender: Sender, state: WorkerState) -> None:
+    """Put `sender`'s memory into `state`."""
+    for name, vector in ((_MEMORY, sender.memory), (_MEMORY_BEFORE, sender.before)):
+        state.vectors.pop(name, None)
+        if vector is not None:
+            state.vectors[name] = vector
+    state.numbers |= {
+        "settled": sender.settled,
+        "pending": sender.pending,
+        "heard": sender.heard,
+        "scale": sender.scale,
+    }
+    state.packet = sender.packet
+
+
+@dataclass
+class OnceSender(PlainSender):
+    """Packets go as they are, but each question is answered once: an answer changes the worker."""
+
+    remembers = True
+
+
+def remember(state: WorkerState, order: Instruction, reply: Reply) -> None:
+    """Keep the reply to a question, so that this question asked again gets the same one.
+
+    A server that was killed in the middle of a round asks the round's questions again; the worker
+    has long gone on. So the replies of a round's exchanges are kept until the next round's.
+    """
+    if order.stage == 1:
+        for stage in (1, 2):
+            state.vectors.pop(f"{_REPLY}{stage}", None)
+    data = order.digest.to_bytes(4, "little") + reply.to_bytes()
+    state.vectors[f"{_REPLY}{order.stage}"] = np.frombuffer(data, np.uint8)
+
+
+def recall(state: WorkerState, order: Instruction) -> Reply | None:
+    """Return the reply given to this very question before, if it is still known."""
+    kept = state.vectors.get(f"{_REPLY}{order.stage}")
+    if kept is None:
+        return None
+    data = kept.tobytes()
+    known = int.from_bytes(data[:4], "little") == order.digest
+    return Reply.from_bytes(data[4:]) if known else None

@@ -1,0 +1,32 @@
+"""The algorithms a ClientApp serves, by the name the instruction carries."""
+
+from __future__ import annotations
+
+from flowerpress.algorithms import algorithm, algorithm_names
+from flowerpress.worker.worker import Worker
+
+
+def worker_names() -> list[str]:
+    """Names of the algorithms with a worker, sorted."""
+    return algorithm_names()
+
+
+def make_worker(name: str) -> Worker:
+    """Return the worker half of algorithm `name`.
+
+    Raises
+    ------
+    ValueError
+        Unknown name: lists the known ones. The server may run a newer flowerpress, or have a
+        package that this client lacks.
+    """
+    try:
+        cls = algorithm(name).load("worker")
+    except ValueError as error:
+        raise ValueError(f"this client cannot work for {name!r}: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, Worker)):
+        raise ValueError(
+            f"{cls!r} is registered as the worker of {name!r}: expected a subclass of "
+            "flowerpress.clients.Worker"
+        )
+    return cls()
