@@ -136,8 +136,8 @@ class Compressor(ABC):
 
     def _untried(self, dim: int) -> bool:
         """Return whether packets of what this is made of were never decoded for such vectors."""
-        made_of = any(isinstance(part, Compressor) for part in vars(self).values())
-        return made_of and (self, dim) not in _tried
+        made_of = [part for part in vars(self).values() if isinstance(part, Compressor)]
+        return bool(made_of) and (self, dim) not in _tried
 
     def _try(self, packet: Packet, x: Vector, extreme: bool) -> None:
         """Raise ValueError unless a receiver would decode what was made of `x`."""

@@ -44,7 +44,7 @@ def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
     b'FPM1\x17\x00\x00\x00{"round":1,"sizes":[3]}abc'
     """
     fields = {**header, "sizes": [len(packet) for packet in packets]}
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    text = _ENCODER.encode(fields).encode()
     return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *packets])
 
 
@@ -72,20 +72,22 @@ def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, A
     sizes = header.pop("sizes", None)
     if not isinstance(sizes, list) or len(sizes) > _MAX_PACKETS:
         raise ProtocolError("header field 'sizes' must list the packets' lengths")
-    if not all(type(size) is int and size >= 0 for size in sizes):
-        raise ProtocolError("header field 'sizes' must hold whole numbers >= 0")
-    if end + sum(sizes) != len(data):
-        raise ProtocolError(f"packets of {sum(sizes)} bytes announced, {len(data) - end} present")
-    packets = []
+    packets, start = [], end
     for size in sizes:
+        if type(size) is not int or size < 0:
+            raise ProtocolError("header field 'sizes' must hold whole numbers >= 0")
         packets.append(data[end : end + size])
         end += size
+    if end != len(data):
+        raise ProtocolError(
+            f"packets of {end - start} bytes announced, {len(data) - start} present"
+        )
     return header, packets
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text, parse_constant=_refuse_constant)
+        header = _DECODER.decode(text.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"message header is not JSON: {error}") from None
     if not isinstance(header, dict):
@@ -95,6 +97,11 @@ def _parse_json(text: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
+
+
+# Made once: json.dumps and json.loads make one a call, where an option is given.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def to_array(blob: bytes) -> Array:
@@ -125,3 +132,12 @@ def field(header: dict[str, Any], name: str, kind: type) -> Any:
     if isinstance(value, int) and not 0 <= value < 2**63:
         raise ProtocolError(f"message field {name!r} is {value}, expected 0 <= value < 2**63")
     return value
+
+
+def fields(header: dict[str, Any], names: Sequence[str], kind: type) -> dict[str, Any]:
+    """Read several header fields of one kind; see `field`."""
+    found = {name: header.get(name) for name in names}
+    for name, value in found.items():
+        if type(value) is not int or kind is not int or not 0 <= value < 2**63:
+            found[name] = field(header, name, kind)
+    return found

@@ -17,7 +17,7 @@ MESSAGE, MODEL = "message", "model"
 
 def content_bytes(content: RecordDict) -> int:
     """Bytes of a message's content as handed to the engine: data, keys and numbers."""
-    return sum(len(key) + record.count_bytes() for key, record in content.items())
+    return sum([len(key) + record.count_bytes() for key, record in content.items()])
 
 
 def wrap(

@@ -24,6 +24,7 @@ from flowerpress.protocol.model_part import ModelPart, read_head
 
 _MAX_REPLY_HEADER = 16_384
 STATUSES = ("update", "silent", "resync", "snapshot", "stale", "failed")
+_NUMBERS = ("round", "version", "session", "applied", "seed", "rank", "cohort", "stage")
 _NOT_TAKEN = ("refused", "absurd")  # fields that travel where they are not 0
 Hyper = dict[str, int | float | str | bool]
 
@@ -105,7 +106,8 @@ class Instruction:
             "buffers": bool(self.buffers),
             "stage": self.stage,
             "places": bool(self.places),
-            **{name: getattr(self, name) for name in _NOT_TAKEN if getattr(self, name)},
+            **({"refused": self.refused} if self.refused else {}),
+            **({"absurd": self.absurd} if self.absurd else {}),
         }
 
     def encode(self) -> RecordDict:
@@ -125,21 +127,9 @@ class Instruction:
             packets = blob.decode_blob(blob.from_array(model))[1]
         version, base, rates, mark = read_head(header.get("model"))
         hyper = blob.field(header, "hyper", dict)
-        if not all(isinstance(v, int | float | str | bool) for v in hyper.values()):
+        if not set(map(type, hyper.values())) <= {int, float, str, bool}:
             raise ProtocolError("message field 'hyper' must hold numbers, strings and booleans")
-        numbers = {
-            name: blob.field(header, name, int)
-            for name in (
-                "round",
-                "version",
-                "session",
-                "applied",
-                "seed",
-                "rank",
-                "cohort",
-                "stage",
-            )
-        }
+        numbers = blob.fields(header, _NUMBERS, int)
         return cls(
             algorithm=blob.field(header, "algorithm", str),
             layout=blob.field(header, "layout", str),
@@ -148,7 +138,7 @@ class Instruction:
             buffers=buffers,
             places=places,
             **numbers,
-            **{name: blob.field(header, name, int) for name in _NOT_TAKEN if name in header},
+            **blob.fields(header, [name for name in _NOT_TAKEN if name in header], int),
         )
 
     @property
@@ -259,13 +249,12 @@ class Reply:
         gradient = blob.field(header, "gradient", float) if "gradient" in header else 0.0
         if not 0.0 <= gradient < math.inf:
             raise ProtocolError(f"message field 'gradient' is {gradient}, expected a norm")
+        numbers = blob.fields(header, ("client", "version", "base", "held"), int)
+        numbers["held"] -= 1
         return cls(
-            client=blob.field(header, "client", int),
-            version=blob.field(header, "version", int),
-            base=blob.field(header, "base", int),
+            **numbers,
             status=status,
             reason=printable(blob.field(header, "reason", str)),
-            held=blob.field(header, "held", int) - 1,
             scale=scale,
             packets=packets,
             buffers=buffers,
@@ -291,4 +280,5 @@ def _from_hex(value: Any) -> float | list[float]:
 
 def printable(text: str) -> str:
     """Return a peer's text as one line of at most 300 characters that is safe to log."""
-    return "".join(c if c.isprintable() else " " for c in text[:300])
+    text = text[:300]
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -142,7 +142,10 @@ def peer_metrics(items: Iterable[tuple[object, Any]]) -> Metrics:
         metric = as_metric(value)
         if metric is not None:
             room -= size
-            found["".join(c if c.isprintable() else " " for c in str(name)[:_MAX_NAME])] = metric
+            text = str(name)[:_MAX_NAME]
+            if not text.isprintable():
+                text = "".join(c if c.isprintable() else " " for c in text)
+            found[text] = metric
     return found
 
 

@@ -114,12 +114,11 @@ class Replica:
         names = self.names
         packets = [Packet.parse(packet) for packet in part.packets[: 2 + len(names)]]
         wanted = (layout.dim, layout.dtype)
-        if len(packets) not in (1, 1 + len(names)) or any(
-            (p.dim, p.dtype) != wanted for p in packets
-        ):
+        alike = {(packet.dim, packet.dtype) for packet in packets} == {wanted}
+        if len(packets) not in (1, 1 + len(names)) or not alike:
             found = [f"{packet.dim} x {packet.dtype}" for packet in packets]
             raise PacketError(f"snapshot has vectors {found}, the model {wanted[0]} x {wanted[1]}")
-        self.x, *others = (decompress(packet, max_dim=layout.dim) for packet in packets)
+        self.x, *others = [decompress(packet, max_dim=layout.dim) for packet in packets]
         self.kept = dict(zip(names, others, strict=False))
         self.version, self.mark = part.version, part.mark
 

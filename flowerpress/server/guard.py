@@ -134,13 +134,14 @@ class Guard:
         clients = self._population.clients
         few = self._heard(kind) < min(NEEDED, len(clients))
         fresh = self._measured(glances) if few else {}
-        self._references = [self._reference(i, fresh, server_round) for i in range(len(_WHAT))]
+        for each in (kind, BUFFERS, GRADIENTS):  # of which answers have norms
+            self._references[each] = self._reference(each, fresh, server_round)
         heard = [c for c in clients.values() if c.last[kind] >= 0 or kind in fresh.get(c.id, {})]
         self._alone = len(heard) == 1 < len(clients)
 
     def _heard(self, kind: int) -> int:
         """Return how many clients have sent a norm above zero."""
-        return sum(bool(client.first[kind]) for client in self._population.clients.values())
+        return len([client for client in self._population.clients.values() if client.first[kind]])
 
     def _measured(self, glances: Iterable[Reply]) -> dict[int, Sizes]:
         found = {}

@@ -84,7 +84,7 @@ class MetricsMean:
     def _weighed(self, reports: Sequence[Report]) -> list[tuple[float, Report]]:
         """Return the reports that count, each with its weight."""
         key = self._key
-        claimed = any(key in report.metrics for report in reports)
+        claimed = bool([report for report in reports if key in report.metrics])
         if not claimed and not self._known:
             self._say(f"no reply has {key!r}: metrics are weighted as updates are")
         if self._known or not claimed:
@@ -130,12 +130,12 @@ class MetricsMean:
             if length == common
         ]
         # Divided once: the mean of equal numbers is that number, to the last bit.
-        total = sum(weight for weight, _ in rows)
+        total = sum([weight for weight, _ in rows])
         weights = [weight for weight, _ in rows] if total else [1.0] * len(rows)
         means = [
-            sum(weight * number for weight, number in zip(weights, column, strict=True))
+            sum([weight * number for weight, number in zip(weights, column, strict=True)])
             / (total or len(rows))
-            for column in zip(*(values for _, values in rows), strict=True)
+            for column in zip(*[values for _, values in rows], strict=True)
         ]
         return means if common >= 0 else means[0]
 

@@ -87,10 +87,10 @@ class Population:
         """Settle what new workers count for; whether that changed for one that is not new."""
         if self.weights != "num-examples":
             return False
-        clients = sorted(self.clients.values(), key=lambda client: client.id)
-        stated = sorted(client.examples for client in clients)
+        clients = [self.clients[i] for i in sorted(self.clients)]
+        stated = sorted([client.examples for client in clients])
         usual = stated[(len(stated) - 1) // 2] if stated else 0
-        settled = sum(client.mass > 0 for client in clients) >= _SETTLED
+        settled = len([client for client in clients if client.mass > 0]) >= _SETTLED
         changed = False
         for client in clients:
             if settled and client.mass:

@@ -52,16 +52,15 @@ class Job:
     compressor: str = ""  # this worker's own choice; empty: the strategy's
     steepest: float = 0.0  # norm of the largest gradient met in this round
     sender: Sender = field(init=False)  # the memory around the compressor
+    hyper: Hyper = field(init=False)  # the strategy's hyperparameters
+
+    def __post_init__(self) -> None:
+        self.hyper = self.instruction.hyper
 
     @property
     def new(self) -> bool:
         """Whether the server holds nothing of this worker."""
         return self.sender.settled == 0
-
-    @property
-    def hyper(self) -> Hyper:
-        """The strategy's hyperparameters."""
-        return self.instruction.hyper
 
     def number(self, name: str) -> float:
         """Hyperparameter `name` as a float."""

@@ -94,7 +94,7 @@ def by_default_rules(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
         with np.errstate(all="ignore"):
-            if not flushed():
+            if _SMALLEST != 0.0 and _LEAST_NORMAL * 0.5 != 0.0:  # not flushed(), without its call
                 return function(*args, **kwargs)
             with kept_subnormals():
                 return function(*args, **kwargs)

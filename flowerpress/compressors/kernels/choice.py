@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from threading import Lock
 from types import ModuleType
 
-from flowerpress.compressors.kernels.device import on_device
+from flowerpress.compressors.kernels.device import DeviceVector
 
 VARIABLE = "FLOWERPRESS_KERNELS"
 log = logging.getLogger("flowerpress")
@@ -32,7 +32,7 @@ def kernels(x: object = None) -> ModuleType:
     ImportError
         If it asks for numba and numba is not installed.
     """
-    if on_device(x):
+    if isinstance(x, DeviceVector):
         from flowerpress.compressors.kernels.torch import common
 
         return common

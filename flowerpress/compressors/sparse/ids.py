@@ -82,7 +82,9 @@ def decode_ids(tag: int, parameter: int, code: U8, count: int, dim: int) -> U32:
     if tag == RAW:
         if code.size != 4 * count:
             raise ValueError(f"{count} raw ids take {4 * count} bytes, got {code.size}")
-        ids = np.require(code.view(np.uint32), requirements="A")
+        ids = code.view(np.uint32)
+        if not ids.flags.aligned:
+            ids = ids.copy()
         if count and (ids[-1] >= dim or (ids[1:] <= ids[:-1]).any()):
             raise ValueError(f"raw ids are not ascending places below {dim}")
         return ids
@@ -115,7 +117,8 @@ def _bitmap_decode(code: U8, count: int, dim: int) -> U32:
 
 
 def _varint_bytes(gaps: U32) -> int:
-    return gaps.size + sum(int(np.count_nonzero(gaps >> np.uint32(7 * i))) for i in range(1, 5))
+    more = [int(np.count_nonzero(gaps >> np.uint32(7 * i))) for i in range(1, 5)]
+    return gaps.size + sum(more)
 
 
 def _best_rice(gaps: U32, dim: int) -> int:
@@ -126,8 +129,8 @@ def _best_rice(gaps: U32, dim: int) -> int:
     """
     mean = max(1, dim * 355 // (512 * gaps.size))
     middle = mean.bit_length() - 1
-    near = range(max(0, middle - 2), min(31, middle + 2) + 1)
-    return min(near, key=lambda p: _rice_bytes(gaps, p))
+    sizes = {p: _rice_bytes(gaps, p) for p in range(max(0, middle - 2), min(31, middle + 2) + 1)}
+    return min(sizes, key=sizes.__getitem__)
 
 
 def _rice_bytes(gaps: U32, p: int) -> int:

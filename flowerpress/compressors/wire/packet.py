@@ -51,6 +51,15 @@ class Packet:
         A whole frame. The header, the length and the CRC-32 are checked here; the payload is
         checked by whoever decodes it.
 
+    Attributes
+    ----------
+    header : Header
+        What the frame says.
+    dim : int
+        Length of the vector that was compressed.
+    dtype : numpy.dtype
+        Its dtype: float32 or float64.
+
     Raises
     ------
     PacketError
@@ -71,11 +80,17 @@ class Packet:
 
     data: bytes
     header: Header = field(init=False, repr=False, compare=False)
+    dim: int = field(init=False, repr=False, compare=False)
+    dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
     # Reads the payload's own parameters: put here by whoever knows the compressors.
     spec_reader: ClassVar[Callable[[Packet], str]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "header", _parse_header(self.data))
+        self._take(_parse_header(self.data))
+
+    def _take(self, header: Header) -> None:
+        # Fields, not properties: every reader asks for them, several times.
+        vars(self).update(header=header, dim=header.dim, dtype=header.dtype)
 
     @classmethod
     def parse(cls, data: Packet | Buffer) -> Packet:
@@ -100,8 +115,8 @@ class Packet:
     @classmethod
     def _of(cls, data: bytes | memoryview, header: Header) -> Packet:
         packet = object.__new__(cls)
-        object.__setattr__(packet, "data", data)
-        object.__setattr__(packet, "header", header)
+        vars(packet)["data"] = data
+        packet._take(header)
         return packet
 
     @classmethod
@@ -120,7 +135,7 @@ class Packet:
             The payload's pieces, in order; arrays are little-endian and C-contiguous.
         """
         views = [_bytes_of(part) for part in parts if len(part)]
-        length = sum(view.nbytes for view in views)
+        length = sum([view.nbytes for view in views])
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
         for view in views:
@@ -131,16 +146,6 @@ class Packet:
     def nbytes(self) -> int:
         """Length of the whole frame in bytes."""
         return len(self.data)
-
-    @property
-    def dim(self) -> int:
-        """Length of the vector that was compressed."""
-        return self.header.dim
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the vector that was compressed: float32 or float64."""
-        return self.header.dtype
 
     @property
     def payload(self) -> memoryview:

@@ -48,10 +48,11 @@ class Reader:
 
     def take(self, count: int, what: str) -> U8:
         """Return the next `count` bytes."""
-        if count > self.left:
+        start, self._at = self._at, self._at + count
+        if self._at > self._bytes.size:
+            self._at = start
             raise self.error(f"{what} takes {count} bytes at byte {self._at}, {self.left} are left")
-        self._at += count
-        return self._bytes[self._at - count : self._at]
+        return self._bytes[start : self._at]
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the numbers of a fixed header."""
@@ -60,7 +61,7 @@ class Reader:
     def array(self, count: int, dtype: np.dtype[Any], what: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the next `count` numbers, aligned."""
         taken = self.take(count * dtype.itemsize, what).view(dtype)
-        return np.require(taken, requirements="A")
+        return taken if taken.flags.aligned else taken.copy()
 
     def finite(self, count: int, dtype: np.dtype[Any], what: str) -> Vector:
         """Return the next `count` numbers, all of them finite."""
