@@ -13,7 +13,6 @@ from flowerpress.compressors import budget
 from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front, Places, require_finite_values
-from flowerpress.compressors.ids import READING_WORK
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U32
 from flowerpress.compressors.kernels.philox import words
@@ -22,6 +21,7 @@ from flowerpress.compressors.packet import Buffer, Packet
 from flowerpress.compressors.payload import Reader, Sparse, require_finite
 
 _TURNS, _ORDER, _START = 16, 17, 18  # purposes of the keys
+_PLACE_WORK = 3.0  # steps for a place and its value
 _MOST_LISTED = 1 << 20  # senders; a few bytes may claim four billion
 
 # The cohort's size and the sender's rank; then the shared key, or the one coordinate's place.
@@ -52,7 +52,7 @@ class _Share:
     def expand(self, values: Vector) -> Decoded:
         """Put the values at their places."""
         require_finite_values(values)
-        budget.charge(READING_WORK * self.size)
+        budget.charge(_PLACE_WORK * self.size)
         budget.hold(4 * self.size)
         ids = twin("permk").share_ids(self.dim, self.cohort, self.rank, self.key)
         return Sparse(ids, values)
