@@ -6,7 +6,8 @@ and everything on the way is charged to it before it is done: frames, work and m
 is a `PacketError`. Honest packets stay far below; `Compressor.compress` makes none that is above.
 
 *Work* is counted in steps: one is a coordinate of `identity`, of float32; those of float64 take
-longer. A packet may cost 16 steps a coordinate, 24 of float64, and one for four of its bytes.
+longer. A packet may cost 16 steps a coordinate, 26 of float64, and one for four of its bytes; a
+short vector's a little more, since a frame takes as long as many coordinates do.
 
 *Memory* is what is held at a time beside the packet and the vector that is decoded into: three
 vectors, and twice the packet's bytes.
