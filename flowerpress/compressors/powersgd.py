@@ -25,8 +25,8 @@ MOST_RANK = 256
 MOST_TENSORS = 1 << 16
 _START = 44  # purpose of the key
 # Steps of a product of two numbers, by their bytes; of a coordinate at most; of a matrix that is a
-# product, and of the sides of any.
-_RANK_WORK, _MOST_WORK, _MATRIX_WORK, _SIDES_WORK = {4: 0.1, 8: 0.15}, 14.0, 2000.0, 150.0
+# product, and of any.
+_RANK_WORK, _MOST_WORK, _MATRIX_WORK, _TENSOR_WORK = {4: 0.1, 8: 0.15}, 14.0, 2000.0, 120.0
 
 _SIDES_ROOM = 56  # bytes of what is found of the sides of a matrix, seven numbers at a time
 
@@ -243,9 +243,11 @@ def _work(sizes: I64, ranks: I64, width: int) -> float:
     """Return the steps of the products of numbers of `width` bytes, and of each matrix."""
     dense, products = float(sizes.sum()), float((ranks * sizes).sum())
     work = 1.5 * dense + _RANK_WORK[width] * products
-    if budget.current().level == 1:  # any rank is read, by itself
+    if budget.current().level == 1:  # any rank is read, by itself, and any number of tensors
         work = min(_MOST_WORK * dense, work)
-    return work + _MATRIX_WORK * np.count_nonzero(ranks) + _SIDES_WORK * ranks.size
+    else:
+        work += _TENSOR_WORK * ranks.size
+    return work + _MATRIX_WORK * np.count_nonzero(ranks)
 
 
 def _read_head(reader: Reader, dim: int) -> tuple[int, tuple[I64, I64]]:

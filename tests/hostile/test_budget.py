@@ -278,6 +278,18 @@ def test_places_by_themselves_are_read_whatever_the_walk():
     assert decompress(make_compressor("randk:1.0").compress(np.ones(dim))).all()
 
 
+@pytest.mark.parametrize("spec", ["powersgd:1", "sign:block=tensor"])
+@pytest.mark.parametrize("dim", [1000, 20_000, 1 << 16])
+def test_tensors_of_one_number_are_read(spec, dim):
+    """As many as there may be, which a list of sides or of sizes is twice as long as."""
+    compressor = make_compressor(spec).bind_shapes([(1,)] * dim)
+    for dtype in (np.float32, np.float64):
+        packet = compressor.compress(np.ones(dim, dtype))
+        assert decompress(packet).all()
+        assert norm(packet) == pytest.approx(dim**0.5)
+        assert packet.compressor == spec
+
+
 def test_what_is_open_has_what_opening_has_left():
     """Once each: opening it twice, or adding it twice, is the reader's choice."""
     packet = grown(node("rans", node("identity")), DIM, np.float32)
