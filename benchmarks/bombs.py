@@ -41,7 +41,7 @@ from flowerpress.compressors.testing.hostile import resealed
 T = TypeVar("T")
 MOST_BYTES = 1 << 20
 MOST_TIME, MOST_MEMORY = 20.0, 4.0  # times an honest packet's; vectors
-DIMS = (1, 9, 1000, 8193, 100_000, 250_000, 1_000_000)
+DIMS = (1, 9, 1000, 8193, 100_000, 250_000, 530_000, 1_000_000)  # one just above a power of two
 VECTORS = ("zeros", "ones", "gaussian", "one")
 # With parameters at the ends of their ranges, which a sender may choose whatever the run does.
 LEAVES = (

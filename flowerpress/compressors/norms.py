@@ -25,7 +25,9 @@ from flowerpress.compressors.wire.payload import Sparse
 from flowerpress.compressors.wire.reading import Opened
 
 _SMALLEST = 2.0**-900  # of sums of squares: none of what counts in them underflowed
-_MANY = 64  # matrices, or ranks, from which their products are faster made than measured
+# Products are measured, not made, where a matrix has at most so many ranks, so many coordinates on
+# average, and so many for each number that is sent of it: else making them takes less.
+_MANY, _LARGE, _THIN = 64, 1 << 15, 8
 
 
 @by_default_rules
@@ -63,12 +65,12 @@ def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
     >>> norm(make_compressor("topk:k=2").compress(x)), norm(make_compressor("sign").compress(x))
     (5.0, 4.0)
     """
-    packet, decoded = reading.parse(packet)
+    packet, decoded, left = reading.parse(packet)
     if packet.dim > max_dim:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    with budget.Spending(budget.of(packet)):
+    with budget.Spending(left):
         return _norm(decoded or reading.decode(packet), packet.dim, packet.dtype)
 
 
@@ -113,8 +115,9 @@ def _(decoded: Signs, dim: int, dtype: np.dtype[Any]) -> float:
         return 0.0
     square = 0.0
     for _, _, first, last, offsets in decoded.blocks.segments():
-        shares = decoded.scales[first:last].astype(np.float64) / largest
-        square += float(np.sum(np.square(shares) * np.diff(offsets)))
+        for start, stop in pieces(last - first):
+            shares = decoded.scales[first + start : first + stop].astype(np.float64) / largest
+            square += float(np.sum(np.square(shares) * np.diff(offsets[start : stop + 1])))
     return largest * math.sqrt(square)
 
 
@@ -146,7 +149,8 @@ def _(decoded: Table, dim: int, dtype: np.dtype[Any]) -> float:
 
 @_norm.register
 def _(decoded: Tensors, dim: int, dtype: np.dtype[Any]) -> float:
-    if decoded.ranks.size > _MANY or decoded.ranks.max() > _MANY:
+    large = dim >= max(_LARGE * decoded.ranks.size, _THIN * decoded.values.size)
+    if not large or decoded.ranks.max() > _MANY:
         return _norm_by_decoding(decoded, dim, dtype)
     return math.hypot(*(_product(*part) for part in decoded.parts()))
 

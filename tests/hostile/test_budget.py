@@ -11,9 +11,13 @@ import pytest
 from benchmarks.bombs import (
     LEAVES,
     MOST_MEMORY,
+    MOST_TIME,
+    SPARE_SECONDS,
     Search,
     Tree,
+    cost,
     grown,
+    honest,
     readers,
     report,
     search,
@@ -32,11 +36,12 @@ from flowerpress.compressors.composed.entropy import Rans
 from flowerpress.compressors.composed.induced import Induced
 from flowerpress.compressors.composed.nesting import frames
 from flowerpress.compressors.composed.repeat import repeated
+from flowerpress.compressors.composed.scaled import Scaled
 from flowerpress.compressors.kernels.numpy.permk import share_ids
 from flowerpress.compressors.sparse.permk import PermK, missing_ranks
 from flowerpress.compressors.spec.allowed import Allowed
 from flowerpress.compressors.testing.conformance import forced_kernels
-from flowerpress.compressors.wire import budget
+from flowerpress.compressors.wire import budget, reading
 
 DIM = 100_000
 SPARE = 3 << 20  # pieces that stay in the cache, in numpy's kernels: no more for a longer vector
@@ -135,6 +140,176 @@ def test_memory(kind, kernels, stages):
                         tracemalloc.stop()
                 room = MOST_MEMORY * 4 * DIM + 2 * packet.nbytes + SPARE
                 assert peak < room, (way, peak / 4 / DIM)
+
+
+def node(kind, *inside, vector="zeros"):
+    return Tree(kind, vector, inside)
+
+
+def sums(each, levels):
+    for _ in range(levels):
+        each = node("induced", each, each)
+    return each
+
+
+def charged(packet, way="add_to"):
+    """Return what reading a packet is charged, whatever it is allowed."""
+    unbounded = budget.Budget(1e12, 1e12)
+    with budget.Spending(unbounded):
+        decoded = reading.decode(packet)
+        if way == "add_to":
+            decoded.add_to(np.zeros(packet.dim, packet.dtype), 0.5)
+    return 1e12 - unbounded.work
+
+
+# What searches have found, each above 20 times an honest packet's time or 4 vectors of memory when
+# it was found, and what the same reasons lead to.
+EMPTY = node("randk:1.0+", node("threshold:1e-300"))
+SHARE = node("permk+", node("topk:k=1", vector="ones"))
+HALF = node("topk:0.5+", node("cq:256", vector="gaussian"), vector="gaussian")
+FACTORS = node("huffman", node("huffman", node("powersgd:256,rows=500", vector="gaussian")))
+FOUND = {
+    "a table for each of many codes": (sums(FACTORS, 3), 1000),
+    "a grid for each of many frames": (sums(node("huffman", node("cq:256")), 3), 1000),
+    "many small matrices": (sums(node("topk:k=2000+", node("powersgd:2")), 3), 100_000),
+    "sides of many matrices": (node("huffman", node("powersgd:1")), 100_000),
+    "places in no order, in sums": (
+        node("scaled", node("huffman", node("induced", EMPTY, node("induced", EMPTY, EMPTY)))),
+        1_000_000,
+    ),
+    "places of places": (
+        node("scaled", node("randk:1.0+", node("induced", SHARE, sums(node("scaled", SHARE), 1)))),
+        1_000_000,
+    ),
+    "products among places": (
+        node("scaled", node("topk:1.0+", node("huffman", node("powersgd:64,rows=1000")))),
+        500_000,
+    ),
+    "bitmaps of which half is set": (sums(node("huffman", HALF), 2), 1_000_000),
+    "new vectors for nothing": (sums(node("threshold:1e-300"), 3), 1_000_000),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found(name, dtype):
+    """Within the memory; the time is that of a machine, so it is what `test_charges` is about."""
+    tree, dim = FOUND[name]
+    packet = grown(tree, dim, dtype)
+    vector = dim * packet.dtype.itemsize
+    for way, read in readers(packet):
+        _, peak, _ = cost(read, 1)
+        assert peak < MOST_MEMORY * vector + 2 * packet.nbytes + SPARE, (way, peak / vector)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_takes_no_longer(name):
+    tree, dim = FOUND[name]
+    packet = grown(tree, dim, np.float32)
+    usual = honest("identity", dim, np.float32) + SPARE_SECONDS
+    for way, read in readers(packet):
+        assert cost(read, 9)[0] < MOST_TIME * usual, way
+
+
+@pytest.mark.parametrize(
+    ("spec", "vector", "steps"),
+    [
+        # What was measured at a million coordinates of float32, in times of `identity`, without
+        # what calls take; a tenth less, since the numbers of one day are not those of another.
+        ("identity", "gaussian", 0.9),
+        ("topk:0.1", "gaussian", 0.7),
+        ("topk:0.5", "gaussian", 2.4),  # a bitmap; 16 by a branch for each bit
+        ("topk:1.0", "gaussian", 4.2),
+        ("randk:1.0", "zeros", 11.0),
+        ("randk:1.0,law=stratified", "zeros", 6.0),
+        ("permk", "zeros", 2.6),
+        ("sign:block=1", "zeros", 13.0),
+        ("qsgd:1,bucket=1", "zeros", 15.0),
+        ("uniform:8,bucket=7", "zeros", 3.3),
+        ("qsgd:32767", "gaussian", 2.2),
+        ("eden:6", "gaussian", 3.3),
+        ("hadamard", "gaussian", 2.4),
+        ("countsketch:5,columns=64", "zeros", 18.0),
+        ("countsketch:5,columns=9", "zeros", 12.0),
+        ("countsketch:5,ratio=0.01", "zeros", 6.5),
+        ("powersgd:16,rows=99", "zeros", 2.4),
+        ("identity+rans", "zeros", 12.0),
+        ("identity+huffman", "zeros", 8.0),
+    ],
+)
+def test_charges(spec, vector, steps):
+    """Every decoder, inside another, is charged what it takes."""
+    x = np.zeros(DIM, np.float32)
+    if vector == "gaussian":
+        x = np.random.default_rng(0).standard_normal(DIM, dtype=np.float32)
+    inner = make_compressor(spec).compress(x)
+    outer = Packet.build(Scaled.codec, inner.dtype, DIM, [struct.pack("<d", 0.5), inner.data])
+    assert charged(outer) > steps * DIM
+
+
+@pytest.mark.parametrize(
+    ("tree", "microseconds"),
+    [
+        # Of frames so short that calls are all that they take, as measured.
+        (node("scaled", node("identity")), 22),
+        (node("rans", node("identity")), 40),
+        (node("huffman", node("identity")), 60),
+        (node("cq:256"), 70),
+        (sums(node("identity"), 3), 170),
+    ],
+    ids=str,
+)
+def test_charges_of_frames(tree, microseconds):
+    """In steps of 0.5 ns: where they were measured, a coordinate of `identity` took 0.3 to 0.5."""
+    assert charged(grown(tree, 1, np.float32)) > microseconds * 1e-6 / 0.5e-9
+
+
+@pytest.mark.parametrize("dim", [(1 << 19) + 1, 1 << 19])
+def test_a_walk_to_a_place_is_charged(dim):
+    """Where the network is twice the vector's length, half of the steps lead outside of it."""
+    places = charged(grown(EMPTY, dim, np.float32)) / dim
+    assert places > (20 if dim > 1 << 19 else 11)
+
+
+def test_places_by_themselves_are_read_whatever_the_walk():
+    dim = (1 << 18) + 1
+    assert decompress(make_compressor("randk:1.0").compress(np.ones(dim))).all()
+
+
+@pytest.mark.parametrize("spec", ["powersgd:1", "sign:block=tensor"])
+@pytest.mark.parametrize("dim", [1000, 20_000, 1 << 16])
+def test_tensors_of_one_number_are_read(spec, dim):
+    """As many as there may be, which a list of sides or of sizes is twice as long as."""
+    compressor = make_compressor(spec).bind_shapes([(1,)] * dim)
+    for dtype in (np.float32, np.float64):
+        packet = compressor.compress(np.ones(dim, dtype))
+        assert decompress(packet).all()
+        assert norm(packet) == pytest.approx(dim**0.5)
+        assert packet.compressor == spec
+
+
+def test_what_is_open_has_what_opening_has_left():
+    """Once each: opening it twice, or adding it twice, is the reader's choice."""
+    packet = grown(node("rans", node("identity")), DIM, np.float32)
+    opened = reading.Opened(packet)
+    spent = budget.of(packet).work - opened.left().work
+    assert spent == charged(packet, "decode") > 12 * DIM
+    for _ in range(3):
+        add_to(opened, np.ones(DIM, np.float32))
+        assert opened.left().work == budget.of(packet).work - spent
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_the_norm_of_many_listed_blocks_takes_little(size):
+    """As much as the packet: it took eight numbers of float64 for each block."""
+    sign = make_compressor("sign:block=tensor").bind([size] * (DIM // size) + [DIM % size or 1])
+    dim = sum(sign.sizes)
+    x = np.random.default_rng(0).standard_normal(dim, dtype=np.float32)
+    packet = sign.compress(x)
+    assert norm(packet) == pytest.approx(float(np.linalg.norm(decompress(packet))), rel=1e-5)
+    _, peak, _ = cost(lambda: norm(packet), 1)
+    assert peak < 8 * dim / size + (3 << 20)
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(150, marks=pytest.mark.slow)])

@@ -40,7 +40,7 @@ class Expanded:
         """Return the vector of the values, with one temporary of as many values."""
         with budget.released():
             values = reading.vector_of(self.inner, self.expander.size, self.dtype)
-        budget.hold(values.nbytes)
+        budget.keep(values.nbytes)
         return self.expander.expand(values)
 
     def add_to(self, out: Vector, weight: float) -> None:

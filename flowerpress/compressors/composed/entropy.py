@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -24,6 +24,8 @@ from flowerpress.compressors.wire.payload import Reader
 MAX_WIDTH = 12
 _BYTE = 8
 _SAMPLE = 1 << 16
+# Steps until the first symbol is known, and for a byte of the code, beside those of the symbols.
+_TABLE_WORK, _BYTE_WORK = 100_000.0, 0.25
 
 # Codec inside, bits of a symbol, lowest symbol, symbols, entries of the table, two zero bytes,
 # bytes before the symbols.
@@ -47,7 +49,7 @@ class Entropy(Compressor):
     inner: Compressor
 
     reading_work: ClassVar[float] = 0.0  # that of what is inside, and of the symbols:
-    symbol_work: ClassVar[float]
+    symbol_work: ClassVar[Mapping[int, float]]  # by the bytes of a number of the vector
 
     def __post_init__(self) -> None:
         nesting.require_depth(self)
@@ -113,6 +115,8 @@ class Entropy(Compressor):
             frame = memoryview(packet.data)[_HEAD.size :]  # with room for a head before it
         else:
             cls._require_symbols(reader, packet, width, first, count, entries)
+            budget.charge(cls.symbol_work[packet.dtype.itemsize] * count)
+            budget.charge(_TABLE_WORK + _BYTE_WORK * reader.left)
             frame = cls._unpacked(reader, payload, width, first, count, entries).data
         return Packet.unframed(Header(number, packet.dtype, packet.dim), frame)
 
@@ -125,10 +129,10 @@ class Entropy(Compressor):
         narrow = width <= _BYTE
         decode = cls.read(reader, entries, count)
         reader.done()
-        budget.charge(cls.symbol_work * count)
-        budget.hold(start + 2 * count)
         # A symbol takes no less room than it does packed: it is packed where it was.
-        frame: U8 = np.empty(start + (count if narrow else packed_bytes(count, width)), np.uint8)
+        room = start + (count if narrow else packed_bytes(count, width))
+        budget.hold(room + 2 * count * (not narrow))
+        frame: U8 = np.empty(room, np.uint8)
         frame[:HEADER_BYTES] = 0
         frame[HEADER_BYTES:start] = payload
         rest = frame[start:]
@@ -228,7 +232,7 @@ class Rans(Entropy):
 
     name: ClassVar[str] = "rans"
     codec: ClassVar[int] = 28
-    symbol_work: ClassVar[float] = 2.8
+    symbol_work: ClassVar[Mapping[int, float]] = {4: 3.0, 8: 2.8}
 
     @classmethod
     def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:

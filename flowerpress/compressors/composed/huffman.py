@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,7 +52,7 @@ class Huffman(Entropy):
 
     name: ClassVar[str] = "huffman"
     codec: ClassVar[int] = 29
-    symbol_work: ClassVar[float] = 2.8
+    symbol_work: ClassVar[Mapping[int, float]] = {4: 2.8, 8: 2.8}
 
     @classmethod
     def write(cls, symbols: U32, counts: U32) -> Sequence[Buffer]:

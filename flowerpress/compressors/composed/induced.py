@@ -53,7 +53,7 @@ class Sum:
             order.reverse()
         with budget.at(self.level):
             total = self._one(order[0])
-            budget.hold(total.nbytes)
+            budget.keep(total.nbytes)
             with budget.released():
                 reading.decode(order[1]).add_to(total, 1.0)
         return total
@@ -99,7 +99,7 @@ class Induced(Compressor):
 
     name: ClassVar[str] = "induced"
     codec: ClassVar[int] = 26
-    reading_work: ClassVar[float] = 1.0  # beside that of both
+    reading_work: ClassVar[float] = 0.5  # beside that of both
 
     def __post_init__(self) -> None:
         nesting.require_depth(self)

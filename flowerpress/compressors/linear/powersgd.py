@@ -23,8 +23,11 @@ from flowerpress.compressors.wire.payload import Reader, weighted
 MOST_RANK = 256
 MOST_TENSORS = 1 << 16
 _START = 44  # purpose of the key
-# Steps of a product of two numbers, of a coordinate at most, and of a matrix that is a product.
-_RANK_WORK, _MOST_WORK, _MATRIX_WORK = 0.1, 14.0, 2000.0
+# Steps of a product of two numbers, by their bytes; of a coordinate at most; of a matrix that is a
+# product, and of any.
+_RANK_WORK, _MOST_WORK, _MATRIX_WORK, _TENSOR_WORK = {4: 0.1, 8: 0.15}, 14.0, 2000.0, 120.0
+
+_SIDES_ROOM = 56  # bytes of what is found of the sides of a matrix, seven numbers at a time
 
 Matrix: TypeAlias = tuple[int, int]
 I64: TypeAlias = npt.NDArray[np.int64]
@@ -190,11 +193,14 @@ class PowerSGD(Compressor):
         """Check the shapes, every value, and that no product can overflow."""
         reader = Reader(packet, cls.name)
         rank, (rows, columns) = _read_head(reader, packet.dim)
-        ranks = np.minimum(rank, np.minimum(rows, columns))
-        ranks[ranks * (rows + columns) >= rows * columns] = 0
-        budget.charge(_work(rows, columns, ranks))
-        sizes = np.where(ranks, ranks * (rows + columns), rows * columns)
-        values = reader.finite(int(sizes.sum()), packet.dtype, "value")
+        ranks = np.minimum(rows, columns)
+        np.minimum(ranks, rank, out=ranks)
+        dense, thin = rows * columns, rows + columns
+        thin *= ranks
+        ranks[thin >= dense] = 0
+        budget.charge(_work(dense, ranks, packet.dtype.itemsize))
+        count = int(np.where(ranks, thin, dense).sum())
+        values = reader.finite(count, packet.dtype, "value")
         reader.done()
         reach = twin("products").reach(values, rows, columns, ranks)
         if not reach.max() <= float(np.finfo(packet.dtype).max):
@@ -233,13 +239,14 @@ def _values(matrix: Matrix, rank: int) -> int:
     return rank * sum(matrix) if rank else math.prod(matrix)
 
 
-def _work(rows: I64, columns: I64, ranks: I64) -> float:
-    """Return the steps of the products, and of each matrix that is one."""
-    dense = float((rows * columns).sum())
-    products = float((ranks * rows * columns).sum())
-    work = dense + _RANK_WORK * products
-    if budget.current().level == 1:  # any rank is read, by itself
+def _work(sizes: I64, ranks: I64, width: int) -> float:
+    """Return the steps of the products of numbers of `width` bytes, and of each matrix."""
+    dense, products = float(sizes.sum()), float((ranks * sizes).sum())
+    work = 1.5 * dense + _RANK_WORK[width] * products
+    if budget.current().level == 1:  # any rank is read, by itself, and any number of tensors
         work = min(_MOST_WORK * dense, work)
+    else:
+        work += _TENSOR_WORK * ranks.size
     return work + _MATRIX_WORK * np.count_nonzero(ranks)
 
 
@@ -252,9 +259,11 @@ def _read_head(reader: Reader, dim: int) -> tuple[int, tuple[I64, I64]]:
         raise reader.error("bytes 2 and 3 must be zero")
     if not 1 <= count <= MOST_TENSORS:
         raise reader.error(f"{count} matrices, must be 1 to {MOST_TENSORS}")
-    sides = reader.array(2 * count, np.dtype("<u4"), "the matrices' sides").astype(np.uint64)
-    sizes = sides[::2] * sides[1::2]  # below 2**64
+    sides = reader.array(2 * count, np.dtype("<u4"), "the matrices' sides")
+    if budget.current().level > 1:  # by itself, its bytes and the least that any may cost are more
+        budget.hold(_SIDES_ROOM * count)
+    sizes = sides[::2].astype(np.uint64)
+    sizes *= sides[1::2]  # below 2**64
     if not sides.all() or sizes.max() > dim or sizes.sum() != dim:
         raise reader.error(f"the matrices do not make up {dim} coordinates")
-    rows, columns = sides.astype(np.int64).reshape(-1, 2).T
-    return rank, (rows.copy(), columns.copy())
+    return rank, (sides[::2].astype(np.int64), sides[1::2].astype(np.int64))

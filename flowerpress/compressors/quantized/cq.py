@@ -20,12 +20,14 @@ from flowerpress.compressors.kernels.philox import block_keys
 from flowerpress.compressors.kernels.sums import F64
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.quantized.uniform import Points
+from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, require_finite
 
 MAX_LEVELS = 256
 MAX_COHORT = 1 << 16
 _OWN, _SHIFT, _ORDER, _GRID = 20, 21, 22, 23  # purposes of the keys
+_GRID_WORK = 120_000  # steps of drawing a grid, however few its blocks
 
 # Levels; the range: the vector's own norm (0) or shared (1), plus 2 for independent rounding.
 _HEAD = struct.Struct("<HH")
@@ -166,6 +168,7 @@ class CQ(Compressor):
         reader = Reader(packet, cls.name)
         levels, _ = _read_head(reader)
         key = reader.unpack(_KEY) if levels > 2 else None
+        budget.charge(_GRID_WORK if key else 0)
         reach = reader.scales(1, packet.dtype, "range")
         top, width = levels - 1, (levels - 1).bit_length()
         packed = reader.codes(packet.dim, width)

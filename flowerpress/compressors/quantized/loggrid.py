@@ -68,6 +68,7 @@ class LogGrid(Compressor):
 
     name: ClassVar[str] = "loggrid"
     codec: ClassVar[int] = 9
+    reading_work: ClassVar[float] = 1.5
     finds_nonfinite: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"k": whole}
 

@@ -22,7 +22,8 @@ from flowerpress.compressors.wire.payload import Reader, require_finite, weighte
 
 MAX_LEVELS = (1 << 15) - 1
 _DITHER = 2  # purpose of the key
-_BLOCK_WORK = 3.0  # steps for a bucket, beside those for its coordinates
+# Steps for a bucket, beside those for its coordinates; for a code of more than eight bits.
+_BLOCK_WORK, _WIDE_WORK = 15.0, 1.5
 
 # Levels, two zero bytes, the bucket's size.
 _HEAD = struct.Struct("<HHI")
@@ -134,7 +135,7 @@ class QSGD(Compressor):
         # Before the buckets' edges take memory.
         if count * packet.dtype.itemsize > reader.left:
             raise reader.error(f"{count} norms do not fit {reader.left} bytes")
-        budget.charge(_BLOCK_WORK * count)
+        budget.charge(_BLOCK_WORK * count + _WIDE_WORK * packet.dim * (width > 8))
         norms = reader.scales(count, packet.dtype, "norm")
         packed = reader.codes(packet.dim, width)
         reader.done()

@@ -23,7 +23,8 @@ from flowerpress.compressors.wire.payload import Reader, require_weighted, weigh
 
 SCALES = ("l1", "l2")
 _EQUAL, _LISTED = range(2)
-_BLOCK_WORK = 3.0  # steps for a block, beside those for its coordinates
+# Steps for a block, beside those for its coordinates; more where its size is listed.
+_BLOCK_WORK, _LISTED_WORK = 13.0, 2.0
 
 # Scale, kind of blocks, two zero bytes; the blocks' size, or their number when sizes are listed.
 _HEAD = struct.Struct("<BBHI")
@@ -183,6 +184,7 @@ class Sign(Compressor):
 def _edges(reader: Reader, count: int, dim: int) -> Offsets:
     """Read the sizes of listed blocks."""
     sizes = reader.array(count, np.dtype("<u4"), "sizes")
+    budget.charge(_LISTED_WORK * count)
     budget.hold(8 * (count + 1))
     edges = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(sizes, dtype=np.int64, out=edges[1:])

@@ -21,7 +21,7 @@ from flowerpress.compressors.wire.payload import Reader, require_finite, weighte
 
 ROUNDINGS = ("stochastic", "nearest")
 _DITHER = 6  # purpose of the key
-_BLOCK_WORK = 3.0  # steps for a bucket, beside those for its coordinates
+_BLOCK_WORK = 14.5  # steps for a bucket, beside those for its coordinates
 
 # Bits, rounding, two zero bytes; the bucket's size.
 _HEAD = struct.Struct("<BBHI")
@@ -109,6 +109,7 @@ class Uniform(Compressor):
 
     name: ClassVar[str] = "uniform"
     codec: ClassVar[int] = 6
+    reading_work: ClassVar[float] = 1.5
     finds_nonfinite: ClassVar[bool] = True
     torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {

@@ -68,7 +68,7 @@ class Hadamard(Front):
         rotation = Rotation(reader.unpack(_HEAD), packet.dim)
         values = reader.finite(packet.dim, packet.dtype, "value")
         reader.done()
-        budget.hold(values.nbytes)
+        budget.keep(values.nbytes)
         return rotation.expand(values)
 
     @classmethod

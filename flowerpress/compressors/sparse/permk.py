@@ -15,12 +15,12 @@ from flowerpress.compressors.front import Expander, Front, Places, require_finit
 from flowerpress.compressors.kernels import kernels, twin
 from flowerpress.compressors.kernels.packing import BLOCK, U32
 from flowerpress.compressors.kernels.philox import words
-from flowerpress.compressors.sparse.ids import READING_WORK
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, Sparse, require_finite
 
 _TURNS, _ORDER, _START = 16, 17, 18  # purposes of the keys
+_PLACE_WORK = 3.0  # steps for a place and its value
 _MOST_LISTED = 1 << 20  # senders; a few bytes may claim four billion
 
 # The cohort's size and the sender's rank; then the shared key, or the one coordinate's place.
@@ -51,7 +51,7 @@ class _Share:
     def expand(self, values: Vector) -> Decoded:
         """Put the values at their places."""
         require_finite_values(values)
-        budget.charge(READING_WORK * self.size)
+        budget.charge(_PLACE_WORK * self.size)
         budget.hold(4 * self.size)
         ids = twin("permk").share_ids(self.dim, self.cohort, self.rank, self.key)
         return Sparse(ids, values)

@@ -50,12 +50,12 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
         raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
     if not _is_finite(weight):
         raise ValueError(f"add_to: weight must be a finite number, got {weight!r}")
-    packet, decoded = reading.parse(packet)
+    packet, decoded, left = reading.parse(packet)
     if packet.dim != out.size:
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
     # kernels alike.
-    with budget.Spending(budget.of(packet)):
+    with budget.Spending(left):
         (decoded or reading.decode(packet)).add_to(out.view(np.ndarray), float(weight))
 
 
@@ -93,9 +93,9 @@ def decompress(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> V
         If the packet is damaged, its dim is above `max_dim`, or it costs more than an honest one
         may (see `flowerpress.compressors.wire.budget`).
     """
-    packet, decoded = reading.parse(packet)
+    packet, decoded, left = reading.parse(packet)
     if packet.dim > max_dim:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    return reading.whole_vector(packet, decoded)
+    return reading.whole_vector(packet, decoded, left)

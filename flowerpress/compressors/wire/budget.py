@@ -6,7 +6,8 @@ and everything on the way is charged to it before it is done: frames, work and m
 is a `PacketError`. Honest packets stay far below; `Compressor.compress` makes none that is above.
 
 *Work* is counted in steps: one is a coordinate of `identity`, of float32; those of float64 take
-longer. A packet may cost 16 steps a coordinate, 24 of float64, and one for four of its bytes.
+longer. A packet may cost 16 steps a coordinate, 26 of float64, and one for four of its bytes; a
+short vector's a little more, since a frame takes as long as many coordinates do.
 
 *Memory* is what is held at a time beside the packet and the vector that is decoded into: three
 vectors, and twice the packet's bytes.
@@ -26,9 +27,12 @@ MOST_DEPTH = 8
 """Frames around one another, the outermost included."""
 MOST_FRAMES = 24
 """Frames in a packet, itself included: what `repeat.repeated` makes at most."""
-_WORK = {4: 16, 8: 24}  # steps a coordinate
+_WORK = {4: 16, 8: 26}  # steps a coordinate
 _MEMORY = 3  # vectors
-_SPARE = 1 << 16  # steps and bytes that any packet may cost: overheads of short vectors
+# Steps that a frame takes, however short its vector; steps and bytes that any packet may cost.
+_FRAME_WORK = 60_000
+_SPARE_WORK, _SPARE_MEMORY = 5 << 19, 1 << 20
+_ROOM_WORK = 0.25  # steps of a new byte: pages that are met first take longer than what fills them
 
 
 class Allows(Protocol):
@@ -83,6 +87,7 @@ class Budget:
         if self.frames < 0:
             raise PacketError("frame: made of more packets than are read here")
         self.level += 1
+        self.charge(_FRAME_WORK)
 
     def charge(self, work: float) -> None:
         """Take steps, before they are made."""
@@ -93,7 +98,12 @@ class Budget:
             )
 
     def hold(self, count: int) -> None:
-        """Take bytes of memory, before they are allocated; see `released`."""
+        """Take bytes of memory, before they are allocated, and what that takes; see `released`."""
+        self.keep(count)
+        self.charge(_ROOM_WORK * count)
+
+    def keep(self, count: int) -> None:
+        """Take bytes of memory that are there already."""
         self.memory -= count
         if self.memory < 0:
             raise PacketError(
@@ -105,9 +115,10 @@ def of(packet: Packet) -> Budget:
     """Return the budget of `packet`, the outermost one."""
     size, width = len(packet.data), packet.dtype.itemsize
     allowed = _only.get()
+    steps = _WORK[width] * packet.dim
     return Budget(
-        work=_WORK[width] * packet.dim + size / 4 + _SPARE,
-        memory=_MEMORY * width * packet.dim + 2 * size + _SPARE,
+        work=max(steps, 0.75 * steps + _SPARE_WORK) + size / 4,
+        memory=_MEMORY * width * packet.dim + 2 * size + _SPARE_MEMORY,
         frames=MOST_FRAMES if allowed is None else min(MOST_FRAMES, allowed.frames),
         allowed=allowed,
     )
@@ -200,6 +211,13 @@ def hold(count: int) -> None:
     budget = _current.get()
     if budget is not None:
         budget.hold(count)
+
+
+def keep(count: int) -> None:
+    """Take bytes of memory that were allocated, and released, already."""
+    budget = _current.get()
+    if budget is not None:
+        budget.keep(count)
 
 
 def check(codec: int) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
+from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes, pieces
+from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.inputs import TooLargeError, Vector
 from flowerpress.compressors.wire.packet import Packet, PacketError
 
@@ -61,7 +62,10 @@ class Reader:
     def array(self, count: int, dtype: np.dtype[Any], what: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the next `count` numbers, aligned."""
         taken = self.take(count * dtype.itemsize, what).view(dtype)
-        return taken if taken.flags.aligned else taken.copy()
+        if not taken.flags.aligned:
+            budget.hold(taken.nbytes)  # of a copy
+            taken = taken.copy()
+        return taken
 
     def finite(self, count: int, dtype: np.dtype[Any], what: str) -> Vector:
         """Return the next `count` numbers, all of them finite."""
@@ -102,7 +106,10 @@ class Sparse:
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out[ids] += weight * values``."""
-        kernels().scatter_add(self.ids, weighted(self.values, weight, out.dtype), out)
+        require_weighted(self.values, weight, out.dtype)
+        for start, stop in pieces(self.ids.size):
+            terms = weighted(self.values[start:stop], weight, out.dtype)
+            kernels().scatter_add(self.ids[start:stop], terms, out)
 
 
 def weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Vector:
@@ -130,7 +137,7 @@ def require_weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Non
 
     Rounding keeps the order: if the least and the largest do not overflow, no product does.
     """
-    if values.dtype != dtype or abs(weight) > 1:
+    if values.size and (values.dtype != dtype or abs(weight) > 1):
         weighted(np.array([values.min(), values.max()]), weight, dtype)
 
 

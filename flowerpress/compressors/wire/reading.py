@@ -14,6 +14,8 @@ from flowerpress.compressors.wire.codecs import codec
 from flowerpress.compressors.wire.inputs import Vector
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 
+_BYTE_WORK = 1 / 16  # steps of a checksum: a frame inside others is summed for each of them
+
 
 class Decoded(Protocol):
     """A payload that was checked as a whole."""
@@ -27,6 +29,7 @@ class Decoded(Protocol):
 
 def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
     """Return the frame inside `outer`, of its dtype and of length `dim`; not a copy."""
+    budget.charge(_BYTE_WORK * data.size)
     inner = Packet.view(data.data)
     if inner.dtype != outer.dtype:
         raise PacketError(f"frame: {inner.dtype} inside a packet of {outer.dtype}")
@@ -82,9 +85,11 @@ def codes_of(packet: Packet) -> tuple[int, int]:
     return codes
 
 
-def whole_vector(packet: Packet, decoded: Decoded | None = None) -> Vector:
+def whole_vector(
+    packet: Packet, decoded: Decoded | None = None, left: budget.Budget | None = None
+) -> Vector:
     """Return what a packet, the outermost one, stands for; `PacketError` where it is damaged."""
-    with budget.Spending(budget.of(packet)):
+    with budget.Spending(left or budget.of(packet)):
         decoded = decoded or decode(packet)
         out = vector_from(decoded)
         if out is None:
@@ -113,17 +118,24 @@ class Opened:
         It is damaged, or costs more than an honest one may.
     """
 
-    __slots__ = ("decoded", "packet")
+    __slots__ = ("_budget", "decoded", "packet")
 
     @by_default_rules
     def __init__(self, packet: Packet) -> None:
         self.packet = packet
-        with budget.Spending(budget.of(packet)):
+        self._budget = budget.of(packet)
+        with budget.Spending(self._budget):
             self.decoded = decode(packet)
 
+    def left(self) -> budget.Budget:
+        """Return what decoding has left of the budget, for one thing that is done with it."""
+        left = self._budget
+        return budget.Budget(left.work, left.memory, left.frames, left.allowed)
 
-def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None]:
-    """Return a packet, checked as a frame, and what it decodes to if it is open already."""
+
+def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None, budget.Budget]:
+    """Return a packet, checked as a frame, what it decodes to if it is open already, its budget."""
     if isinstance(packet, Opened):
-        return packet.packet, packet.decoded
-    return Packet.parse(packet), None
+        return packet.packet, packet.decoded, packet.left()
+    packet = Packet.parse(packet)
+    return packet, None, budget.of(packet)
