@@ -131,7 +131,7 @@ class Entropy(Compressor):
         reader.done()
         # A symbol takes no less room than it does packed: it is packed where it was.
         room = start + (count if narrow else packed_bytes(count, width))
-        budget.hold(room + 2 * count * (not narrow))
+        budget.keep(room + 2 * count * (not narrow))  # which the symbols are charged for
         frame: U8 = np.empty(room, np.uint8)
         frame[:HEADER_BYTES] = 0
         frame[HEADER_BYTES:start] = payload

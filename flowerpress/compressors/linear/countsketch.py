@@ -24,7 +24,7 @@ from flowerpress.compressors.wire.reading import Opened
 
 _HASH = 1  # signs and shifts as `kernels.numpy.countsketch` makes them
 _PLACES = 43  # purpose of the key
-_MOST_WORK = 14.0  # steps of an estimate of a packet that is in no other
+_MOST_WORK = 13.0  # steps of an estimate of a packet that is in no other
 
 # Two words of the key, the hash, the rows, two zero bytes, the columns.
 _HEAD = struct.Struct("<IIBBHI")
@@ -100,7 +100,7 @@ class Table:
         if self.level == 1:
             return min(_MOST_WORK, float(self.rows))  # any sketch is read, by itself
         row = 2.6 if self.columns < 64 else 1.3 + 160 / self.columns  # short chunks take longer
-        return 1.0 + row * self.rows
+        return 0.5 + row * self.rows
 
 
 @dataclass(frozen=True)

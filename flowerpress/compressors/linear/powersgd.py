@@ -27,7 +27,7 @@ _START = 44  # purpose of the key
 # product, and of any.
 _RANK_WORK, _MOST_WORK, _MATRIX_WORK, _TENSOR_WORK = {4: 0.1, 8: 0.15}, 14.0, 2000.0, 120.0
 
-_SIDES_ROOM = 56  # bytes of what is found of the sides of a matrix, seven numbers at a time
+_SIDES_ROOM = 48  # bytes of what is found of the sides of a matrix, six numbers at a time
 
 Matrix: TypeAlias = tuple[int, int]
 I64: TypeAlias = npt.NDArray[np.int64]

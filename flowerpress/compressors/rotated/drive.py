@@ -64,7 +64,7 @@ class Drive(Compressor):
 
     name: ClassVar[str] = "drive"
     codec: ClassVar[int] = 21
-    reading_work: ClassVar[float] = 2.0
+    reading_work: ClassVar[float] = 1.5
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"scale": str}
 
     def __post_init__(self) -> None:

@@ -87,7 +87,7 @@ class Eden(Compressor):
 
     name: ClassVar[str] = "eden"
     codec: ClassVar[int] = 22
-    reading_work: ClassVar[float] = 2.0
+    reading_work: ClassVar[float] = 1.5
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"bits": whole, "scale": str}
 
     def __post_init__(self) -> None:

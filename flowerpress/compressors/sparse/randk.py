@@ -23,7 +23,7 @@ from flowerpress.compressors.wire.payload import Reader, Sparse, require_finite
 LAWS = ("uniform", "stratified")
 _PLACES = 1  # purpose of the key
 # Steps for a place and its value, by the bytes of a value: in no order, places miss the caches.
-_PLACE_WORK = {4: 11.0, 8: 14.0}
+_PLACE_WORK = {4: 14.0, 8: 16.0}
 _NEXT_WORK = 7.0  # of places in their order
 
 # Two words of the key, k, the law, three zero bytes.

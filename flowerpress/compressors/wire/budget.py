@@ -32,7 +32,7 @@ _MEMORY = 3  # vectors
 # Steps that a frame takes, however short its vector; steps and bytes that any packet may cost.
 _FRAME_WORK = 60_000
 _SPARE_WORK, _SPARE_MEMORY = 5 << 19, 1 << 20
-_ROOM_WORK = 0.25  # steps of a new byte: pages that are met first take longer than what fills them
+_ROOM_WORK = 0.5  # steps of a new byte: pages that are met first take longer than what fills them
 
 
 class Allows(Protocol):
