@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 from flwr.app import ArrayRecord
@@ -13,6 +13,7 @@ from flowerpress.protocol import Hello, Hyper
 from flowerpress.server.ask import Steps
 from flowerpress.server.client import Client
 from flowerpress.server.downlink import Downlink
+from flowerpress.server.options import Option
 
 
 class Algorithm:
@@ -29,10 +30,11 @@ class Algorithm:
     baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     init_all = False  # whether all workers are asked to start, whatever sample is drawn
     num_rounds = 0  # of the run, 0 where it is not known
+    downlink = ""  # the model is sent dense, unless an algorithm has the option
     # Options of all strategies, see `CompressedStrategy`.
+    options: ClassVar[Mapping[str, Option]]
     seed: int
     compressor: str
-    downlink: str
     client_compressors: bool
     weights: str
     max_weight: float

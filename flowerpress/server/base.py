@@ -22,7 +22,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from flowerpress.compressors import make_compressor
 from flowerpress.protocol import Hyper, Ledger, Reply
 from flowerpress.protocol.buffers import Buffers
 from flowerpress.server.ask import Ask, Steps
@@ -31,62 +30,40 @@ from flowerpress.server.client import Client
 from flowerpress.server.cohort import Wanted
 from flowerpress.server.downlink import Downlink
 from flowerpress.server.exchange import Exchange
-from flowerpress.server.metrics import MetricsFn, Report
-from flowerpress.server.options import check_options, declared_options
+from flowerpress.server.metrics import Report
+from flowerpress.server.options import (
+    SWITCH,
+    Declared,
+    Values,
+    number,
+    one_of,
+    option,
+    text,
+    whole,
+)
 from flowerpress.server.population import Population
 from flowerpress.server.resumable import Resumable
 from flowerpress.server.rounds import EvaluateFn, Rounds, ShouldStop
 from flowerpress.server.run import Run
 from flowerpress.server.schedule import Factor, make_schedule
+from flowerpress.server.suitable import ANY_COMPRESSOR
 from flowerpress.server.wrapped import refuse_other_arrays, refuse_privacy
 
 FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
+_AS_IN_FLOWER = "As in Flower's `FedAvg`."
+_CONFIG_KEY = Values(
+    lambda key: isinstance(key, str) and key != "arrays",
+    "a string, and another than arrays, for the model goes under this one",
+)
+_FUNCTION = Values(lambda given: given is None or callable(given), "a function")
 
 
-class CompressedStrategy(Resumable):
+class CompressedStrategy(Declared, Resumable):
     """Server half of an algorithm with compressed updates.
 
     It is a Flower strategy with FedAvg's keywords. Federated evaluation is off by default
     (``fraction_evaluate=0``): it sends the whole model once more in every round.
-
-    Parameters
-    ----------
-    compressor : str (default: "topk:0.01")
-        Spec of the workers' compressor (see `flowerpress.compressors.make_compressor`).
-    lr : float (default: 0.1)
-        Step size on the (pseudo-)gradient.
-    schedule : str or callable (default: "")
-        Factor of `lr` in each round, such as "cosine:rounds=100,warmup=10", or a function of the
-        round; see `flowerpress.server.schedule`. An explicit `local_lr` stays as it is.
-    seed : int (default: 0)
-        Seed of everything random in the run: batches, sampling, compressors.
-    local_steps : int (default: 1)
-        K: steps of SGD a worker takes per round; its gradient is then (x - x_K) / local_lr.
-    local_lr : float (default: 0)
-        Step size of the local steps; 0: `lr`.
-    weights : {"num-examples", "uniform"} (default: "num-examples")
-        What a worker counts for.
-    max_weight : float (default: 10)
-        How many times the median of the workers' numbers of examples one may count for. 0: no
-        limit.
-    client_compressors : bool (default: True)
-        Whether a worker may choose its own compressor (``compressor`` in its node config). It says
-        in its hello which it has chosen; packets of any other codec are refused.
-    max_scale : float (default: 1000)
-        How many times the median of the clients' first norms an update may have; above, it is
-        refused and counted, see `flowerpress.server.guard`. 0: no limit.
-    available_timeout : float (default: 600)
-        Seconds to wait for `min_available_nodes` workers before the run ends with an error.
-    hello_timeout : float (default: 60)
-        Seconds to wait for a new node to say who it is. Over the link, rounds of those who are
-        known wait a second at most.
-    metric_weights : {"reported", "known"} (default: "reported")
-        What a worker's metrics count for: the "num-examples" that it reports with them, as in
-        Flower; or what its updates count for, which it cannot change from round to round.
-    fraction_train, fraction_evaluate, min_train_nodes, min_evaluate_nodes, min_available_nodes, \
-weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evaluate_metrics_aggr_fn
-        As in Flower's `FedAvg`.
     """
 
     grid: Grid
@@ -95,63 +72,109 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
     told: dict[str, float]  # metrics of a round beside the workers'
     _open: tuple[Steps, Ask]  # a round, and the question that it waits for answers to
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "topk:0.01",
-        lr: float = 0.1,
-        schedule: str | Factor = "",
-        seed: int = 0,
-        local_steps: int = 1,
-        local_lr: float = 0.0,
-        weights: str = "num-examples",
-        max_weight: float = 10.0,
-        client_compressors: bool = True,
-        max_scale: float = 1000.0,
-        available_timeout: float = 600.0,
-        hello_timeout: float = 60.0,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 0.0,
-        min_train_nodes: int = 2,
-        min_evaluate_nodes: int = 2,
-        min_available_nodes: int = 2,
-        weighted_by_key: str = "num-examples",
-        arrayrecord_key: str = "arrays",
-        configrecord_key: str = "config",
-        train_metrics_aggr_fn: MetricsFn | None = None,
-        evaluate_metrics_aggr_fn: MetricsFn | None = None,
-        metric_weights: str = "reported",
-    ) -> None:
-        check_options({k: v for k, v in locals().items() if k != "self"})
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes if fraction_evaluate else 0,
-            min_available_nodes=min_available_nodes,
-            weighted_by_key=weighted_by_key,
-            arrayrecord_key=arrayrecord_key,
-            configrecord_key=configrecord_key,
-        )
-        self.set_metrics(train_metrics_aggr_fn, evaluate_metrics_aggr_fn, metric_weights)
-        # Not given to FedAvg's constructor, which warns about 0.
-        self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
-        self.compressor = make_compressor(compressor).spec
-        self.lr, self.seed = lr, seed
-        self.schedule = make_schedule(schedule)
-        self.weights, self.max_weight = weights, max_weight
-        self.local_steps, self.local_lr = local_steps, local_lr
-        self.client_compressors, self.max_scale = client_compressors, max_scale
-        self.available_timeout, self.hello_timeout = available_timeout, hello_timeout
-        self.downlink = ""  # dense, unless an algorithm has the option
+    compressor: str = option(
+        "topk:0.01",
+        ANY_COMPRESSOR,
+        "Spec of the workers' compressor, see `flowerpress.compressors.make_compressor`.",
+        sent=True,
+    )
+    lr: float = option(0.1, number("(0, inf)"), "Step size on the (pseudo-)gradient.")
+    schedule: Factor = option(
+        "",
+        Values(lambda _: True, "", make_schedule),
+        "Factor of `lr` in each round, such as cosine:rounds=100,warmup=10, or a function of the "
+        "round, see `flowerpress.server.schedule`. An explicit `local_lr` stays as it is.",
+    )
+    seed: int = option(
+        0,
+        whole(0, " and below 2**63"),
+        "Seed of everything random in the run: batches, sampling, compressors.",
+    )
+    local_steps: int = option(
+        1,
+        whole(1),
+        "Steps of SGD that a worker takes in a round; its gradient is then (x - x_K) / local_lr.",
+        letter="K",
+        sent=True,
+    )
+    local_lr: float = option(
+        0.0, number("[0, inf)"), "Step size of the local steps; 0: `lr`.", sent=True
+    )
+    weights: str = option(
+        "num-examples", one_of("num-examples", "uniform"), "What a worker counts for."
+    )
+    max_weight: float = option(
+        10.0,
+        Values(
+            lambda v: number("[0, inf)").held(v) and not 0 < v < 1,
+            "a number >= 1, or 0 for no limit",
+        ),
+        "How many times the median of the workers' numbers of examples one may count for; "
+        "0: no limit.",
+    )
+    client_compressors: bool = option(
+        True,
+        SWITCH,
+        "Whether a worker may choose its own compressor (`compressor` in its node config). It says "
+        "in its hello which it has chosen; packets of any other codec are refused.",
+        sent=True,
+    )
+    max_scale: float = option(
+        1000.0,
+        number("[0, inf)"),
+        "How many times the median of the clients' first norms an update may have; above, it is "
+        "refused and counted, see `flowerpress.server.guard`. 0: no limit.",
+    )
+    available_timeout: float = option(
+        600.0,
+        number("[0, inf)"),
+        "Seconds to wait for `min_available_nodes` workers before the run ends with an error.",
+    )
+    hello_timeout: float = option(
+        60.0,
+        number("[0, inf)"),
+        "Seconds to wait for a new node to say who it is. Over the link, rounds of those who are "
+        "known wait a second at most.",
+    )
+    metric_weights: str = option(
+        "reported",
+        one_of("reported", "known"),
+        "What a worker's metrics count for: the num-examples that it reports with them, as in "
+        "Flower; or what its updates count for, which it cannot change from round to round.",
+    )
+    fraction_train: float = option(
+        1.0,
+        number("(0, 1]", " (with 0 nobody would train)"),
+        "Share of the workers that is asked in a round.",
+    )
+    fraction_evaluate: float = option(
+        0.0, number("[0, 1]"), "Share of the workers that evaluates the model in a round."
+    )
+    min_train_nodes: int = option(2, whole(0), "Workers asked in a round at least.")
+    min_evaluate_nodes: int = option(2, whole(0), "Workers that evaluate at least, if any do.")
+    min_available_nodes: int = option(2, whole(0), "Workers that a round waits for.")
+    weighted_by_key: str = option("num-examples", text(), _AS_IN_FLOWER)
+    arrayrecord_key: str = option("arrays", text(), _AS_IN_FLOWER)
+    configrecord_key: str = option("config", _CONFIG_KEY, _AS_IN_FLOWER)
+    train_metrics_aggr_fn = option(None, _FUNCTION, _AS_IN_FLOWER)
+    evaluate_metrics_aggr_fn = option(None, _FUNCTION, _AS_IN_FLOWER)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.given = options
+        self.accept(options)
+        if not self.fraction_evaluate:
+            self.min_evaluate_nodes = 0
+        self.check()
         self.reset()
+
+    def check(self) -> None:
+        """Raise `ValueError` where options do not go together, and make what follows from them."""
 
     @property
     def model(self) -> Downlink:
         """The server's model."""
         return self.run.started
-
-    def declared(self) -> dict[str, Any]:
-        """Return all options with their defaults, the most specific first."""
-        return declared_options(type(self), CompressedStrategy)
 
     @property
     def rate(self) -> float:
@@ -160,15 +183,8 @@ weighted_by_key, arrayrecord_key, configrecord_key, train_metrics_aggr_fn, evalu
 
     def hyper(self) -> Hyper:
         """Return the hyperparameters the workers need."""
-        return {
-            "compressor": self.compressor,
-            "lr": self.rate,
-            "local_steps": self.local_steps,
-            "local_lr": self.local_lr,
-            "client_compressors": self.client_compressors,
-            "downlink": self.downlink,
-            "rule": self.rule,
-        }
+        own = {"lr": self.rate, "downlink": self.downlink, "rule": self.rule}
+        return {**self.sent(), **own}
 
     def reset(self) -> None:
         """Forget all of an earlier run."""

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from zlib import crc32
 
 from flowerpress.protocol.files import sweep, write_atomically
-from flowerpress.server.options import require_whole
+from flowerpress.server.options import whole
 from flowerpress.server.tree import CheckpointError, Tree, dump, load
 
 log = logging.getLogger("flowerpress")
@@ -88,7 +88,7 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
-        require_whole("checkpoint_every", self.every, 1)
+        whole(1).check("checkpoint_every", self.every)
 
     def open(self) -> Tree:
         """Return the newest checkpoint that can be read, or None to start from the beginning.

@@ -15,10 +15,8 @@ from flowerpress.server.ask import Ask
 from flowerpress.server.client import Client
 from flowerpress.server.cohort import Wanted
 from flowerpress.server.metrics import (
-    MetricsFn,
     MetricsMean,
     Report,
-    check_metric_options,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ log = logging.getLogger("flowerpress")
 class FederatedEvaluation(FedAvg):
     """The part of a strategy that averages metrics, and has workers evaluate the model."""
 
+    metric_weights: str
     run: Run
     train_mean: MetricsMean
     evaluate_mean: MetricsMean
@@ -37,18 +36,10 @@ class FederatedEvaluation(FedAvg):
     evaluate_metrics: MetricRecord | None
     judges: list[Client]  # who were asked last
 
-    def set_metrics(
-        self, train_fn: MetricsFn | None, evaluate_fn: MetricsFn | None, weights: str
-    ) -> None:
-        """Take the options about metrics; raises `ValueError` naming the first that is wrong."""
-        keys = (self.weighted_by_key, self.arrayrecord_key, self.configrecord_key)
-        check_metric_options(weights, keys, (train_fn, evaluate_fn))
-        self._own_means, self.metric_weights = (train_fn, evaluate_fn), weights
-
     def forget_metrics(self) -> None:
         """Forget an earlier run's metrics."""
         key, known = self.weighted_by_key, self.metric_weights == "known"
-        train, evaluate = self._own_means
+        train, evaluate = self.train_metrics_aggr_fn, self.evaluate_metrics_aggr_fn
         self.train_metrics = self.evaluate_metrics = None
         self.judges = []
         self.train_mean = MetricsMean("training", key, train, known=known)

@@ -8,7 +8,7 @@ from flowerpress.protocol import Layout, Rule
 from flowerpress.server.algorithm import Algorithm
 from flowerpress.server.client import Client
 from flowerpress.server.errors import RoundError
-from flowerpress.server.options import check_contraction
+from flowerpress.server.suitable import check_contraction
 
 _BARREN = 3  # rounds in which all that were asked fail, until the others need not be asked
 

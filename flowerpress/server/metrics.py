@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from flwr.app import MetricRecord, RecordDict
 
 from flowerpress.protocol import Metric, MetricReader, Metrics
-from flowerpress.server.options import require
 
 MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 log = logging.getLogger("flowerpress")
@@ -23,20 +22,6 @@ class Report(NamedTuple):
     client: int
     mass: float
     metrics: Mapping[str, Metric]
-
-
-def check_metric_options(
-    weights: object, keys: Sequence[object], functions: Sequence[object]
-) -> None:
-    """Raise `ValueError` naming the first of these options that is wrong."""
-    require(weights in ("reported", "known"), "metric_weights", weights, "reported or known")
-    names = ("weighted_by_key", "arrayrecord_key", "configrecord_key")
-    for name, key in zip(names, keys, strict=True):
-        require(isinstance(key, str), name, key, "a string")
-    require(keys[-1] != "arrays", names[-1], keys[-1], "another, for the model goes under this one")
-    named = zip(("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"), functions, strict=True)
-    for name, function in named:
-        require(function is None or callable(function), name, function, "a function")
 
 
 class MetricsMean:

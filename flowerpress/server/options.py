@@ -1,54 +1,237 @@
-"""Checks of the options that strategies share."""
+"""Options, declared once: in the body of the class that has them.
+
+    momentum: float = option(0.1, number("(0, 1]"), "Weight of the NEW gradient.", letter="eta")
+
+The constructor, its checks, the class's documentation, what goes to the workers (``sent``), what
+``flowerpress list NAME`` shows and the pages in ``docs/algorithms`` all derive from these records.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from flowerpress.compressors import make_compressor
-from flowerpress.compressors.contraction import contraction
+import numpy as np
 
-# Whether a compressor has a class depends on the dimension where stages are chained: these are of a
-# small model and of one of ordinary size. The model's own is looked at when it is there.
-_SOME_DIMS = (2**10, 2**20)
+from flowerpress.suggestions import unknown
 
-
-def check_options(options: Mapping[str, object]) -> None:
-    """Raise `ValueError` naming the first of the options shared by all strategies that is wrong."""
-    for name, value in options.items():
-        if name in _CHECKS:
-            right, expected = _CHECKS[name]
-            require(right(value), name, value, expected)
+_WIDTH = 92
 
 
-def dense_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a strategy that takes no compressor, with the identity for all workers.
+@dataclass(frozen=True)
+class Values:
+    """The values that an option may have.
 
-    Raises
-    ------
-    ValueError
-        There is a compressor among them.
+    Parameters
+    ----------
+    held : callable
+        Whether a value is one of them.
+    text : str
+        Which they are: goes on after "expected".
+    read : callable
+        Returns what the strategy works with; may raise `ValueError` too.
     """
-    given = options.get("compressor", "identity")
-    require(given == "identity", "compressor", given, f"none: {name} is dense; see dsgd or ef21")
-    return {**options, "compressor": "identity", "client_compressors": False}
+
+    held: Callable[[Any], bool]
+    text: str
+    read: Callable[[Any], Any] = lambda value: value
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return what is worked with, of a value named `name`; `ValueError` if it is none of these.
+
+        Examples
+        --------
+        >>> number("(0, 1]").check("momentum", 2)
+        Traceback (most recent call last):
+        ...
+        ValueError: momentum is 2: expected a number in (0, 1]
+        """
+        if isinstance(value, np.generic):  # as a sweep over an array gives them
+            # 0.1 and not 0.10000000149011612 of a float32
+            value = float(str(value)) if isinstance(value, np.floating) else value.item()
+        require(self.held(value), name, value, self.text)
+        return self.read(value)
 
 
-def declared_options(cls: type, root: type) -> dict[str, Any]:
-    """Return the keyword options of a class with their defaults, its own before its bases'.
+def number(interval: str, note: str = "") -> Values:
+    """Return the numbers in an interval, written as in a paper.
 
-    `root` is the last base whose options count.
+    Examples
+    --------
+    >>> [number(interval).text for interval in ("(0, 1]", "[0, inf)")]
+    ['a number in (0, 1]', 'a number >= 0']
     """
-    options: dict[str, Any] = {}
-    for each in cls.__mro__:
-        if not issubclass(each, root):
-            break
-        for option in inspect.signature(each.__init__).parameters.values():
-            if option.kind is option.KEYWORD_ONLY:
-                options.setdefault(option.name, option.default)
-    return options
+    least, most = (float(end) for end in interval[1:-1].split(","))
+    above, below = interval[0] == "(", interval[-1] == ")"
+
+    def held(value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        low = value > least if above else value >= least
+        return math.isfinite(value) and low and (value < most if below else value <= most)
+
+    kind = f"a number in {interval}"
+    if math.isinf(most):
+        bound = f"{'>' if above else '>='} {least:g}"
+        kind = "a finite number" if math.isinf(least) else f"a number {bound}"
+    return Values(held, kind + note)
+
+
+def whole(least: int, note: str = "") -> Values:
+    """Return the whole numbers of at least `least`."""
+
+    def held(value: Any) -> bool:
+        return type(value) is int and least <= value < 2**63
+
+    return Values(held, f"a whole number >= {least}{note}")
+
+
+def one_of(*names: str) -> Values:
+    """Return what one of these words is."""
+    return Values(lambda value: value in names, " or ".join(names))
+
+
+def text(read: Callable[[str], Any] = str) -> Values:
+    """Return the texts that `read` understands."""
+    return Values(lambda value: isinstance(value, str), "a string", read)
+
+
+SWITCH = Values(lambda value: type(value) is bool, "true or false")
+ANYTHING = Values(lambda _: True, "anything")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an algorithm.
+
+    Parameters
+    ----------
+    default : object
+        Its value where none is given.
+    values : Values or None
+        Those that it may have; None: as in the base class.
+    says : str
+        What it means, its first sentence by itself; empty: as in the base class.
+    letter : str
+        What the paper calls it, if anything.
+    sent : bool or None
+        Whether the workers are told: then they find it under its name. None: as in the base class.
+    fixed : bool
+        Whether the algorithm has no other value, so that nobody needs to be told of the option.
+    kind : str
+        Its type, as annotated.
+    """
+
+    default: Any
+    values: Values | None = None
+    says: str = ""
+    letter: str = ""
+    sent: bool | None = None
+    fixed: bool = False
+    kind: str = ""
+
+    def over(self, base: Option | None, kind: str) -> Option:
+        """Return this option with what it leaves to the same option of a base class."""
+        base = base or Option(None, ANYTHING, sent=False)
+        return replace(
+            self,
+            values=self.values or base.values,
+            says=self.says or base.says,
+            letter=self.letter or (base.letter if not self.says else ""),
+            sent=base.sent if self.sent is None else self.sent,
+            kind=kind or base.kind,
+        )
+
+    @property
+    def meaning(self) -> str:
+        """What it means, and what the paper calls it."""
+        return f"{self.says} The paper's {self.letter}." if self.letter else self.says
+
+
+def option(
+    default: Any,
+    values: Values | None = None,
+    says: str = "",
+    *,
+    letter: str = "",
+    sent: bool | None = None,
+) -> Any:
+    """Declare an option in a class body; what is left out is as in the base class, see `Option`."""
+    return Option(default, values, says, letter, sent)
+
+
+def fixed(value: Any, expected: str) -> Any:
+    """Declare that an option of the base class has one value only; `expected` says why."""
+    return Option(value, Values(lambda given: bool(given == value), expected), fixed=True)
+
+
+class UnknownOptionError(TypeError, ValueError):
+    """An option that an algorithm does not have; its text names those that it has."""
+
+
+class Declared:
+    """A class whose options are declared in its body.
+
+    Attributes
+    ----------
+    options : dict
+        The `Option` of each name: the class's own before its bases'.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Option]] = {}
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        base: Mapping[str, Option] = super(cls, cls).options  # type: ignore[misc]
+        kinds = vars(cls).get("__annotations__", {})
+        own = {
+            name: value.over(base.get(name), str(kinds.get(name, "")))
+            for name, value in vars(cls).items()
+            if isinstance(value, Option)
+        }
+        for name, value in own.items():
+            setattr(cls, name, value)
+        cls.options = {**own, **{k: v for k, v in base.items() if k not in own}}
+        cls.__doc__ = _documented(cls, own)
+        cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, default=v.default)
+                for k, v in cls.options.items()
+            ]
+        )
+
+    def accept(self, given: Mapping[str, Any]) -> None:
+        """Check the options given, and set one attribute for each option.
+
+        Raises
+        ------
+        ValueError
+            One is not valid: the first is named.
+        UnknownOptionError
+            There is no such option: names those that there are.
+        """
+        for name in given:
+            if name not in self.options:
+                known = sorted(offered(type(self)))
+                what = f"strategy {self.name} has no option {name!r}"
+                raise UnknownOptionError(unknown(what, name, known, "it has"))
+        for name, each in self.options.items():
+            values = each.values or ANYTHING
+            setattr(self, name, values.check(name, given.get(name, each.default)))
+
+    def sent(self) -> dict[str, Any]:
+        """Return the options that the workers are told, with their values."""
+        return {name: getattr(self, name) for name, each in self.options.items() if each.sent}
+
+
+def offered(cls: type[Declared]) -> dict[str, Option]:
+    """Return the options of a class that may have more than one value."""
+    return {name: each for name, each in cls.options.items() if not each.fixed}
 
 
 def require(held: bool, name: str, value: object, expected: str) -> None:
@@ -57,87 +240,16 @@ def require(held: bool, name: str, value: object, expected: str) -> None:
         raise ValueError(f"{name} is {value!r}: expected {expected}")
 
 
-def require_contraction(spec: str) -> str:
-    """Return `spec`, normalised; raise `ValueError` if error feedback cannot use the compressor."""
-    for dim in _SOME_DIMS:
-        check_contraction(spec, ((dim,),))
-    return make_compressor(spec).spec
-
-
-def refuse_signs(spec: str) -> None:
-    """Raise `ValueError` for a compressor of numbers in [-1, 1], which gradients are not."""
-    require("randsign" not in spec, "compressor", spec, "another: randsign is for birder alone")
-
-
-def check_contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Raise `ValueError` if error feedback cannot use the compressor for such tensors."""
-    try:
-        contraction(spec, shapes)
-    except ValueError as error:
-        dim = sum(math.prod(shape) for shape in shapes)
-        raise ValueError(f"compressor {spec!r} for a model of {dim} numbers: {error}") from None
-
-
-def require_fraction(name: str, value: object) -> None:
-    """Raise `ValueError` unless `value` is a number in (0, 1]."""
-    held = _is_number(value, most=1.0) and value != 0
-    require(held, name, value, "a number in (0, 1]")
-
-
-def require_number(name: str, value: object, *, least: float = 0.0, most: float = math.inf) -> None:
-    """Raise `ValueError` unless `value` is a finite number in [least, most]."""
-    number = isinstance(value, float | int) and not isinstance(value, bool)
-    held = _is_number(abs(value) if number else None, most=math.inf)  # type: ignore[arg-type]
-    bounds = f"a number in [{least:g}, {most:g}]" if most < math.inf else f"a number >= {least:g}"
-    require(held and least <= value <= most, name, value, bounds)  # type: ignore[operator]
-
-
-def require_positive(name: str, value: object) -> None:
-    """Raise `ValueError` unless `value` is a number above 0."""
-    require(_is_number(value, above=0.0), name, value, "a number > 0")
-
-
-def require_whole(name: str, value: object, least: int) -> None:
-    """Raise `ValueError` unless `value` is a whole number of at least `least`."""
-    require(_is_whole(value, least), name, value, f"a whole number >= {least}")
-
-
-def _is_number(value: object, *, above: float | None = None, most: float = math.inf) -> bool:
-    """Whether `value` is a finite number >= 0, above `above` and not above `most`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return False
-    return (value >= 0 if above is None else value > above) and value <= most
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return type(value) is int and least <= value < 2**63
-
-
-_NOT_NEGATIVE = (_is_number, "a number >= 0")
-_COUNT = (lambda value: _is_whole(value, 0), "a whole number >= 0")
-_TEXT = (lambda value: isinstance(value, str), "a string")
-_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "lr": (lambda value: _is_number(value, above=0.0), "a number > 0"),
-    "local_lr": _NOT_NEGATIVE,
-    "max_scale": _NOT_NEGATIVE,
-    "available_timeout": _NOT_NEGATIVE,
-    "hello_timeout": _NOT_NEGATIVE,
-    "max_weight": (
-        lambda value: _is_number(value) and not 0 < float(str(value)) < 1,
-        "a number >= 1, or 0 for no limit",
-    ),
-    "fraction_train": (
-        lambda value: _is_number(value, above=0.0, most=1.0),
-        "a number in (0, 1] (with 0 nobody would train)",
-    ),
-    "fraction_evaluate": (lambda value: _is_number(value, most=1.0), "a number in [0, 1]"),
-    "seed": (lambda value: _is_whole(value, 0), "a whole number in 0 ... 2**63 - 1"),
-    "local_steps": (lambda value: _is_whole(value, 1), "a whole number >= 1"),
-    "min_train_nodes": _COUNT,
-    "min_evaluate_nodes": _COUNT,
-    "min_available_nodes": _COUNT,
-    "weights": (lambda v: v in ("num-examples", "uniform"), "num-examples or uniform"),
-    "compressor": _TEXT,
-    "downlink": _TEXT,
-    "init": _TEXT,
-}
+def _documented(cls: type[Declared], own: Mapping[str, Option]) -> str:
+    """Return the docstring of a class with its own options as its parameters."""
+    lines = [inspect.cleandoc(cls.__doc__ or ""), "", "Parameters", "----------"]
+    for name, each in own.items():
+        if not each.fixed:
+            lines.append(f"{name} : {each.kind or 'object'} (default: {each.default!r})")
+            lines += [textwrap.indent(line, "    ") for line in textwrap.wrap(each.meaning, _WIDTH)]
+    base = next(base for base in cls.__mro__[1:] if issubclass(base, Declared))
+    if base.options:
+        without = ", ".join(f"`{name}`" for name, each in own.items() if each.fixed)
+        lines += ["**options", f"    As in `{base.__name__}`"]
+        lines[-1] += f", without {without}." if without else "."
+    return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord
 
@@ -23,15 +23,6 @@ class Resumable(Algorithm, FederatedEvaluation):
     @abstractmethod
     def begin_run(self, initial: ArrayRecord) -> None:
         """Forget all of an earlier run, and begin one from the model `initial`."""
-
-    @abstractmethod
-    def declared(self) -> dict[str, Any]:
-        """Return all options with their defaults."""
-
-    def __new__(cls, **options: Any) -> Self:
-        self = super().__new__(cls)
-        self.given = options
-        return self
 
     def state(self) -> dict[str, Tree]:
         """Return what the algorithm must remember from one round to the next."""

@@ -27,7 +27,7 @@ _FREE = frozenset(
 
 def options_of(strategy: Resumable) -> dict[str, Any]:
     """Return the options that a resumed run must have too, by name."""
-    declared = strategy.declared()
+    declared = _defaults(strategy)
     options = {**declared, **strategy.given, "seed": strategy.seed}
     if callable(options["schedule"]):  # which one, nobody can tell
         options["schedule"] = "a function"
@@ -35,10 +35,14 @@ def options_of(strategy: Resumable) -> dict[str, Any]:
     return {name: plain[name] for name in sorted(plain) if name not in _FREE}
 
 
+def _defaults(strategy: Resumable) -> dict[str, Any]:
+    return {name: each.default for name, each in strategy.options.items()}
+
+
 def check(found: Tree, strategy: Resumable, facts: Mapping[str, Any]) -> None:
     """Raise `CheckpointError` where a checkpoint is of another run, naming what differs."""
     pairs: list[tuple[str, Any, Any]] = [("strategy", found["strategy"], strategy.name)]
-    defaults = {k: v for k, v in strategy.declared().items() if k in options_of(strategy)}
+    defaults = {k: v for k, v in _defaults(strategy).items() if k in options_of(strategy)}
     for kind, mine in (("options", options_of(strategy)), ("facts", dict(facts))):
         # What a checkpoint does not know came later: to it, it has its default.
         theirs = {**(defaults if kind == "options" else {}), **found[kind]}

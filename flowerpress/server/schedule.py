@@ -25,12 +25,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowerpress.server.options import (
-    require,
-    require_number,
-    require_positive,
-    require_whole,
-)
+from flowerpress.server.options import number, require, whole
 
 Factor = Callable[[int], float]
 """A schedule: the factor of round r, from 1."""
@@ -66,19 +61,19 @@ class Schedule:
     after: float = 1.0
 
     def __post_init__(self) -> None:
-        require_whole("schedule: warmup", self.warmup, 0)
+        whole(0).check("schedule: warmup", self.warmup)
         if self.law in ("linear", "cosine"):
             held = type(self.rounds) is int and self.rounds > self.warmup
             wanted = f"a whole number >= {self.warmup + 1}, as in {self.law}:rounds=100"
             require(held, "schedule: rounds", self.rounds, wanted)
-            require_number("schedule: least", self.least, most=1.0)
+            number("[0, 1]").check("schedule: least", self.least)
         if self.law == "step":
             held = type(self.every) is int and self.every >= 1
             wanted = "a whole number >= 1, as in step:every=30,factor=0.1"
             require(held, "schedule: every", self.every, wanted)
-            require_positive("schedule: factor", self.factor)
+            number("(0, inf)").check("schedule: factor", self.factor)
         if self.law == "inverse":
-            require_positive("schedule: after", self.after)
+            number("(0, inf)").check("schedule: after", self.after)
 
     def __call__(self, server_round: int) -> float:
         """Return the factor of a round, from 1."""
@@ -141,7 +136,7 @@ class _Checked:
 
     def __call__(self, server_round: int) -> float:
         factor = self.function(server_round)
-        require_positive(f"the schedule's factor of round {server_round}", factor)
+        number("(0, inf)").check(f"the schedule's factor of round {server_round}", factor)
         return float(factor)
 
 

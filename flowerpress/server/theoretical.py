@@ -4,55 +4,55 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from flowerpress.compressors import Traits, make_compressor
 from flowerpress.server.base import CompressedStrategy
 from flowerpress.server.client import Client
-from flowerpress.server.options import require, require_number
+from flowerpress.server.options import Values, number, option, require
 from flowerpress.server.theory import Smoothness
 
 log = logging.getLogger("flowerpress")
 
 
 class TheoreticalStrategy(CompressedStrategy):
-    """A strategy whose step size may follow from smoothness constants and the compressor's own.
-
-    Parameters
-    ----------
-    lr : float or "theory" (default: 0.1)
-        "theory": from the constants below, settled in the first round for the workers there.
-    smoothness : float (default: 0)
-        L of the mean of the workers' functions; needed for lr="theory".
-    smoothness_plus : float (default: 0)
-        L_plus, the quadratic mean of the L_i or less; 0: L.
-    smoothness_pm : float (default: -1)
-        L_pm, the workers' heterogeneity; negative: L_plus.
-    **options
-        As in `CompressedStrategy`.
-    """
+    """A strategy whose step size may follow from smoothness constants and the compressor's own."""
 
     kept: ClassVar[tuple[str, ...]] = ("_constants",)
 
-    def __init__(
-        self,
-        *,
-        lr: float | str = 0.1,
-        smoothness: float = 0.0,
-        smoothness_plus: float = 0.0,
-        smoothness_pm: float = -1.0,
-        **options: Any,
-    ) -> None:
-        self.theory = lr == "theory"
-        step: Any = 1.0 if self.theory else lr
-        super().__init__(lr=step, **options)
-        require_number("smoothness", smoothness)
-        require_number("smoothness_plus", smoothness_plus)
-        require_number("smoothness_pm", smoothness_pm, least=-1.0)
-        require(not self.theory or smoothness > 0, "smoothness", smoothness, "L > 0 for lr=theory")
-        once = not self.theory or self.local_steps == 1
-        require(once, "local_steps", self.local_steps, "1 for lr=theory")
-        self.smoothness = Smoothness(smoothness, smoothness_plus, smoothness_pm)
+    lr: float = option(
+        0.1,
+        Values(lambda v: v == "theory" or number("(0, inf)").held(v), "a number > 0"),
+        'Step size on the (pseudo-)gradient; "theory": from the constants below, settled in the '
+        "first round for the workers there.",
+    )
+    smoothness: float = option(
+        0.0,
+        number("[0, inf)"),
+        'Smoothness of the mean of the workers\' functions; needed for lr="theory".',
+        letter="L",
+    )
+    smoothness_plus: float = option(
+        0.0,
+        number("[0, inf)"),
+        "Quadratic mean of the workers' own L_i, or less; 0: `smoothness`.",
+        letter="L_plus",
+    )
+    smoothness_pm: float = option(
+        -1.0,
+        number("[-1, inf)"),
+        "How much the workers' functions differ; negative: `smoothness_plus`.",
+        letter="L_pm",
+    )
+
+    def check(self) -> None:
+        super().check()
+        self.theory = self.given.get("lr") == "theory"
+        if self.theory:
+            self.lr = 1.0
+            require(self.smoothness > 0, "smoothness", self.smoothness, "L > 0 for lr=theory")
+            require(self.local_steps == 1, "local_steps", self.local_steps, "1 for lr=theory")
+        self.constants = Smoothness(self.smoothness, self.smoothness_plus, self.smoothness_pm)
 
     def reset(self) -> None:
         super().reset()

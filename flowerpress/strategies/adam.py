@@ -19,30 +19,16 @@ Dense AMSGrad is in ``strategies/amsgrad.py``.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from flowerpress.protocol.rules import ratio
 from flowerpress.server.ask import Ask, Steps
-from flowerpress.server.options import dense_options, require, require_number
-from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
+from flowerpress.server.options import SWITCH, fixed, number, option
+from flowerpress.strategies.adaptive import BETA, Adaptive, require_finite_moment
 
 
 class Adam(Adaptive):
-    """Adam on the server, from dense gradients.
-
-    Parameters
-    ----------
-    beta2 : float (default: 0.999)
-        Weight in [0, 1) of the OLD average of the squared mean gradient.
-    eps : float (default: 1e-8)
-        Added to sqrt(v); where both are 0 the step is 0.
-    bias_correction : bool (default: True)
-        Divide the moments by 1 - beta^t, as Adam does and most methods that compress it do not.
-    **options
-        As in `Adaptive`, without ``compressor``.
-    """
+    """Adam on the server, from dense gradients."""
 
     name = "adam"
     summary_line = "dense Adam on the server, the uncompressed baseline of its family"
@@ -51,20 +37,22 @@ class Adam(Adaptive):
     dense = True
     kept = ("m", "v")
 
-    def __init__(
-        self,
-        *,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        bias_correction: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(**dense_options(self.name, options))
-        require_beta("beta2", beta2)
-        require_number("eps", eps)
-        known = isinstance(bias_correction, bool)
-        require(known, "bias_correction", bias_correction, "true or false")
-        self.beta2, self.eps, self.bias_correction = beta2, eps, bias_correction
+    compressor: str = fixed("identity", "none: adam is dense; see dsgd or ef21")
+    client_compressors: bool = fixed(False, "false: adam is dense")
+    beta2: float = option(
+        0.999, BETA, "Weight of the OLD average of the squared mean gradient.", letter="beta_2"
+    )
+    eps: float = option(
+        1e-8,
+        number("[0, inf)"),
+        "Added to sqrt(v); where both are 0 the step is 0.",
+        letter="epsilon",
+    )
+    bias_correction: bool = option(
+        True,
+        SWITCH,
+        "Divide the moments by 1 - beta^t, as Adam does and most methods that compress it do not.",
+    )
 
     def begin(self) -> None:
         self.m, self.v = self.zeros(), self.zeros()

@@ -22,38 +22,21 @@ part at once.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from flowerpress.protocol.rules import amsgrad
 from flowerpress.server.ask import Ask, Steps
-from flowerpress.server.options import (
-    dense_options,
-    require_contraction,
-    require_positive,
-)
+from flowerpress.server.options import fixed, number, option
+from flowerpress.server.suitable import CONTRACTION, CONTRACTIVE
 from flowerpress.strategies.adaptive import (
+    BETA,
     Adaptive,
-    require_beta,
     require_finite_moment,
 )
 
 
 class CompAMS(Adaptive):
-    """AMSGrad on the server, from gradients compressed with error feedback.
-
-    Parameters
-    ----------
-    compressor : str (default: "topk:0.01")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
-    beta2 : float (default: 0.999)
-        Weight in [0, 1) of the OLD average of the squared mean update.
-    eps : float (default: 1e-8)
-        Above 0; inside the square root.
-    **options
-        As in `Adaptive`.
-    """
+    """AMSGrad on the server, from gradients compressed with error feedback."""
 
     name = "comp-ams"
     summary_line = "gradients compressed with error feedback, AMSGrad on the server"
@@ -63,20 +46,15 @@ class CompAMS(Adaptive):
     owing = True
     kept = ("m", "v", "w")
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "topk:0.01",
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        require_contraction(self.compressor)
-        require_beta("beta2", beta2)
-        require_positive("eps", eps)
-        self.beta2, self.eps = beta2, eps
-        self._floor, self._inside = 0.0, eps  # of w at first, and added to it
+    compressor: str = option("topk:0.01", CONTRACTION, CONTRACTIVE)
+    beta2: float = option(
+        0.999, BETA, "Weight of the OLD average of the squared mean update.", letter="beta_2"
+    )
+    eps: float = option(1e-8, number("(0, inf)"), "Inside the square root.", letter="epsilon")
+
+    def check(self) -> None:
+        super().check()
+        self._floor, self._inside = 0.0, self.eps  # of w at first, and added to it
 
     def begin(self) -> None:
         self.m, self.v = self.zeros(), self.zeros()
@@ -94,51 +72,27 @@ class CompAMS(Adaptive):
 
 
 class FedCAMS(CompAMS):
-    """FedAMS on the server, from the sums of local steps compressed with error feedback.
-
-    Parameters
-    ----------
-    lr : float (default: 0.1)
-        The server's step size, the paper's eta.
-    local_lr : float (default: 0.01)
-        Step size of the local steps, above 0.
-    local_steps : int (default: 1)
-        K: local steps of SGD in a round.
-    beta2 : float (default: 0.99)
-        As in `CompAMS`.
-    eps : float (default: 0.001)
-        The least w may be: it starts from there.
-    **options
-        As in `CompAMS`.
-    """
+    """FedAMS on the server, from the sums of local steps compressed with error feedback."""
 
     name = "fedcams"
     summary_line = "local steps compressed with error feedback, FedAMS on the server; for sampling"
     citation = "Wang, Lin, Chen 2022, arXiv:2205.02719"
     baseline = "fedams"
 
-    def __init__(
-        self,
-        *,
-        lr: float = 0.1,
-        local_lr: float = 0.01,
-        beta2: float = 0.99,
-        eps: float = 1e-3,
-        **options: Any,
-    ) -> None:
-        super().__init__(lr=lr, local_lr=local_lr, beta2=beta2, eps=eps, **options)
-        require_positive("local_lr", local_lr)
-        self._floor, self._inside = eps, 0.0
+    lr: float = option(0.1, says="The server's step size.", letter="eta")
+    local_lr: float = option(
+        0.01, number("(0, inf)"), "Step size of the local steps.", letter="eta_l"
+    )
+    beta2: float = option(0.99)
+    eps: float = option(1e-3, says="The least w may be: it starts from there.", letter="epsilon")
+
+    def check(self) -> None:
+        super().check()
+        self._floor, self._inside = self.eps, 0.0
 
 
 class AMSGrad(CompAMS):
-    """Dense AMSGrad on the server: COMP-AMS with the identity, for every worker.
-
-    Parameters
-    ----------
-    **options
-        As in `CompAMS`, without ``compressor``.
-    """
+    """Dense AMSGrad on the server: COMP-AMS with the identity, for every worker."""
 
     name = "amsgrad"
     summary_line = "dense AMSGrad on the server, the uncompressed baseline of its family"
@@ -146,23 +100,17 @@ class AMSGrad(CompAMS):
     contractive = owing = False
     dense = True
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**dense_options(self.name, options))
+    compressor: str = fixed("identity", "none: amsgrad is dense; see dsgd or ef21")
+    client_compressors: bool = fixed(False, "false: amsgrad is dense")
 
 
 class FedAMS(FedCAMS):
-    """Dense FedAMS on the server: FedCAMS with the identity, for every worker.
-
-    Parameters
-    ----------
-    **options
-        As in `FedCAMS`, without ``compressor``.
-    """
+    """Dense FedAMS on the server: FedCAMS with the identity, for every worker."""
 
     name = "fedams"
     summary_line = "dense local steps, FedAMS on the server: what fedcams compresses"
     contractive = owing = False
     dense = True
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**dense_options(self.name, options))
+    compressor: str = fixed("identity", "none: fedams is dense; see dsgd or ef21")
+    client_compressors: bool = fixed(False, "false: fedams is dense")

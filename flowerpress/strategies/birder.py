@@ -21,36 +21,31 @@ memory starts its averages anew and is sent the model whole. A new worker takes 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.identity import Identity
 from flowerpress.compressors.quantized.randsign import RandSign
 from flowerpress.server.ask import Ask, Steps
-from flowerpress.server.options import check_options, require
+from flowerpress.server.options import Values, option
+from flowerpress.server.suitable import normalised
 from flowerpress.strategies.adaptive import Adaptive, warn_where_workers_differ
 
 
-class Birder(Adaptive):
-    """Random signs of gradient averages over their magnitudes, both ways.
+def _usable(spec: object) -> bool:
+    compressor = make_compressor(spec) if isinstance(spec, str) and spec else None
+    return compressor == RandSign() or isinstance(compressor, Identity)
 
-    Parameters
-    ----------
-    compressor : {"randsign", "identity"} (default: "randsign")
-        "identity": uncompressed.
-    downlink : {"randsign", "identity"} (default: "randsign")
-        The same of the mean.
-    beta1 : float (default: 0.95)
-        The paper's beta, the weight in [0, 1) of the OLD averages, of the gradients and of their
-        magnitudes alike: else their ratio could leave [-1, 1].
-    client_compressors : bool (default: False)
-        Whether a worker may choose its own compressor. What it sends counts as a number in
-        [-1, 1].
-    **options
-        As in `Adaptive`.
-    """
+
+_SIGNS = Values(
+    _usable,
+    "randsign, or identity: birder is made for random signs in [-1, 1]",
+    normalised,
+)
+
+
+class Birder(Adaptive):
+    """Random signs of gradient averages over their magnitudes, both ways."""
 
     name = "birder"
     summary_line = "random signs of normalised momenta both ways, no warm-up, no scale; IID shards"
@@ -58,20 +53,21 @@ class Birder(Adaptive):
     baseline = "adam"
     rule = "plain"
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "randsign",
-        downlink: str = "randsign",
-        beta1: float = 0.95,
-        client_compressors: bool = False,
-        **options: Any,
-    ) -> None:
-        own = client_compressors
-        super().__init__(compressor=compressor, beta1=beta1, client_compressors=own, **options)
-        check_options({"downlink": downlink})
-        self.compressor = _require_signs("compressor", compressor)
-        self.downlink = _require_signs("downlink", downlink)
+    compressor: str = option(
+        "randsign", _SIGNS, "Of the ratios; identity: uncompressed.", letter="Q"
+    )
+    downlink: str = option("randsign", _SIGNS, "The same of their mean.")
+    beta1: float = option(
+        0.95,
+        says="Weight of the OLD averages, of the gradients and of their magnitudes alike: else "
+        "their ratio could leave [-1, 1].",
+        letter="beta",
+    )
+    client_compressors: bool = option(
+        False,
+        says="Whether a worker may choose its own compressor. What it sends counts as a number in "
+        "[-1, 1].",
+    )
 
     def begin(self) -> None:
         warn_where_workers_differ(self.name)
@@ -82,11 +78,3 @@ class Birder(Adaptive):
         # A mean of numbers in [-1, 1] is one; a sum's roundings and hostile workers leave it.
         mean = np.clip(w / self.mass(S), -1, 1)
         self.model.move(mean, server_round, self.rate)  # 2-3
-
-
-def _require_signs(name: str, spec: str) -> str:
-    """Return `spec`, normalised; `ValueError` unless birder can use it."""
-    compressor = make_compressor(spec) if spec else None
-    held = compressor == RandSign() or isinstance(compressor, Identity)
-    require(held, name, spec, "randsign, or identity: birder is made for random signs in [-1, 1]")
-    return make_compressor(spec).spec

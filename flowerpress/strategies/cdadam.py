@@ -21,38 +21,14 @@ without it: all workers start over from h_i = 0, while the model, g and the mome
 
 from __future__ import annotations
 
-from typing import Any
-
-from flowerpress.protocol import Hyper
 from flowerpress.server.ask import Ask, FloatVector, Steps
-from flowerpress.server.options import require, require_contraction, require_positive
-from flowerpress.strategies.adaptive import (
-    Adaptive,
-    require_beta,
-    require_downlink,
-)
+from flowerpress.server.options import SWITCH, number, option
+from flowerpress.server.suitable import CONTRACTION, CONTRACTION_OF_STEPS, CONTRACTIVE
+from flowerpress.strategies.adaptive import BETA, Adaptive
 
 
 class CDAdam(Adaptive):
-    """Compressed differences of gradients both ways; AMSGrad on every worker's replica.
-
-    Parameters
-    ----------
-    compressor : str (default: "sign:block=tensor")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)). With one scale
-        for all tensors, "sign", a tensor without a gradient drifts.
-    downlink : str (default: "sign:block=tensor")
-        Compressor of the server's gradient estimate, of the same class; "identity": uncompressed.
-    beta2 : float (default: 0.99)
-        Weight in [0, 1) of the OLD average of the squared gradient estimates.
-    eps : float (default: 1e-8)
-        The paper's nu > 0, inside the square root.
-    init_all : bool (default: True)
-        With sampling, which the paper does not have, whether all workers are asked in the round in
-        which they are met: who was never heard counts with h_i = 0.
-    **options
-        As in `Adaptive`.
-    """
+    """Compressed differences of gradients both ways; AMSGrad on every worker's replica."""
 
     name = "cdadam"
     summary_line = "compressed differences of gradients both ways, AMSGrad on every replica"
@@ -63,23 +39,32 @@ class CDAdam(Adaptive):
     rule = "amsgrad"
     shared = True
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "sign:block=tensor",
-        downlink: str = "sign:block=tensor",
-        beta2: float = 0.99,
-        eps: float = 1e-8,
-        init_all: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        require(type(init_all) is bool, "init_all", init_all, "true or false")
-        require_contraction(self.compressor)
-        require_beta("beta2", beta2)
-        require_positive("eps", eps)
-        self.downlink = require_downlink(self.name, downlink)
-        self.beta2, self.eps, self.init_all = beta2, eps, init_all
+    compressor: str = option(
+        "sign:block=tensor",
+        CONTRACTION,
+        CONTRACTIVE + " With one scale for all tensors, sign, a tensor without a gradient drifts.",
+        letter="C_w",
+    )
+    downlink: str = option(
+        "sign:block=tensor",
+        CONTRACTION_OF_STEPS,
+        "Compressor of the server's gradient estimate, of the same class; identity: uncompressed.",
+        letter="C_s",
+    )
+    beta2: float = option(
+        0.99,
+        BETA,
+        "Weight of the OLD average of the squared gradient estimates.",
+        letter="beta_2",
+        sent=True,
+    )
+    eps: float = option(1e-8, number("(0, inf)"), "Inside the square root.", letter="nu", sent=True)
+    init_all: bool = option(
+        True,
+        SWITCH,
+        "With sampling, which the paper does not have, whether all workers are asked in the "
+        "round in which they are met: who was never heard counts with h_i = 0.",
+    )
 
     def begin(self) -> None:
         self._sum = self.zeros()
@@ -95,6 +80,3 @@ class CDAdam(Adaptive):
     def round(self, server_round: int) -> Steps:
         yield Ask(self.sample(server_round), into=self._sum)  # 1-2
         self.model.move(self.h, server_round, self.rate)  # 3-4
-
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "beta2": self.beta2, "eps": self.eps}

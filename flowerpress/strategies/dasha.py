@@ -19,29 +19,16 @@ starts with its whole gradient. If a worker's g_i is lost, all workers start ove
 
 from __future__ import annotations
 
-from typing import Any
-
 from flowerpress.compressors import Traits
 from flowerpress.server.ask import Ask, FloatVector, Steps
-from flowerpress.server.options import require
+from flowerpress.server.options import SWITCH, fixed, option
+from flowerpress.server.suitable import UNBIASED
 from flowerpress.server.theoretical import TheoreticalStrategy
 from flowerpress.server.theory import dasha_lr
-from flowerpress.strategies.diana import require_unbiased
 
 
 class Dasha(TheoreticalStrategy):
-    """Compressed differences of gradients, with a correction instead of whole gradients.
-
-    Parameters
-    ----------
-    compressor : str (default: "randk:0.01")
-        Unbiased, with known variance omega.
-    init_all : bool (default: True)
-        With sampling, whether all workers are asked in the round in which they are met: who was
-        never heard counts with g_i = 0.
-    **options
-        As in `TheoreticalStrategy`.
-    """
+    """Compressed differences of gradients, with a correction instead of whole gradients."""
 
     name = "dasha"
     summary_line = "compressed differences of gradients that never need all workers at once"
@@ -49,14 +36,16 @@ class Dasha(TheoreticalStrategy):
     kept = ("_sum",)
     shared = True
 
-    def __init__(
-        self, *, compressor: str = "randk:0.01", init_all: bool = True, **options: Any
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        require(type(init_all) is bool, "init_all", init_all, "true or false")
-        self.init_all = init_all
-        require_unbiased(self.name, self.compressor)
-        require(self.local_steps == 1, "local_steps", self.local_steps, "1: dasha has none")
+    compressor: str = option(
+        "randk:0.01", UNBIASED, "Unbiased, with known variance omega.", letter="C"
+    )
+    init_all: bool = option(
+        True,
+        SWITCH,
+        "With sampling, whether all workers are asked in the round in which they are met: who was "
+        "never heard counts with g_i = 0.",
+    )
+    local_steps: int = fixed(1, "1: dasha has none")
 
     def begin(self) -> None:
         self._sum = self.zeros()
@@ -74,4 +63,4 @@ class Dasha(TheoreticalStrategy):
         self.model.move(self.rate * self.g, server_round, self.rate)  # 4
 
     def theory_lr(self, traits: Traits, n: int) -> float:
-        return dasha_lr(self.smoothness, traits.omega or 0.0, self.asked(n))
+        return dasha_lr(self.constants, traits.omega or 0.0, self.asked(n))

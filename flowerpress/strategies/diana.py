@@ -18,12 +18,10 @@ worker's h_i is lost, h cannot be corrected without it: all workers start over.
 
 from __future__ import annotations
 
-from typing import Any
-
-from flowerpress.compressors import Traits, add_to, make_compressor
-from flowerpress.protocol import Hyper
+from flowerpress.compressors import Traits, add_to
 from flowerpress.server.ask import Ask, FloatVector, Steps
-from flowerpress.server.options import check_options, require
+from flowerpress.server.options import SWITCH, one_of, option
+from flowerpress.server.suitable import UNBIASED
 from flowerpress.server.theoretical import TheoreticalStrategy
 from flowerpress.server.theory import diana_lr
 from flowerpress.server.update import Update
@@ -32,22 +30,7 @@ _SOME_DIM = 1024  # whether a compressor is unbiased does not depend on the dime
 
 
 class Diana(TheoreticalStrategy):
-    """Unbiased compression of differences to a learned shift.
-
-    Parameters
-    ----------
-    compressor : str (default: "randk:0.01")
-        Unbiased, with known variance omega: the shifts learn at rate 1/(1 + omega).
-    smoothness_plus : float (default: 0)
-        For lr="theory": the largest of the workers' L_i, which this theorem needs; not their mean.
-    init : {"compressed", "dense"} (default: "compressed")
-        The first shift: zero, or a worker's gradient, sent whole.
-    init_all : bool (default: False)
-        With sampling, whether all workers are asked in the round in which they are met. A shift of
-        zero, of a worker that was never heard, makes no estimate wrong: only less sure.
-    **options
-        As in `TheoreticalStrategy`.
-    """
+    """Unbiased compression of differences to a learned shift."""
 
     name = "diana"
     summary_line = "unbiased differences to learned shifts: no floor where workers differ"
@@ -55,20 +38,30 @@ class Diana(TheoreticalStrategy):
     kept = ("_shifts",)
     shared = True
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "randk:0.01",
-        init: str = "compressed",
-        init_all: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        require(type(init_all) is bool, "init_all", init_all, "true or false")
-        check_options({"init": init})
-        require(init in ("dense", "compressed"), "init", init, "dense or compressed")
-        require_unbiased(self.name, self.compressor)
-        self.init, self.init_all = init, init_all
+    compressor: str = option(
+        "randk:0.01",
+        UNBIASED,
+        "Unbiased, with known variance omega: the shifts learn at rate 1/(1 + omega).",
+        letter="Q",
+    )
+    smoothness_plus: float = option(
+        0.0,
+        says='For lr="theory": the largest of the workers\' L_i, which this theorem needs; not '
+        "their mean.",
+    )
+    init: str = option(
+        "compressed",
+        one_of("dense", "compressed"),
+        "The first shift: zero, or a worker's gradient, sent whole.",
+        sent=True,
+    )
+    init_all: bool = option(
+        False,
+        SWITCH,
+        "With sampling, whether all workers are asked in the round in which they are met. A "
+        "shift of zero, of a worker that was never heard, makes no estimate wrong: only less "
+        "sure.",
+    )
 
     def begin(self) -> None:
         self._shifts = self.zeros()  # sum of w_i h_i
@@ -95,15 +88,4 @@ class Diana(TheoreticalStrategy):
         self.model.move(self.rate * g, server_round, self.rate)  # 5
 
     def theory_lr(self, traits: Traits, n: int) -> float:
-        return diana_lr(self.smoothness, traits.omega or 0.0, self.asked(n))
-
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "init": self.init}
-
-
-def require_unbiased(name: str, spec: str) -> None:
-    """Raise `ValueError` unless the compressor is unbiased, with known variance."""
-    traits = make_compressor(spec).traits(_SOME_DIM)
-    known = traits.unbiased and traits.omega is not None
-    expected = f"unbiased, with known variance, for {name}: randk, qsgd, natural; or use ef21"
-    require(known, "compressor", spec, expected)
+        return diana_lr(self.constants, traits.omega or 0.0, self.asked(n))

@@ -15,11 +15,11 @@ An absent, late or failed worker is left out of that round's mean. A new worker 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from flowerpress.compressors import Traits, make_compressor
 from flowerpress.server.ask import Ask, Steps
-from flowerpress.server.options import dense_options, refuse_signs
+from flowerpress.server.options import fixed, option
+from flowerpress.server.suitable import OF_GRADIENTS
 from flowerpress.server.theoretical import TheoreticalStrategy
 from flowerpress.server.theory import dsgd_lr, variance_constants
 
@@ -27,26 +27,24 @@ log = logging.getLogger("flowerpress")
 
 
 class DSGD(TheoreticalStrategy):
-    """Distributed SGD with compressed gradients and no error feedback.
-
-    Parameters
-    ----------
-    compressor : str (default: "qsgd:7")
-        Unbiased compressors converge to a neighbourhood; with a biased one (topk, sign) the method
-        may diverge however small ``lr`` is: use ef14 or ef21.
-    smoothness_plus : float (default: 0)
-        For lr="theory": the largest of the workers' L_i, which this theorem needs; not their mean.
-    **options
-        As in `TheoreticalStrategy`.
-    """
+    """Distributed SGD with compressed gradients and no error feedback."""
 
     name = "dsgd"
     summary_line = "distributed SGD, compressed gradients without memory"
     citation = "Alistarh et al. 2017, arXiv:1610.02132; Reisizadeh et al. 2020, arXiv:1909.13014"
 
-    def __init__(self, *, compressor: str = "qsgd:7", **options: Any) -> None:
-        super().__init__(compressor=compressor, **options)
-        refuse_signs(self.compressor)
+    compressor: str = option(
+        "qsgd:7",
+        OF_GRADIENTS,
+        "Unbiased ones converge to a neighbourhood; with a biased one (topk, sign) the method may "
+        "diverge however small `lr` is: use ef14 or ef21.",
+        letter="Q",
+    )
+    smoothness_plus: float = option(
+        0.0,
+        says='For lr="theory": the largest of the workers\' L_i, which this theorem needs; not '
+        "their mean.",
+    )
 
     def begin(self) -> None:
         layout = self.model.layout
@@ -67,17 +65,11 @@ class DSGD(TheoreticalStrategy):
         if not traits.unbiased:
             raise ValueError(f"{self.name} has a theory for unbiased compressors only: give lr")
         asked = self.asked(n)
-        return dsgd_lr(self.smoothness, variance_constants(traits, asked)[0], n, asked)
+        return dsgd_lr(self.constants, variance_constants(traits, asked)[0], n, asked)
 
 
 class FedAvg(DSGD):
-    """Dense federated averaging: `DSGD` with the identity, for every worker.
-
-    Parameters
-    ----------
-    **options
-        As in `DSGD`, without ``compressor``.
-    """
+    """Dense federated averaging: `DSGD` with the identity, for every worker."""
 
     name = "fedavg"
     summary_line = "dense federated averaging, the uncompressed baseline"
@@ -85,5 +77,5 @@ class FedAvg(DSGD):
 
     dense = True
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**dense_options(self.name, options))
+    compressor: str = fixed("identity", "none: fedavg is dense; see dsgd or ef21")
+    client_compressors: bool = fixed(False, "false: fedavg is dense")

@@ -23,26 +23,14 @@ loses its memory loses what it owed, nothing else. A new worker takes part at on
 
 from __future__ import annotations
 
-from typing import Any
-
 from flowerpress.server.ask import Ask, Steps
 from flowerpress.server.base import CompressedStrategy
-from flowerpress.server.options import check_options, require_contraction
+from flowerpress.server.options import option
+from flowerpress.server.suitable import CONTRACTION, CONTRACTION_OR_DENSE, CONTRACTIVE
 
 
 class EF14(CompressedStrategy):
-    """Error feedback.
-
-    Parameters
-    ----------
-    compressor : str (default: "topk:0.01")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
-    downlink : str (default: "")
-        Compressor of the server's step, with error feedback of its own; empty: the model is sent
-        dense.
-    **options
-        As in `CompressedStrategy`.
-    """
+    """Error feedback."""
 
     name = "ef14"
     summary_line = "error feedback: what a compressor drops is sent later; two-way with downlink"
@@ -50,13 +38,13 @@ class EF14(CompressedStrategy):
     contractive = True
     owing = True
 
-    def __init__(
-        self, *, compressor: str = "topk:0.01", downlink: str = "", **options: Any
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        check_options({"downlink": downlink})
-        require_contraction(self.compressor)
-        self.downlink = require_contraction(downlink) if downlink else ""
+    compressor: str = option("topk:0.01", CONTRACTION, CONTRACTIVE, letter="C")
+    downlink: str = option(
+        "",
+        CONTRACTION_OR_DENSE,
+        "Compressor of the server's step, with error feedback of its own; empty: the model is sent "
+        "dense.",
+    )
 
     def round(self, server_round: int) -> Steps:
         S, w = self.sample(server_round), self.zeros()

@@ -30,42 +30,16 @@ Step sizes by theory are those of the papers' theorems for f that need not be co
 
 from __future__ import annotations
 
-from typing import Any
-
 from flowerpress.compressors import Traits
-from flowerpress.protocol import Hyper
 from flowerpress.server.ask import Ask, FloatVector, Steps
-from flowerpress.server.options import (
-    check_options,
-    require,
-    require_contraction,
-    require_fraction,
-    require_whole,
-)
+from flowerpress.server.options import SWITCH, number, one_of, option, require, whole
+from flowerpress.server.suitable import CONTRACTION, CONTRACTION_OR_DENSE, CONTRACTIVE
 from flowerpress.server.theoretical import TheoreticalStrategy
 from flowerpress.server.theory import ef21_lr, ef21_momentum_lr, ef21_pp_lr
 
 
 class EF21(TheoreticalStrategy):
-    """EF21: workers send compressed differences to what the server already has of them.
-
-    Parameters
-    ----------
-    compressor : str (default: "topk:0.01")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
-    downlink : str (default: "")
-        Compressor of the server's gradient estimate (EF21-BC); empty: the model is sent dense.
-    init : {"dense", "compressed"} (default: "dense")
-        A worker's first message: its gradient (the authors' code), or C of it (the paper).
-    init_all : bool (default: True)
-        With sampling, whether all workers are asked in the round in which they are met; if not,
-        each starts when it is drawn.
-    init_batches : int (default: 1)
-        Batches that a worker's first gradient is the mean of, the B_init of the papers in batches;
-        0: all of its data.
-    **options
-        As in `TheoreticalStrategy`. With ``fraction_train`` below 1 this is EF21-PP.
-    """
+    """EF21: workers send compressed differences to what the server already has of them."""
 
     name = "ef21"
     summary_line = (
@@ -77,26 +51,37 @@ class EF21(TheoreticalStrategy):
     rule = "ef21"
     shared = True
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "topk:0.01",
-        downlink: str = "",
-        init: str = "dense",
-        init_all: bool = True,
-        init_batches: int = 1,
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        check_options({"downlink": downlink, "init": init})
-        require(type(init_all) is bool, "init_all", init_all, "true or false")
-        require_whole("init_batches", init_batches, 0)
-        whole = init_batches or self.local_steps == 1
-        require(bool(whole), "init_batches", init_batches, "1 or more where there are local steps")
-        require(init in ("dense", "compressed"), "init", init, "dense or compressed")
-        require_contraction(self.compressor)
-        self.downlink = require_contraction(downlink) if downlink else ""
-        self.init, self.init_all, self.init_batches = init, init_all, init_batches
+    compressor: str = option("topk:0.01", CONTRACTION, CONTRACTIVE, letter="C")
+    downlink: str = option(
+        "",
+        CONTRACTION_OR_DENSE,
+        "Compressor of the server's gradient estimate (EF21-BC); empty: the model is sent dense.",
+    )
+    init: str = option(
+        "dense",
+        one_of("dense", "compressed"),
+        "A worker's first message: its gradient (the authors' code), or C of it (the paper).",
+        sent=True,
+    )
+    init_all: bool = option(
+        True,
+        SWITCH,
+        "With sampling, whether all workers are asked in the round in which they are met; if not, "
+        "each starts when it is drawn.",
+    )
+    init_batches: int = option(
+        1,
+        whole(0),
+        "Batches that a worker's first gradient is the mean of; 0: all of its data.",
+        letter="B_init",
+        sent=True,
+    )
+
+    def check(self) -> None:
+        super().check()
+        whole = self.init_batches or self.local_steps == 1
+        expected = "1 or more where there are local steps"
+        require(bool(whole), "init_batches", self.init_batches, expected)
         if self.theory:
             self.check_theory()
 
@@ -123,33 +108,25 @@ class EF21(TheoreticalStrategy):
     def theory_lr(self, traits: Traits, n: int) -> float:
         alpha = alpha_of(traits)
         if self.asked(n) == n:
-            return ef21_lr(self.smoothness, alpha)
-        return ef21_pp_lr(self.smoothness, alpha, self.asked(n) / n)
-
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "init": self.init, "init_batches": self.init_batches}
+            return ef21_lr(self.constants, alpha)
+        return ef21_pp_lr(self.constants, alpha, self.asked(n) / n)
 
 
 class EF21SGDM(EF21):
-    """EF21 with momentum on the worker, for stochastic gradients of any batch size.
-
-    Parameters
-    ----------
-    momentum : float (default: 0.1)
-        The paper's eta in (0, 1]: the weight on the NEW gradient; 1 is EF21 without momentum.
-    **options
-        As in `EF21`.
-    """
+    """EF21 with momentum on the worker, for stochastic gradients of any batch size."""
 
     name = "ef21-sgdm"
     summary_line = "EF21 on the momentum of the gradients: converges with small batches"
     citation = "Fatkhullin, Tyurin, Richtarik 2023, arXiv:2305.15155"
     bounds = (20.0, 7.0)  # of the theorem: alpha / 20 and momentum / 7
 
-    def __init__(self, *, momentum: float = 0.1, **options: Any) -> None:
-        super().__init__(**options)
-        require_fraction("momentum", momentum)
-        self.momentum = momentum
+    momentum: float = option(
+        0.1,
+        number("(0, 1]"),
+        "Weight of the NEW gradient; 1 is EF21 without momentum.",
+        letter="eta",
+        sent=True,
+    )
 
     def check_theory(self) -> None:
         super().check_theory()
@@ -157,10 +134,7 @@ class EF21SGDM(EF21):
         require(fraction == 1.0, "lr", "theory", "a number: the theorem has no sampling")
 
     def theory_lr(self, traits: Traits, n: int) -> float:
-        return ef21_momentum_lr(self.smoothness, alpha_of(traits), self.momentum, *self.bounds)
-
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "momentum": self.momentum}
+        return ef21_momentum_lr(self.constants, alpha_of(traits), self.momentum, *self.bounds)
 
 
 class EF21SGD2M(EF21SGDM):

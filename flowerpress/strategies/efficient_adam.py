@@ -23,38 +23,18 @@ worker takes part at once, with moments from zero.
 
 from __future__ import annotations
 
-from typing import Any
-
-from flowerpress.protocol import Hyper
 from flowerpress.server.ask import Ask, Steps
-from flowerpress.server.options import require, require_contraction, require_number
+from flowerpress.server.options import SWITCH, number, option
+from flowerpress.server.suitable import CONTRACTION, CONTRACTION_OF_STEPS, CONTRACTIVE
 from flowerpress.strategies.adaptive import (
+    BETA,
     Adaptive,
-    require_beta,
-    require_downlink,
     warn_where_workers_differ,
 )
 
 
 class EfficientAdam(Adaptive):
-    """Adam on every worker; steps are compressed both ways, with error feedback both ways.
-
-    Parameters
-    ----------
-    compressor : str (default: "loggrid:3")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
-    downlink : str (default: "loggrid:3")
-        Compressor of the mean step, of the same class; "identity": uncompressed.
-    beta2 : float (default: 0.999)
-        Weight in [0, 1) of the OLD average of the squared gradients.
-    eps : float (default: 1e-8)
-        Added to sqrt(v); where both are 0 the step is 0.
-    bias_correction : bool (default: False)
-        Divide the moments by 1 - beta^t, t the worker's number of gradients, as Adam does and the
-        paper does not.
-    **options
-        As in `Adaptive`.
-    """
+    """Adam on every worker; steps are compressed both ways, with error feedback both ways."""
 
     name = "efficient-adam"
     summary_line = "Adam on the workers, steps compressed with error feedback both ways; IID shards"
@@ -63,24 +43,33 @@ class EfficientAdam(Adaptive):
     contractive = True
     owing = True
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "loggrid:3",
-        downlink: str = "loggrid:3",
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        bias_correction: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        require_contraction(self.compressor)
-        require_beta("beta2", beta2)
-        require_number("eps", eps)
-        known = isinstance(bias_correction, bool)
-        require(known, "bias_correction", bias_correction, "true or false")
-        self.downlink = require_downlink(self.name, downlink)
-        self.beta2, self.eps, self.bias_correction = beta2, eps, bias_correction
+    compressor: str = option("loggrid:3", CONTRACTION, CONTRACTIVE)
+    downlink: str = option(
+        "loggrid:3",
+        CONTRACTION_OF_STEPS,
+        "Compressor of the mean step, of the same class; identity: uncompressed.",
+    )
+    beta2: float = option(
+        0.999,
+        BETA,
+        "Weight of the OLD average of the squared gradients.",
+        letter="theta",
+        sent=True,
+    )
+    eps: float = option(
+        1e-8,
+        number("[0, inf)"),
+        "Added to sqrt(v); where both are 0 the step is 0.",
+        letter="epsilon",
+        sent=True,
+    )
+    bias_correction: bool = option(
+        False,
+        SWITCH,
+        "Divide the moments by 1 - beta^t, t the worker's number of gradients, as Adam does and "
+        "the paper does not.",
+        sent=True,
+    )
 
     def begin(self) -> None:
         warn_where_workers_differ(self.name)
@@ -89,7 +78,3 @@ class EfficientAdam(Adaptive):
         S, w = self.sample(server_round), self.zeros()
         S = yield Ask(S, into=w)  # 1
         self.model.move(w / self.mass(S), server_round, self.rate)  # 2-3
-
-    def hyper(self) -> Hyper:
-        own: Hyper = {"beta2": self.beta2, "eps": self.eps, "bias_correction": self.bias_correction}
-        return {**super().hyper(), **own}

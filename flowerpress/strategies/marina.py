@@ -23,25 +23,21 @@ where c = 1 only.
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
 from flowerpress.compressors import Draw, Traits, make_compressor
 from flowerpress.compressors.quantized.cq import CQ
-from flowerpress.protocol import Hyper, ModelPart
+from flowerpress.protocol import ModelPart
 from flowerpress.server.ask import Ask, FloatVector, Steps
 from flowerpress.server.client import Client
 from flowerpress.server.errors import RoundError
-from flowerpress.server.options import (
-    refuse_signs,
-    require,
-    require_number,
-    require_whole,
-)
+from flowerpress.server.options import Values, fixed, number, option, require, whole
+from flowerpress.server.suitable import OF_GRADIENTS
 from flowerpress.server.theoretical import TheoreticalStrategy
 from flowerpress.server.theory import (
-    Smoothness,
     best_p,
     marina_lr,
     pp_marina_lr,
@@ -52,67 +48,56 @@ from flowerpress.server.theory import (
 log = logging.getLogger("flowerpress")
 _COIN_STREAM = 0xC0
 _VARIANCES = {"alike": 1.0, "authors": 0.25}  # times the A of equal vectors
+_NO_VARIANCE = "it left out: the theorem has none, marina's has"
 _VOID_ROUNDS = 20  # in a row, until the run ends
 
 
 class Marina(TheoreticalStrategy):
-    """Whole gradients now and then, compressed differences in between.
-
-    Parameters
-    ----------
-    compressor : str (default: "randk:0.01")
-        Of the differences: independent (randk, qsgd), correlated (cq, permk), or contractive.
-    p : float (default: 0)
-        Probability of a round with whole gradients. 0: what a compressed packet takes of a dense
-        one's bytes; with lr="theory" the p that sends the fewest bytes by theory.
-    variance : float or {"alike", "authors"} (default: -1)
-        A of the compressors' collection for lr="theory" (with B = 0), where more is known than they
-        state. Negative: as stated, which is proven for any workers. For `cq` by name: "alike",
-        `CQ.homogeneous`, d / n^2 for two levels, proven where all workers are alike; "authors",
-        a quarter of that, as in the code of Panferov et al., which is right for a range half as
-        wide: not proven, for CQ's error is 2.7 times as large on average and 4 times at worst.
-    weights : {"uniform", "num-examples"} (default: "uniform")
-        What (A, B) are stated for is the plain mean.
-    **options
-        As in `TheoreticalStrategy`; `fraction_train` and `local_steps` must be 1.
-    """
+    """Whole gradients now and then, compressed differences in between."""
 
     name = "marina"
     summary_line = "whole gradients now and then, compressed differences in between"
     citation = "Gorbunov et al. 2021, arXiv:2102.07845; Szlendak et al. 2022, arXiv:2110.03300"
     kept = ("g", "coin", "_void", "_agreed", "_missing")
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "randk:0.01",
-        p: float = 0.0,
-        variance: float | str = -1.0,
-        weights: str = "uniform",
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, weights=weights, **options)
-        refuse_signs(self.compressor)
-        require_number("p", p, most=1.0)
-        self._check_variance(variance)
-        require(self.local_steps == 1, "local_steps", self.local_steps, f"1: {self.name} has none")
-        self._require_everyone()
-        self.p, self.variance = p, variance
+    compressor: str = option(
+        "randk:0.01",
+        OF_GRADIENTS,
+        "Of the differences: independent (randk, qsgd), correlated (cq, permk), or contractive.",
+        letter="Q",
+    )
+    p: float = option(
+        0.0,
+        number("[0, 1]"),
+        "Probability of a round with whole gradients. 0: what a compressed packet takes of a dense "
+        'one\'s bytes; with lr="theory" the p that sends the fewest bytes by theory.',
+        letter="p",
+    )
+    variance: float | str = option(
+        -1.0,
+        Values(
+            lambda v: v in _VARIANCES if isinstance(v, str) else number("[-1, inf)").held(v),
+            f"a number >= -1, {' or '.join(_VARIANCES)}",
+        ),
+        'A of the compressors\' collection for lr="theory" (with B = 0), where more is known '
+        "than they state. Negative: as stated, which is proven for any workers. For cq by name: "
+        "alike, `CQ.homogeneous`, d / n^2 for two levels, proven where all workers are alike; "
+        "authors, a quarter of that, as in the code of Panferov et al., which is right for a "
+        "range half as wide: not proven, for CQ's error is 2.7 times as large on average and 4 "
+        "times at worst.",
+        letter="A",
+    )
+    weights: str = option("uniform", says="What a worker counts for; (A, B) are of the plain mean.")
+    fraction_train: float = fixed(1.0, "1.0: use pp-marina to sample workers")
+    local_steps: int = fixed(1, "1: marina has none")
 
-    def _check_variance(self, variance: float | str) -> None:
-        """Raise `ValueError` unless it is a number, or a name and the compressor is `cq`."""
-        if not isinstance(variance, str):
-            require_number("variance", variance, least=-1.0)
-            return
-        require(variance in _VARIANCES, "variance", variance, "a number, alike or authors")
-        cq = make_compressor(self.compressor)
-        known = isinstance(cq, CQ) and cq.range is None and cq.rounding != "independent"
-        names = "a number: the names are of correlated cq without a range"
-        require(known, "variance", variance, names)
-
-    def _require_everyone(self) -> None:
-        fraction = self.fraction_train
-        require(fraction == 1.0, "fraction_train", fraction, "1.0: use pp-marina to sample workers")
+    def check(self) -> None:
+        super().check()
+        if isinstance(self.variance, str):
+            cq = make_compressor(self.compressor)
+            known = isinstance(cq, CQ) and cq.range is None and cq.rounding != "independent"
+            names = "a number: the names are of correlated cq without a range"
+            require(known, "variance", self.variance, names)
 
     def reset(self) -> None:
         super().reset()
@@ -179,7 +164,7 @@ class Marina(TheoreticalStrategy):
             cq = cast(CQ, make_compressor(self.compressor))
             a = _VARIANCES[a] * cq.homogeneous(self.model.layout.dim, n)
         ab = (a, 0.0) if a >= 0 else variance_constants(traits, n)
-        return marina_lr(self.smoothness, ab, p, unbiased=traits.unbiased)
+        return marina_lr(self.constants, ab, p, unbiased=traits.unbiased)
 
     def _all_there(self, answered: list[Client], server_round: int) -> bool:
         """Whether all have answered; if not, the round is void."""
@@ -196,75 +181,53 @@ class Marina(TheoreticalStrategy):
         self.g = mean if self.sync else self.g + mean  # 3
         self.model.move(self.rate * self.g, server_round, self.rate)  # 4
 
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "sync": self.sync}
-
 
 class VRMarina(Marina):
-    """MARINA on batches: differences of one batch's gradients at two models.
-
-    Parameters
-    ----------
-    sync_batches : int (default: 0)
-        Batches averaged where gradients go whole; 0: all of a worker's data (finite sums).
-    smoothness_batch : float (default: 0)
-        The constant of one batch's differences, for lr="theory" (the paper's L / sqrt(b')).
-    **options
-        As in `Marina`; no `variance`.
-    """
+    """MARINA on batches: differences of one batch's gradients at two models."""
 
     name = "vr-marina"
     summary_line = "MARINA on batches, the same batch at two models"
     citation = "Gorbunov et al. 2021, arXiv:2102.07845"
 
-    def __init__(
-        self, *, sync_batches: int = 0, smoothness_batch: float = 0.0, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        require_whole("sync_batches", sync_batches, 0)
-        require_number("smoothness_batch", smoothness_batch)
-        s = self.smoothness
-        self.smoothness = Smoothness(s.L, s.L_plus, s.L_pm, smoothness_batch)
-        self.sync_batches = sync_batches
+    variance: float | str = fixed(-1.0, _NO_VARIANCE)
+    sync_batches: int = option(
+        0,
+        whole(0),
+        "Batches averaged where gradients go whole; 0: all of a worker's data (finite sums).",
+        letter="b",
+        sent=True,
+    )
+    smoothness_batch: float = option(
+        0.0,
+        number("[0, inf)"),
+        "The constant of one batch's differences, for lr=\"theory\" (the paper's L / sqrt(b')).",
+    )
 
-    def _check_variance(self, variance: float | str) -> None:
-        _refuse_variance(self.name, variance)
+    def check(self) -> None:
+        super().check()
+        self.constants = replace(self.constants, L_batch=self.smoothness_batch)
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:
             raise ValueError("vr-marina has a theory for unbiased compressors only: give lr")
-        return vr_marina_lr(self.smoothness, traits.omega, n, p)
-
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "sync_batches": self.sync_batches}
+        return vr_marina_lr(self.constants, traits.omega, n, p)
 
 
 class PPMarina(Marina):
-    """MARINA with a sample of the workers in the rounds of differences.
-
-    Parameters
-    ----------
-    fraction_train : float (default: 0.5)
-        Share of the workers asked for differences; where gradients go whole, all are asked.
-    **options
-        As in `Marina`; no `variance`.
-    """
+    """MARINA with a sample of the workers in the rounds of differences."""
 
     name = "pp-marina"
     summary_line = "MARINA with sampled workers between rounds of whole gradients"
     citation = "Gorbunov et al. 2021, arXiv:2102.07845"
     rule = "pair"
 
-    def __init__(self, *, fraction_train: float = 0.5, **options: Any) -> None:
-        super().__init__(fraction_train=fraction_train, **options)
-
-    def _check_variance(self, variance: float | str) -> None:
-        _refuse_variance(self.name, variance)
-
-    def _require_everyone(self) -> None:
-        require(
-            self.fraction_train > 0, "fraction_train", self.fraction_train, "a number in (0, 1]"
-        )
+    variance: float | str = fixed(-1.0, _NO_VARIANCE)
+    fraction_train: float = option(
+        0.5,
+        number("(0, 1]"),
+        "Share of the workers asked for differences; where gradients go whole, all are asked.",
+        letter="r / n",
+    )
 
     def round(self, server_round: int) -> Steps:
         # Who joined since must be in g: by whole gradients of all.
@@ -288,15 +251,9 @@ class PPMarina(Marina):
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:
             raise ValueError("pp-marina has a theory for unbiased compressors only: give lr")
-        return pp_marina_lr(self.smoothness, traits.omega, self.asked(n), p)
+        return pp_marina_lr(self.constants, traits.omega, self.asked(n), p)
 
     def _part_for(self, client: Client) -> ModelPart:
         model = self.model
         knows = self.sync or client.held == model.version - 1
         return model.whole() if knows else model.snapshot()
-
-
-def _refuse_variance(name: str, variance: float | str) -> None:
-    """Raise `ValueError` unless it is left out: their theorems are of independent compressors."""
-    left_out = not isinstance(variance, str) and variance == -1.0
-    require(left_out, "variance", variance, f"it left out: {name}'s theorem has none, marina's has")

@@ -39,7 +39,6 @@ them. With sampling, which the paper does not have, missed steps are sent again.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,40 +48,21 @@ from flowerpress.compressors.quantized.sign import Sign
 from flowerpress.protocol import Hyper
 from flowerpress.protocol.rules import ratio
 from flowerpress.server.ask import Ask, FloatVector, Steps
-from flowerpress.server.options import (
-    check_options,
-    require,
-    require_contraction,
-    require_number,
-)
-from flowerpress.strategies.adaptive import Adaptive, require_beta, require_finite_moment
+from flowerpress.server.options import Values, number, option, text, whole
+from flowerpress.server.suitable import CONTRACTIVE, require_contraction
+from flowerpress.strategies.adaptive import BETA, Adaptive, require_finite_moment
 
 log = logging.getLogger("flowerpress")
 
 
-class OneBitAdam(Adaptive):
-    """Adam in a dense warm-up; then with its variance frozen, the momentum compressed both ways.
+def require_sign_or_contraction(spec: str) -> str:
+    """Return `spec`, normalised; `ValueError` unless it is contractive, unbiased, or sign's l2."""
+    compressor = make_compressor(spec)
+    return compressor.spec if isinstance(compressor, Sign) else require_contraction(spec)
 
-    Parameters
-    ----------
-    compressor : str (default: "sign:block=tensor")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)), or
-        "sign:scale=l2,block=tensor", the authors' code's. With one scale for all tensors, "sign",
-        those with small gradients move by noise.
-    downlink : str (default: "sign:block=tensor")
-        Compressor of the momentum for everyone, as `compressor`; "identity": uncompressed.
-    warmup_rounds : int (default: 20)
-        Steps of the warm-up, at least 1; the authors advise 15 to 25 % of all.
-    beta2 : float (default: 0.999)
-        Weight in [0, 1) of the OLD average of the squared gradients, in the warm-up.
-    eps : float (default: 1e-8)
-        Added to sqrt(v).
-    mask_below : float (default: 1e-4)
-        Coordinates stand still whose sqrt(v) is less than this times its median at the end of the
-        warm-up, of those where it is not 0. 0: those alone where it is 0.
-    **options
-        As in `Adaptive`.
-    """
+
+class OneBitAdam(Adaptive):
+    """Adam in a dense warm-up; then with its variance frozen, the momentum compressed both ways."""
 
     name = "onebit-adam"
     summary_line = "Adam in a dense warm-up, then 1-bit momentum over its frozen variance"
@@ -92,30 +72,41 @@ class OneBitAdam(Adaptive):
     kept = ("_m", "_v")
     rule = "onebit"
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "sign:block=tensor",
-        downlink: str = "sign:block=tensor",
-        warmup_rounds: int = 20,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        mask_below: float = 1e-4,
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, **options)
-        require_sign_or_contraction(self.compressor)
-        check_options({"downlink": downlink})
-        expected = "a compressor: onebit-adam sends momenta, not models (identity: uncompressed)"
-        require(downlink != "", "downlink", downlink, expected)
-        self.downlink = require_sign_or_contraction(downlink)
-        whole = type(warmup_rounds) is int and warmup_rounds >= 1
-        require(whole, "warmup_rounds", warmup_rounds, "a whole number >= 1: v starts at zero")
-        require_beta("beta2", beta2)
-        require_number("eps", eps)
-        require_number("mask_below", mask_below, most=1.0)
-        self.warmup_rounds, self.beta2, self.eps = warmup_rounds, beta2, eps
-        self.mask_below = mask_below
+    compressor: str = option(
+        "sign:block=tensor",
+        text(require_sign_or_contraction),
+        CONTRACTIVE + " Or sign:scale=l2,block=tensor, the authors' code's. With one scale for all "
+        "tensors, sign, those with small gradients move by noise.",
+        letter="C_omega",
+    )
+    downlink: str = option(
+        "sign:block=tensor",
+        Values(
+            lambda spec: isinstance(spec, str) and spec != "",
+            "a compressor: onebit-adam sends momenta, not models (identity: uncompressed)",
+            require_sign_or_contraction,
+        ),
+        "Compressor of the momentum for everyone, as `compressor`; identity: uncompressed.",
+    )
+    warmup_rounds: int = option(
+        20,
+        whole(1, ": v starts at zero"),
+        "Steps of the warm-up; the authors advise 15 to 25 % of all.",
+        letter="T_w",
+    )
+    beta2: float = option(
+        0.999,
+        BETA,
+        "Weight of the OLD average of the squared gradients, in the warm-up.",
+        letter="beta_2",
+    )
+    eps: float = option(1e-8, number("[0, inf)"), "Added to sqrt(v).", letter="epsilon", sent=True)
+    mask_below: float = option(
+        1e-4,
+        number("[0, 1]"),
+        "Coordinates stand still whose sqrt(v) is less than this times its median at the end of "
+        "the warm-up, of those where it is not 0. 0: those alone where it is 0.",
+    )
 
     def begin(self) -> None:
         self._m, self._v = self.zeros(), self.zeros()
@@ -176,11 +167,4 @@ class OneBitAdam(Adaptive):
         return [trained[i] for i in found]
 
     def hyper(self) -> Hyper:
-        own: Hyper = {"eps": self.eps, "warmup": self.warming}
-        return {**super().hyper(), **own}
-
-
-def require_sign_or_contraction(spec: str) -> str:
-    """Return `spec`, normalised; `ValueError` unless it is contractive, unbiased, or sign's l2."""
-    compressor = make_compressor(spec)
-    return compressor.spec if isinstance(compressor, Sign) else require_contraction(spec)
+        return {**super().hyper(), "warmup": self.warming}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from flowerpress.algorithms import algorithm, algorithm_names
 from flowerpress.server.base import CompressedStrategy
-from flowerpress.server.options import declared_options
-from flowerpress.suggestions import unknown
+from flowerpress.server.options import offered
 
 
 def strategy_names() -> list[str]:
@@ -36,11 +33,7 @@ def strategy_class(name: str) -> type[CompressedStrategy]:
 
 def strategy_options(name: str) -> dict[str, Any]:
     """Return the options of strategy `name` with their defaults, most specific first."""
-    cls = strategy_class(name)
-    options = declared_options(cls, CompressedStrategy)
-    if cls.dense:
-        del options["compressor"], options["client_compressors"]
-    return options
+    return {option: each.default for option, each in offered(strategy_class(name)).items()}
 
 
 def make_strategy(name: str, **options: Any) -> CompressedStrategy:
@@ -64,21 +57,9 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
     'topk:k=2'
     """
     cls = strategy_class(name)
-    known = strategy_options(name)
-    for option in options:
-        if option not in known and not (cls.dense and option == "compressor"):
-            what = f"strategy {name} has no option {option!r}"
-            raise ValueError(unknown(what, option, sorted(known), "it has"))
-    if options.get("lr") == "theory" and "smoothness" not in known:
+    if options.get("lr") == "theory" and "smoothness" not in cls.options:
         able = [each for each in strategy_names() if "smoothness" in strategy_options(each)]
         raise ValueError(
             f"lr is 'theory': {name} has no formula for it; these have one: {', '.join(able)}"
         )
-    return cls(**{option: _plain(value) for option, value in options.items()})
-
-
-def _plain(value: Any) -> Any:
-    """Return one of numpy's numbers, as a sweep over an array gives them, as Python's own."""
-    if isinstance(value, np.floating):
-        return float(str(value))  # 0.1 and not 0.10000000149011612 of a float32
-    return value.item() if isinstance(value, np.generic) else value
+    return cls(**options)

@@ -19,7 +19,7 @@ from flowerpress.compressors import Draw, add_to
 from flowerpress.compressors.contraction import contraction
 from flowerpress.compressors.norms import square_sum
 from flowerpress.protocol import Layout
-from flowerpress.server.options import require, require_number
+from flowerpress.server.options import Values, number
 from flowerpress.server.tree import Tree
 
 log = logging.getLogger("flowerpress")
@@ -30,13 +30,12 @@ _AGREED = 1e-12  # of the largest pull: nothing to watch below
 _SHRINKS = 0.8  # what it must come down to in the time a graph takes to agree, left to itself
 
 
-def check_gamma(gamma: float | str) -> float | str:
-    """Return `gamma`, "auto" or a float in [0, 1]; `ValueError` for anything else."""
-    if isinstance(gamma, str):
-        require(gamma == "auto", "gamma", gamma, "auto, or a number in [0, 1]")
-        return gamma
-    require_number("gamma", gamma, most=1.0)
-    return float(gamma)
+GAMMA = Values(
+    lambda gamma: gamma == "auto" or number("[0, 1]").held(gamma),
+    "auto, or a number in [0, 1]",
+    lambda gamma: gamma if gamma == "auto" else float(gamma),
+)
+"""What the option `gamma` may be."""
 
 
 def safe_gamma(spec: str, layout: Layout, seed: int = 0) -> float:

@@ -28,7 +28,6 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
@@ -37,16 +36,12 @@ from flowerpress.protocol import Hello, Hyper, ModelPart, finite_numbers
 from flowerpress.server.ask import Ask, Steps
 from flowerpress.server.base import FloatVector
 from flowerpress.server.client import Client
-from flowerpress.server.options import (
-    require,
-    require_contraction,
-    require_number,
-    require_whole,
-)
+from flowerpress.server.options import fixed, number, one_of, option, text, whole
+from flowerpress.server.suitable import CONTRACTION, CONTRACTIVE
 from flowerpress.server.tree import Tree
 from flowerpress.server.update import Update
 from flowerpress.strategies.gossip.collection import OwnModels
-from flowerpress.strategies.gossip.consensus import Consensus, check_gamma, safe_gamma
+from flowerpress.strategies.gossip.consensus import GAMMA, Consensus, safe_gamma
 from flowerpress.strategies.gossip.relay import RELAYS, Relay
 from flowerpress.strategies.gossip.topology import listed, make_topology, ring
 from flowerpress.strategies.gossip.trigger import Trigger
@@ -56,42 +51,7 @@ _EVERYONE = "1.0: nodes that are not asked would fall behind; use ef21 to sample
 
 
 class SquarmSGD(OwnModels):
-    """Decentralized SGD with momentum, compressed differences, and a trigger.
-
-    Parameters
-    ----------
-    topology : str (default: "ring")
-        Graph of the nodes, see `flowerpress.strategies.gossip.topology.make_topology`.
-    compressor : str (default: "signtopk:0.01")
-        Contractive, or unbiased with known variance (then scaled by 1/(1 + omega)).
-    lr : float (default: 0.05)
-        Step size of the local steps.
-    momentum : float (default: 0.9)
-        Nesterov's: the weight in [0, 1) on the OLD velocity.
-    local_steps : int (default: 5)
-        H: steps between synchronisations.
-    gamma : float or "auto" (default: 0)
-        Step towards the neighbours, in (0, 1]. 0: safe for the compressor on vectors without
-        structure (1 for identity, about 0.02 for topk:0.01); "auto": begins there, and is halved
-        where the nodes come apart.
-    threshold, threshold_power, threshold_step, threshold_every : float, float, float, int
-        The trigger in round t: c_t = threshold * t**threshold_power, and threshold_step more after
-        every threshold_every rounds. 0: whatever has changed is sent; negative: always
-        (default: 0, 0, 0, 0).
-    relay : {"forward", "mix", "auto"} (default: "forward")
-        What a node is sent of its neighbours' packets: all as they are, their weighted sum, or the
-        smaller of the two. Nodes end up the same, to the bit.
-    init : {"model", "own"} (default: "model")
-        Nodes begin at the model they are sent; or each at its own task's, with nothing public.
-    catch_up : int (default: 3)
-        Packets a node may send beside the next one, for those it lost or could not send.
-    patience : int (default: 10)
-        Rounds without a word from a node after which it is cut out of the graph.
-    collect_every : int (default: 0)
-        Rounds between collections of the nodes' models; 0: at the end only.
-    **options
-        As in `CompressedStrategy`; `fraction_train` must be 1, `weights` uniform, `local_lr` 0.
-    """
+    """Decentralized SGD with momentum, compressed differences, and a trigger."""
 
     name = "squarm-sgd"
     summary_line = "gossip with momentum, local steps, a trigger, and compressed differences"
@@ -101,47 +61,73 @@ class SquarmSGD(OwnModels):
     shared = True
     owing = True
 
-    def __init__(
-        self,
-        *,
-        topology: str = "ring",
-        compressor: str = "signtopk:0.01",
-        lr: float = 0.05,
-        momentum: float = 0.9,
-        local_steps: int = 5,
-        gamma: float | str = 0.0,
-        threshold: float = 0.0,
-        threshold_power: float = 0.0,
-        threshold_step: float = 0.0,
-        threshold_every: int = 0,
-        relay: str = "forward",
-        init: str = "model",
-        catch_up: int = 3,
-        patience: int = 10,
-        collect_every: int = 0,
-        weights: str = "uniform",
-        fraction_train: float = 1.0,
-        **options: Any,
-    ) -> None:
-        options |= {"lr": lr, "local_steps": local_steps, "weights": weights}
-        super().__init__(compressor=compressor, **options)
-        require_contraction(self.compressor)
-        require_number("momentum", momentum, most=1.0)
-        require(momentum != 1, "momentum", momentum, "a number in [0, 1)")
-        self.gamma_option = check_gamma(gamma)
-        self.trigger = Trigger(threshold, threshold_power, threshold_step, threshold_every)
-        require_whole("catch_up", catch_up, 0)
-        require_whole("patience", patience, 1)
-        require_whole("collect_every", collect_every, 0)
-        require(relay in RELAYS, "relay", relay, " or ".join(RELAYS))
-        require(init in ("model", "own"), "init", init, "model or own")
-        require(fraction_train == 1.0, "fraction_train", fraction_train, _EVERYONE)
-        require(weights == "uniform", "weights", weights, "uniform: the nodes' plain mean is kept")
-        require(self.local_lr == 0.0, "local_lr", self.local_lr, "0: local steps go by lr")
-        self.listed = listed(topology)
-        self.topology, self.relay_mode, self.init = topology, relay, init
-        self.momentum, self.catch_up = momentum, catch_up
-        self.patience, self.collect_every = patience, collect_every
+    topology: str = option(
+        "ring",
+        text(),
+        "Graph of the nodes, see `flowerpress.strategies.gossip.topology.make_topology`.",
+    )
+    compressor: str = option("signtopk:0.01", CONTRACTION, CONTRACTIVE, letter="C")
+    lr: float = option(0.05, says="Step size of the local steps.", letter="eta")
+    momentum: float = option(
+        0.9, number("[0, 1)"), "Nesterov's: weight of the OLD velocity.", letter="beta", sent=True
+    )
+    local_steps: int = option(5, says="Steps between synchronisations.", letter="H")
+    gamma: float | str = option(
+        0.0,
+        GAMMA,
+        "Step towards the neighbours, in (0, 1]. 0: safe for the compressor on vectors without "
+        'structure (1 for identity, about 0.02 for topk:0.01); "auto": begins there, and is halved '
+        "where the nodes come apart.",
+        letter="gamma",
+    )
+    threshold: float = option(
+        0.0,
+        number("(-inf, inf)"),
+        "The trigger in round t is c_t = threshold * t**threshold_power, and threshold_step "
+        "more after every threshold_every rounds. 0: whatever has changed is sent; negative: "
+        "always.",
+        letter="c_0",
+    )
+    threshold_power: float = option(0.0, number("[0, 1]"), "See `threshold`.")
+    threshold_step: float = option(0.0, number("[0, inf)"), "See `threshold`.")
+    threshold_every: int = option(0, whole(0), "See `threshold`.")
+    relay: str = option(
+        "forward",
+        one_of(*RELAYS),
+        "What a node is sent of its neighbours' packets: all as they are, their weighted sum, "
+        "or the smaller of the two. Nodes end up the same, to the bit.",
+    )
+    init: str = option(
+        "model",
+        one_of("model", "own"),
+        "Nodes begin at the model they are sent; or each at its own task's, with nothing public.",
+    )
+    catch_up: int = option(
+        3,
+        whole(0),
+        "Packets a node may send beside the next one, for those it lost or could not send.",
+        sent=True,
+    )
+    patience: int = option(
+        10,
+        whole(1),
+        "Rounds without a word from a node after which it is cut out of the graph.",
+    )
+    collect_every: int = option(
+        0,
+        whole(0),
+        "Rounds between collections of the nodes' models; 0: at the end only.",
+    )
+    weights: str = fixed("uniform", "uniform: the nodes' plain mean is kept")
+    fraction_train: float = fixed(1.0, _EVERYONE)
+    local_lr: float = fixed(0.0, "0: local steps go by lr")
+
+    def check(self) -> None:
+        super().check()
+        self.trigger = Trigger(
+            self.threshold, self.threshold_power, self.threshold_step, self.threshold_every
+        )
+        self.listed = listed(self.topology)
         self.c = self.trigger(1)
 
     def admit(self, hello: Hello) -> None:
@@ -153,18 +139,18 @@ class SquarmSGD(OwnModels):
 
     def begin(self) -> None:
         model = self.model
-        self.relay = Relay(model.x, model.packed_buffers(), self.init == "own", self.relay_mode)
+        self.hub = Relay(model.x, model.packed_buffers(), self.init == "own", self.relay)
 
     def state(self) -> dict[str, Tree]:
-        drawn = self.consensus.state() if self.relay.there else None
-        return {**super().state(), "relay": self.relay.state(), "consensus": drawn}
+        drawn = self.consensus.state() if self.hub.there else None
+        return {**super().state(), "relay": self.hub.state(), "consensus": drawn}
 
     def restore(self, state: dict[str, Tree]) -> None:
         relay, consensus = state.pop("relay"), state.pop("consensus")
         super().restore(state)
-        self.relay.restore(relay)
+        self.hub.restore(relay)
         if consensus is not None:
-            self.consensus = Consensus(self.gamma_option, consensus[0])
+            self.consensus = Consensus(self.gamma, consensus[0])
             self.consensus.restore(consensus)
 
     def round(self, server_round: int) -> Steps:
@@ -183,9 +169,9 @@ class SquarmSGD(OwnModels):
         )
         self.consensus.watch([finite_numbers(reply.metrics) for _, reply in self.run.taken])
         if S:
-            self.relay.settle((client.id for client in S), self.consensus.gamma)  # 3
-            self.model.jump(self.relay.mean(), server_round)
-            self.told = {"gamma": self.consensus.gamma, "edge-bytes": self.relay.edge_bytes}
+            self.hub.settle((client.id for client in S), self.consensus.gamma)  # 3
+            self.model.jump(self.hub.mean(), server_round)
+            self.told = {"gamma": self.consensus.gamma, "edge-bytes": self.hub.edge_bytes}
         every = self.collect_every
         if server_round == self.num_rounds or (every and server_round % every == 0):
             yield from self._collect(server_round)
@@ -193,7 +179,7 @@ class SquarmSGD(OwnModels):
     def _collect(self, server_round: int) -> Steps:
         """Collect the nodes' models: the model is then their mean."""
         self.told["consensus-error"] = yield from self.gather(server_round)
-        self.relay.buffers = self.model.packed_buffers()
+        self.hub.buffers = self.model.packed_buffers()
 
     def conclude(self, server_round: int, grid: Grid) -> ArrayRecord | None:
         """Collect the nodes' models, unless that was done in this round."""
@@ -208,7 +194,7 @@ class SquarmSGD(OwnModels):
 
     def _meet(self, cohort: list[Client], server_round: int) -> None:
         """Draw the graph of who is there, and find out who must begin anew."""
-        relay = self.relay
+        relay = self.hub
         for client in cohort:
             node = relay.nodes.get(client.id)
             if node and (
@@ -223,7 +209,7 @@ class SquarmSGD(OwnModels):
             self._draw_graph(there, server_round)
 
     def _draw_graph(self, there: set[int], server_round: int) -> None:
-        relay, first = self.relay, not self.relay.there
+        relay, first = self.hub, not self.hub.there
         whole = first or self.listed is None  # what is left of a file's graph may be in pieces
         try:
             graph = make_topology(self.topology, there, self.seed, connected=whole)
@@ -236,7 +222,7 @@ class SquarmSGD(OwnModels):
         relay.rewire(graph)
         if first:
             safe = safe_gamma(self.compressor, self.model.layout, self.seed)
-            self.consensus = Consensus(self.gamma_option, safe)
+            self.consensus = Consensus(self.gamma, safe)
         self.consensus.gap = graph.gap
         log.info("round %d: %s, gamma %.3g", server_round, graph, self.consensus.gamma)
         if not graph.connected:
@@ -247,7 +233,7 @@ class SquarmSGD(OwnModels):
         return False
 
     def _part_for(self, client: Client) -> ModelPart:
-        return self.relay.nodes[client.id].part()
+        return self.hub.nodes[client.id].part()
 
     def evaluation(self, judges: list[Client]) -> Ask:
         own = self.run.nothing  # a node evaluates its own model
@@ -257,20 +243,19 @@ class SquarmSGD(OwnModels):
         return replace(super().question(holders, seconds), part_for=self._part_for)
 
     def needed(self, at_least: int) -> int:
-        return 1 if self.run.model and self.relay.there else super().needed(at_least)
+        return 1 if self.run.model and self.hub.there else super().needed(at_least)
 
     def _receive(self, update: Update) -> None:
-        self.relay.nodes[update.client.id].hear(update.held)
+        self.hub.nodes[update.client.id].hear(update.held)
         for packet in update.packets:
-            self.relay.receive(update.client.id, packet, update.scale)
+            self.hub.receive(update.client.id, packet, update.scale)
 
     def holders(self) -> dict[int, FloatVector]:
-        return {i: self.relay.nodes[i].public for i in self.relay.there}
+        return {i: self.hub.nodes[i].public for i in self.hub.there}
 
     def keep(self, update: Update) -> None:
-        self.relay.nodes[update.client.id].hear(update.held)
+        self.hub.nodes[update.client.id].hear(update.held)
         super().keep(update)
 
     def hyper(self) -> Hyper:
-        own = {"momentum": self.momentum, "threshold": self.c, "catch_up": self.catch_up}
-        return {**super().hyper(), **own}
+        return {**super().hyper(), "threshold": self.c}

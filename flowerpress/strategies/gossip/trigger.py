@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from flowerpress.server.options import require_number, require_whole
-
 
 @dataclass(frozen=True)
 class Trigger:
@@ -24,11 +22,6 @@ class Trigger:
     threshold_step, threshold_every : float, int
         c_t grows by the one after every so many rounds.
 
-    Raises
-    ------
-    ValueError
-        One is out of range.
-
     Examples
     --------
     >>> [Trigger(2.0, threshold_power=0.5)(t) for t in (1, 4)]
@@ -41,12 +34,6 @@ class Trigger:
     threshold_power: float = 0.0
     threshold_step: float = 0.0
     threshold_every: int = 0
-
-    def __post_init__(self) -> None:
-        require_number("threshold", self.threshold, least=-math.inf)
-        require_number("threshold_power", self.threshold_power, most=1.0)
-        require_number("threshold_step", self.threshold_step)
-        require_whole("threshold_every", self.threshold_every, 0)
 
     def __call__(self, t: int) -> float:
         """Return c_t in round `t`, from 1."""

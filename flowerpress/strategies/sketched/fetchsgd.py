@@ -21,13 +21,11 @@ late or failed worker is left out of that round's mean; a new worker takes part 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from flowerpress.compressors import Draw
 from flowerpress.server.ask import Ask, Steps
-from flowerpress.server.options import require, require_number
+from flowerpress.server.options import SWITCH, number, one_of, option
 from flowerpress.server.tree import Tree
 from flowerpress.strategies.sketched.sketches import Sketched, adding_to, largest
 
@@ -35,38 +33,22 @@ _UPDATES = ("zero", "subtract")
 
 
 class FetchSGD(Sketched):
-    """Momentum and error feedback inside sketches on the server.
-
-    Parameters
-    ----------
-    momentum : float (default: 0.9)
-        What remains of S_u in a round, in [0, 1].
-    error_update : {"zero", "subtract"} (default: "zero")
-        What becomes of S_e once D is sent: the cells S(D) touches are zeroed, or it is subtracted.
-    mask_momentum : bool (default: True)
-        Whether the cells that S(D) touches are set to zero in S_u.
-    **options
-        As in `Sketched`.
-    """
+    """Momentum and error feedback inside sketches on the server."""
 
     name = "fetchsgd"
     summary_line = "count sketches of gradients; momentum and error feedback on the server"
     citation = "Rothchild et al. 2020, arXiv:2007.07682"
 
-    def __init__(
-        self,
-        *,
-        momentum: float = 0.9,
-        error_update: str = "zero",
-        mask_momentum: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        require_number("momentum", momentum, most=1.0)
-        require(error_update in _UPDATES, "error_update", error_update, " or ".join(_UPDATES))
-        require(type(mask_momentum) is bool, "mask_momentum", mask_momentum, "True or False")
-        self.momentum, self.error_update = momentum, error_update
-        self.mask_momentum = mask_momentum
+    momentum: float = option(0.9, number("[0, 1]"), "What remains of S_u in a round.", letter="rho")
+    error_update: str = option(
+        "zero",
+        one_of("zero", "subtract"),
+        "What becomes of S_e once D is sent: the cells S(D) touches are zeroed, or it is "
+        "subtracted.",
+    )
+    mask_momentum: bool = option(
+        True, SWITCH, "Whether the cells that S(D) touches are set to zero in S_u."
+    )
 
     def hash_of(self, server_round: int) -> Draw:
         """Return the same hash in all rounds: tables of several rounds are added."""

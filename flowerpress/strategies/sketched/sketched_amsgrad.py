@@ -21,36 +21,18 @@ loses what it owed and its momentum. A new worker takes part at once.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from flowerpress.protocol import Hyper
 from flowerpress.protocol.places import Places
 from flowerpress.server.ask import Ask, FloatVector, Steps
 from flowerpress.server.errors import RoundError
-from flowerpress.server.options import require, require_number
+from flowerpress.server.options import number, option, require
 from flowerpress.strategies.sketched.sketched_sgd import FoundBySketch
 from flowerpress.strategies.sketched.sketches import adding_to
 
 
 class SketchedAMSGrad(FoundBySketch):
-    """AMSGrad on the coordinates that sketches find.
-
-    Parameters
-    ----------
-    lr : float (default: 0.001)
-        Step size.
-    beta1 : float (default: 0.9)
-        What remains of m_i in a round, in [0, 1].
-    beta2 : float (default: 0.99)
-        What remains of v in a round, where it is refreshed, in [0, 1]. A coordinate is refreshed
-        where it is a candidate, hence less often than in AMSGrad.
-    eps : float (default: 1e-8)
-        v and v_hat at the start; above 0.
-    **options
-        As in `FoundBySketch`.
-    """
+    """AMSGrad on the coordinates that sketches find."""
 
     name = "sketched-amsgrad"
     summary_line = "AMSGrad on the coordinates that sketches find; v on the server"
@@ -58,21 +40,18 @@ class SketchedAMSGrad(FoundBySketch):
     baseline = "amsgrad"
     kept = ("v", "v_hat")
 
-    def __init__(
-        self,
-        *,
-        lr: float = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.99,
-        eps: float = 1e-8,
-        **options: Any,
-    ) -> None:
-        super().__init__(lr=lr, **options)
-        require_number("beta1", beta1, most=1.0)
-        require_number("beta2", beta2, most=1.0)
-        require_number("eps", eps)
-        require(eps > 0, "eps", eps, "a number > 0")
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+    lr: float = option(0.001, says="Step size.")
+    beta1: float = option(
+        0.9, number("[0, 1]"), "What remains of m_i in a round.", letter="beta_1", sent=True
+    )
+    beta2: float = option(
+        0.99,
+        number("[0, 1]"),
+        "What remains of v in a round, where it is refreshed. A coordinate is refreshed where "
+        "it is a candidate, hence less often than in AMSGrad.",
+        letter="beta_2",
+    )
+    eps: float = option(1e-8, number("(0, inf)"), "v and v_hat at the start.", letter="epsilon")
 
     def begin(self) -> None:
         super().begin()
@@ -103,6 +82,3 @@ class SketchedAMSGrad(FoundBySketch):
         v_hat: FloatVector = np.maximum(self.v_hat[asked], v)  # 4
         self.v[asked], self.v_hat[asked] = v, v_hat
         return v_hat
-
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "beta1": self.beta1}

@@ -21,34 +21,25 @@ loses what it owed, nothing else. A new worker takes part at once.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from flowerpress.protocol import Hyper
 from flowerpress.protocol.places import Places
 from flowerpress.server.ask import Ask, FloatVector, Steps
-from flowerpress.server.options import require_number, require_whole
+from flowerpress.server.options import number, option, whole
 from flowerpress.strategies.sketched.sketches import Sketched, adding_to, largest
 
 
 class FoundBySketch(Sketched):
-    """A strategy that finds candidates by sketches, and asks for their exact values.
-
-    Parameters
-    ----------
-    candidates : int (default: 4)
-        P: how many times k coordinates are asked for in the second exchange.
-    **options
-        As in `Sketched`.
-    """
+    """A strategy that finds candidates by sketches, and asks for their exact values."""
 
     owing = True
 
-    def __init__(self, *, candidates: int = 4, **options: Any) -> None:
-        super().__init__(**options)
-        require_whole("candidates", candidates, 1)
-        self.candidates = candidates
+    candidates: int = option(
+        4,
+        whole(1),
+        "How many times k coordinates are asked for in the second exchange.",
+        letter="P",
+    )
 
     def candidates_of(self, estimates: FloatVector) -> Places:
         """Return the places of the P k largest estimates."""
@@ -63,25 +54,19 @@ class FoundBySketch(Sketched):
 
 
 class SketchedSGD(FoundBySketch):
-    """SGD with momentum; sketches find the coordinates, a second exchange has their values.
-
-    Parameters
-    ----------
-    momentum : float (default: 0)
-        What remains of u_i in a round, in [0, 1]. The authors use 0.9; a coordinate then owes up to
-        ten times the gradients met while it waited, which needs an lr that much smaller.
-    **options
-        As in `FoundBySketch`.
-    """
+    """SGD with momentum; sketches find the coordinates, a second exchange has their values."""
 
     name = "sketched-sgd"
     summary_line = "sketches find the largest coordinates, a second exchange has exact values"
     citation = "Ivkin et al. 2019, arXiv:1903.04488"
 
-    def __init__(self, *, momentum: float = 0.0, **options: Any) -> None:
-        super().__init__(**options)
-        require_number("momentum", momentum, most=1.0)
-        self.momentum = momentum
+    momentum: float = option(
+        0.0,
+        number("[0, 1]"),
+        "What remains of u_i in a round. The authors use 0.9; a coordinate then owes up to ten "
+        "times the gradients met while it waited, which needs an lr that much smaller.",
+        sent=True,
+    )
 
     def round(self, server_round: int) -> Steps:
         S, table = self.sample(server_round), self.table(server_round)
@@ -90,6 +75,3 @@ class SketchedSGD(FoundBySketch):
         v = self.zeros(places.size)
         S = yield Ask(S, into=v, what="values", places=places)  # 3
         self.take(places, v / self.mass(S), server_round)  # 4-5
-
-    def hyper(self) -> Hyper:
-        return {**super().hyper(), "momentum": self.momentum}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,58 +20,47 @@ from flowerpress.compressors.linear.countsketch import CountSketch, Table
 from flowerpress.compressors.sparse.topk import TopK
 from flowerpress.protocol.places import Places
 from flowerpress.server.base import CompressedStrategy, FloatVector
-from flowerpress.server.options import require, require_fraction
+from flowerpress.server.options import fixed, number, option, require, text, whole
 from flowerpress.server.update import Update
 
 _ALL = 2**32 - 1  # columns: more than any model has, so that nothing collides
 
 
 class Sketched(CompressedStrategy):
-    """A strategy with count sketches up and sparse steps down.
-
-    Parameters
-    ----------
-    compressor : str (default: "countsketch:ratio=0.02")
-        The sketch, the same for all workers: ``countsketch``, or ``identity`` for a sketch so wide
-        that nothing collides.
-    rows : int (default: 0)
-        Rows of the sketch, odd; 0: as `compressor` says.
-    columns : int (default: 0)
-        Columns of the sketch; 0: as `ratio` or `compressor` says.
-    ratio : float (default: 0)
-        Columns as a share of the model's length; 0: as `columns` or `compressor` says.
-    k : int (default: 0)
-        Coordinates of the model that change in a round; 0: as `k_ratio` says.
-    k_ratio : float (default: 0.005)
-        They as a share of the model's length.
-    client_compressors : bool (default: False)
-        Must stay False.
-    **options
-        As in `CompressedStrategy`.
-    """
+    """A strategy with count sketches up and sparse steps down."""
 
     rule = "plain"
 
-    def __init__(
-        self,
-        *,
-        compressor: str = "countsketch:ratio=0.02",
-        rows: int = 0,
-        columns: int = 0,
-        ratio: float = 0.0,
-        k: int = 0,
-        k_ratio: float = 0.005,
-        client_compressors: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(compressor=compressor, client_compressors=False, **options)
-        alike = "False: only sketches of one shape can be added"
-        require(not client_compressors, "client_compressors", client_compressors, alike)
-        self.sketch = sketch_of(self.name, self.compressor, rows, columns, ratio)
+    compressor: str = option(
+        "countsketch:ratio=0.02",
+        text(),
+        "The sketch, the same for all workers: countsketch, or identity for a sketch so wide that "
+        "nothing collides.",
+        letter="S",
+    )
+    rows: int = option(0, whole(0), "Rows of the sketch, odd; 0: as `compressor` says.", letter="r")
+    columns: int = option(
+        0, whole(0), "Columns of the sketch; 0: as `ratio` or `compressor` says.", letter="c"
+    )
+    ratio: float = option(
+        0.0,
+        number("[0, 1]"),
+        "Columns as a share of the model's length; 0: as `columns` or `compressor` says.",
+    )
+    k: int = option(
+        0,
+        whole(0, "; 0: k_ratio"),
+        "Coordinates of the model that change in a round; 0: as `k_ratio` says.",
+        letter="k",
+    )
+    k_ratio: float = option(0.005, number("(0, 1]"), "They as a share of the model's length.")
+    client_compressors: bool = fixed(False, "False: only sketches of one shape can be added")
+
+    def check(self) -> None:
+        super().check()
+        self.sketch = sketch_of(self.name, self.compressor, self.rows, self.columns, self.ratio)
         self.compressor = self.sketch.spec
-        require(type(k) is int and k >= 0, "k", k, "a whole number >= 0; 0: k_ratio")
-        require_fraction("k_ratio", k_ratio)
-        self._sparse = TopK(k=k) if k else TopK(ratio=k_ratio)
+        self._sparse = TopK(k=self.k) if self.k else TopK(ratio=self.k_ratio)
         self.downlink = self._sparse.spec
 
     def begin(self) -> None:

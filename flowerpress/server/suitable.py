@@ -1,0 +1,63 @@
+"""Which compressors suit an algorithm: the values of its options `compressor` and `downlink`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from flowerpress.compressors import make_compressor
+from flowerpress.compressors.contraction import contraction
+from flowerpress.server.options import Values, text
+
+# Whether a compressor has a class depends on the dimension where stages are chained: these are of a
+# small model and of one of ordinary size. The model's own is looked at when it is there.
+_SOME_DIMS = (2**10, 2**20)
+
+
+def normalised(spec: str) -> str:
+    """Return a compressor's spec as it says it itself; `ValueError` where there is none."""
+    return make_compressor(spec).spec
+
+
+def require_contraction(spec: str) -> str:
+    """Return `spec`, normalised; raise `ValueError` if error feedback cannot use the compressor."""
+    for dim in _SOME_DIMS:
+        check_contraction(spec, ((dim,),))
+    return make_compressor(spec).spec
+
+
+def check_contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise `ValueError` if error feedback cannot use the compressor for such tensors."""
+    try:
+        contraction(spec, shapes)
+    except ValueError as error:
+        dim = sum(math.prod(shape) for shape in shapes)
+        raise ValueError(f"compressor {spec!r} for a model of {dim} numbers: {error}") from None
+
+
+def _unbiased(spec: object) -> bool:
+    """Whether a compressor is unbiased, with known variance: in any dimension, if in one."""
+    if not isinstance(spec, str):
+        return False
+    traits = make_compressor(spec).traits(_SOME_DIMS[0])
+    return traits.unbiased and traits.omega is not None
+
+
+CONTRACTIVE = "Contractive, or unbiased with known variance (then scaled by 1/(1 + omega))."
+"""What an algorithm with error feedback says of its compressor."""
+ANY_COMPRESSOR = text(normalised)
+CONTRACTION = text(require_contraction)
+CONTRACTION_OR_DENSE = text(lambda spec: require_contraction(spec) if spec else "")
+CONTRACTION_OF_STEPS = Values(
+    lambda spec: isinstance(spec, str) and spec != "",
+    "a compressor: steps are sent, not models (identity: uncompressed)",
+    require_contraction,
+)
+UNBIASED = Values(
+    _unbiased, "unbiased, with known variance: randk, qsgd, natural; or use ef21", normalised
+)
+OF_GRADIENTS = Values(
+    lambda spec: isinstance(spec, str) and "randsign" not in spec,
+    "another: randsign, of numbers in [-1, 1], is for birder alone",
+    normalised,
+)
