@@ -25,7 +25,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from flowerpress.clients import FunctionTask, client_app
 from flowerpress.simulations import SimulationResult, simulate
 from flowerpress.simulations.faults import Faults
-from flowerpress.strategies import make_strategy, strategy_names, strategy_options
+from flowerpress.strategies import make_strategy, strategy_class, strategy_names, strategy_options
 from tests import same_bytes
 from tests.same_bytes import CLIENTS, OPTIONS, plain
 from tests.transport.linked import connected
@@ -111,7 +111,7 @@ def in_float64(name: str) -> SimulationResult:
 def sampled(name: str) -> SimulationResult:
     """Ask some clients a round, which take local steps, if the strategy has any."""
     few = {"fraction_train": 0.5, "local_steps": 2, "schedule": "cosine:rounds=12"}
-    return run(name, {key: few[key] for key in few if key in strategy_options(name)})
+    return run(name, {key: few[key] for key in few if key in strategy_class(name).options})
 
 
 def pressed_both_ways(name: str) -> SimulationResult:

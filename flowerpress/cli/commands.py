@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from flowerpress.cli import names
 from flowerpress.cli.errors import FAILED, complain
-from flowerpress.suggestions import unknown
+from flowerpress.cli.run_help import RunCommand
+
+if TYPE_CHECKING:
+    from flowerpress.simulations.catalogue import Entry, Page
 
 PAIR = {"metavar": "KEY=VALUE"}
 
@@ -61,8 +65,10 @@ TASK is a shipped one (`flowerpress list tasks`), or your own: `./my_task.py` wi
 - `flowerpress run digits --strategy ef21 --downlink topk:0.1 -S min-train-nodes=5 -T backend=torch`
 - `flowerpress run ./my_task.py --strategy ef21 --lr 0.1 --clients 4`
 
-`flowerpress list` shows what can be named. `flowerpress run mnist --strategy NAME`, without options
-of strategy or task, is a tuned run. Otherwise options left out have the strategy's and the task's
+`flowerpress list` shows what can be named, `flowerpress list NAME` all options of one, and
+`flowerpress run --strategy NAME --help` says what the flags mean for that strategy.
+`flowerpress run mnist --strategy NAME`, without options of strategy or task, is a tuned run.
+Otherwise options left out have the strategy's and the task's
 own defaults. The new folder below --out is made first, and gets results, model and plots even if
 the run is stopped. Exit codes: 0 done; 1 nothing was trained, the loss diverged, or a target
 (--min-ratio, --max-drop) is missed; 2 something in the command, its data or the machine is wrong;
@@ -70,8 +76,8 @@ the run is stopped. Exit codes: 0 done; 1 nothing was trained, the loss diverged
 """
 
 
-def strategy_option(text: str, *names: str, **more: Any) -> Any:
-    """Declare an option of the strategy."""
+def strategy_option(text: str = "", *names: str, **more: Any) -> Any:
+    """Declare an option of the strategy; without a text it is looked up, see `run_help`."""
     return typer.Option(*names, help=text, rich_help_panel="Strategy", **more)
 
 
@@ -85,7 +91,7 @@ def baseline_option(text: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel="Comparison")
 
 
-@app.command("run", help=RUN_HELP)
+@app.command("run", help=RUN_HELP, cls=RunCommand)
 def run_command(
     task: Annotated[str, typer.Argument(autocompletion=names.tasks)],
     strategy: Annotated[
@@ -93,19 +99,20 @@ def run_command(
     ] = "ef21-sgdm",
     compressor: Annotated[
         str | None,
-        strategy_option("NAME[:VALUE][,KEY=VALUE]...", autocompletion=names.compressors),
+        strategy_option(autocompletion=names.compressors, metavar="SPEC"),
     ] = None,
-    lr: Annotated[float | None, strategy_option("Learning rate.")] = None,
-    momentum: Annotated[float | None, strategy_option("Weight on the NEW gradient.")] = None,
-    local_steps: Annotated[int | None, strategy_option("Clients' SGD steps in a round.")] = None,
-    local_lr: Annotated[float | None, strategy_option("Learning rate of local steps.")] = None,
-    downlink: Annotated[str | None, strategy_option("Compressor of the downlink.")] = None,
-    weights: Annotated[str | None, strategy_option("num-examples or uniform.")] = None,
-    init: Annotated[str | None, strategy_option("First message: dense or compressed.")] = None,
-    topology: Annotated[str | None, strategy_option("Graph of gossip: ring, torus...")] = None,
-    fraction_train: Annotated[float | None, strategy_option("Share of clients in a round.")] = None,
+    lr: Annotated[float | None, strategy_option()] = None,
+    momentum: Annotated[float | None, strategy_option()] = None,
+    local_steps: Annotated[int | None, strategy_option()] = None,
+    local_lr: Annotated[float | None, strategy_option()] = None,
+    downlink: Annotated[str | None, strategy_option()] = None,
+    weights: Annotated[str | None, strategy_option()] = None,
+    init: Annotated[str | None, strategy_option()] = None,
+    topology: Annotated[str | None, strategy_option()] = None,
+    fraction_train: Annotated[float | None, strategy_option()] = None,
     more_strategy: Annotated[
-        list[str] | None, strategy_option("Any other.", "--strategy-option", "-S", **PAIR)
+        list[str] | None,
+        strategy_option("Any of its options.", "--strategy-option", "-S", **PAIR),
     ] = None,
     partition: Annotated[str | None, task_option("iid, dirichlet:0.5, pathological:2...")] = None,
     batch_size: Annotated[int | None, task_option("Examples in a batch.")] = None,
@@ -183,20 +190,42 @@ def run_command(
 
 @app.command("list")
 def list_command(
-    kind: Annotated[str, typer.Argument(autocompletion=names.kinds)] = "all",
+    name: Annotated[str, typer.Argument(autocompletion=names.named)] = "all",
 ) -> None:
-    """Show all strategies, compressors and tasks (or one KIND of these), with their sources."""
-    from flowerpress.simulations.catalogue import KINDS, entries
+    """Show all strategies, compressors and tasks, one of these kinds, or all about one NAME."""
+    from flowerpress.simulations.catalogue import KINDS, entries, page
 
-    if kind not in (*KINDS, "all"):
-        raise ValueError(unknown(f"unknown kind {kind!r}", kind, (*KINDS, "all")))
     console = Console(highlight=False, soft_wrap=True)
-    for each in KINDS if kind == "all" else [kind]:
+    if name not in (*KINDS, "all"):
+        show_page(console, page(name))
+        return
+    for each in KINDS if name == "all" else [name]:
         console.print(each, style="bold")
         for entry in entries(each):
-            console.print(f"  {entry.name:<18}{entry.line}", markup=False)
-            if entry.citation:
-                console.print(f"  {'':<18}{entry.citation}", style="dim", markup=False)
+            show_entry(console, entry)
+
+
+def show_entry(console: Console, entry: Entry) -> None:
+    """Print a name's line and its source."""
+    console.print(f"  {entry.name:<18}{entry.line}", markup=False)
+    if entry.citation:
+        console.print(f"  {'':<18}{entry.citation}", style="dim", markup=False)
+
+
+def show_page(console: Console, page: Page) -> None:
+    """Print all about a name: its options, as `-S NAME=VALUE` and run configs take them."""
+    show_entry(console, page.entry)
+    for title, rows in page.parts.items():
+        console.print(f"\n{title}", style="bold")
+        for row in rows:
+            letter = f"; the paper's {row.letter}" if row.letter else ""
+            default = row.default if row.default else '""'
+            console.print(f"  {row.name} = {default}", style="bold", markup=False, end="")
+            console.print(f"   ({row.values}{letter})", markup=False)
+            for line in wrap(row.meaning, 90):
+                console.print(f"      {line}", markup=False)
+    if page.text:
+        console.print(f"\n{page.text}", markup=False)
 
 
 bench_app = typer.Typer(help="Measure speed, size and error.", no_args_is_help=True)

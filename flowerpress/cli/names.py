@@ -48,9 +48,11 @@ def compressors(incomplete: str) -> list[str]:
     return [f"{stages}{plus}{name}" for name in _starting(last, compressor_names())]
 
 
-def kinds(incomplete: str) -> list[str]:
+def named(incomplete: str) -> list[str]:
     """Return what `flowerpress list` can be asked for."""
-    return _starting(incomplete, ("all", "compressors", "strategies", "tasks"))
+    kinds = ("all", "compressors", "strategies", "tasks")
+    every = (*strategies(incomplete), *compressors(incomplete), *tasks(incomplete))
+    return [*_starting(incomplete, kinds), *every]
 
 
 def _starting(incomplete: str, words: Iterable[str]) -> list[str]:

@@ -81,7 +81,7 @@ class CompressedStrategy(Declared, Resumable):
     lr: float = option(0.1, number("(0, inf)"), "Step size on the (pseudo-)gradient.")
     schedule: Factor = option(
         "",
-        Values(lambda _: True, "", make_schedule),
+        Values(lambda _: True, "a text, or a function", make_schedule),
         "Factor of `lr` in each round, such as cosine:rounds=100,warmup=10, or a function of the "
         "round, see `flowerpress.server.schedule`. An explicit `local_lr` stays as it is.",
     )

@@ -95,9 +95,9 @@ def one_of(*names: str) -> Values:
     return Values(lambda value: value in names, " or ".join(names))
 
 
-def text(read: Callable[[str], Any] = str) -> Values:
+def text(read: Callable[[str], Any] = str, what: str = "a string") -> Values:
     """Return the texts that `read` understands."""
-    return Values(lambda value: isinstance(value, str), "a string", read)
+    return Values(lambda value: isinstance(value, str), what, read)
 
 
 SWITCH = Values(lambda value: type(value) is bool, "true or false")
@@ -145,6 +145,11 @@ class Option:
             sent=base.sent if self.sent is None else self.sent,
             kind=kind or base.kind,
         )
+
+    @property
+    def line(self) -> str:
+        """The first sentence of its meaning."""
+        return self.says.partition(". ")[0].rstrip(".")
 
     @property
     def meaning(self) -> str:

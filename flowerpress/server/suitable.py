@@ -45,9 +45,10 @@ def _unbiased(spec: object) -> bool:
 
 CONTRACTIVE = "Contractive, or unbiased with known variance (then scaled by 1/(1 + omega))."
 """What an algorithm with error feedback says of its compressor."""
-ANY_COMPRESSOR = text(normalised)
-CONTRACTION = text(require_contraction)
-CONTRACTION_OR_DENSE = text(lambda spec: require_contraction(spec) if spec else "")
+_SPEC = "a string that names a compressor"
+ANY_COMPRESSOR = text(normalised, _SPEC)
+CONTRACTION = text(require_contraction, _SPEC)
+CONTRACTION_OR_DENSE = text(lambda spec: require_contraction(spec) if spec else "", _SPEC)
 CONTRACTION_OF_STEPS = Values(
     lambda spec: isinstance(spec, str) and spec != "",
     "a compressor: steps are sent, not models (identity: uncompressed)",

@@ -10,8 +10,15 @@ from typing import Any, NamedTuple
 from flowerpress.compressors import compressor_names
 from flowerpress.compressors.spec.registry import compressor_class
 from flowerpress.simulations.own_task import installed
-from flowerpress.simulations.tasks import describe, task_names
-from flowerpress.strategies import strategy_class, strategy_names
+from flowerpress.simulations.tasks import describe, task_names, task_options
+from flowerpress.strategies import (
+    CompressedStrategy,
+    Option,
+    offered,
+    strategy_class,
+    strategy_names,
+)
+from flowerpress.suggestions import unknown
 
 
 class Entry(NamedTuple):
@@ -65,3 +72,76 @@ KINDS = tuple(_LISTS)
 def entries(kind: str) -> list[Entry]:
     """Return the entries of one of `KINDS`, sorted by name."""
     return sorted(_LISTS[kind]())
+
+
+class Row(NamedTuple):
+    """One option, as it is shown."""
+
+    name: str  # as on a command line
+    default: str
+    values: str
+    letter: str
+    meaning: str
+
+
+class Page(NamedTuple):
+    """What there is to know of one thing that can be named."""
+
+    entry: Entry
+    parts: dict[str, list[Row]]  # by their titles
+    text: str = ""
+
+
+def page(name: str) -> Page:
+    """Return what there is to know of a strategy, a compressor or a task.
+
+    Raises
+    ------
+    ValueError
+        There is nothing of this name: suggests one.
+
+    Examples
+    --------
+    >>> page("ef21-sgdm").parts["its own options"][0]
+    Row(name='momentum', default='0.1', values='a number in (0, 1]', letter='eta', \
+meaning='Weight of the NEW gradient; 1 is EF21 without momentum.')
+    """
+    for kind in KINDS:
+        for entry in entries(kind):
+            if entry.name == name:
+                return _PAGES[kind](entry)
+    every = [entry.name for kind in KINDS for entry in entries(kind)]
+    raise ValueError(unknown(f"there is nothing named {name!r}", name, (*KINDS, "all", *every)))
+
+
+def option_rows(cls: type[CompressedStrategy]) -> tuple[list[Row], list[Row]]:
+    """Return a strategy's own options, and those that it has as all strategies have them."""
+    common = CompressedStrategy.options
+    every = {name: each for name, each in offered(cls).items() if each.default is not None}
+    own = {name: each for name, each in every.items() if common.get(name) != each}
+    rest = {name: each for name, each in every.items() if name not in own}
+    return [_row(*pair) for pair in own.items()], [_row(*pair) for pair in rest.items()]
+
+
+def _row(name: str, each: Option) -> Row:
+    default = str(each.default).lower() if isinstance(each.default, bool) else str(each.default)
+    values = each.values.text if each.values else ""
+    return Row(name.replace("_", "-"), default, values, each.letter, each.says)
+
+
+def _strategy_page(entry: Entry) -> Page:
+    own, common = option_rows(strategy_class(entry.name))
+    return Page(entry, {"its own options": own, "options of all strategies": common})
+
+
+def _compressor_page(entry: Entry) -> Page:
+    return Page(entry, {}, cleandoc(compressor_class(entry.name).__doc__ or ""))
+
+
+def _task_page(entry: Entry) -> Page:
+    shipped = entry.name in task_names()
+    options = ", ".join(("partition", *task_options(entry.name))) if shipped else "none"
+    return Page(entry, {}, f"options: {options.replace('_', '-')}")
+
+
+_PAGES = {"strategies": _strategy_page, "compressors": _compressor_page, "tasks": _task_page}

@@ -1,8 +1,10 @@
 """A Flower run config, read as an experiment.
 
 Every key of ``[tool.flwr.app.config]`` is one of three: the run's own (`RUN_KEYS`), the task's
-(`TASK_KEYS`), or else the strategy's. An empty text means "not given": the strategy or the task
-then takes its own default, so a key that an algorithm does not have does harm only when given.
+(`TASK_KEYS`), or else the strategy's. Flower takes no key that the app's pyproject.toml does not
+have, so options of other packages' strategies come in one text, ``strategy-options``. An empty text
+means "not given": the strategy or the task then takes its own default, so a key that an algorithm
+does not have does harm only when given.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from flowerpress.simulations.options import Option
+from flowerpress.simulations.options import Option, merge_options
 from flowerpress.suggestions import unknown
 
 DEFAULTS: dict[str, bool | int | float | str] = {
@@ -19,6 +21,7 @@ DEFAULTS: dict[str, bool | int | float | str] = {
     "num-server-rounds": 20,
     "round-timeout": 3600,
     "seed": 0,
+    "strategy-options": "",
     "out": "",
     "checkpoint": "",
     "checkpoint-every": 1,
@@ -88,13 +91,16 @@ def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
     Raises
     ------
     ValueError
-        The run config lacks a key, has one that nothing knows, or a value has the wrong type.
+        The run config lacks a key, has one that nothing knows, or a value has the wrong type; or an
+        option is given twice.
 
     Examples
     --------
     >>> config = {"strategy": "ef21", "task": "digits", "seed": 7, "local-steps": 2, "momentum": ""}
     >>> strategy_choice(config)
     ('ef21', {'local_steps': 2, 'seed': 7})
+    >>> strategy_choice({**config, "strategy-options": "weights=uniform init-batches=3"})[1]
+    {'local_steps': 2, 'weights': 'uniform', 'init_batches': 3, 'seed': 7}
     """
     from flowerpress.strategies import strategy_names, strategy_options  # no client needs them
 
@@ -106,6 +112,8 @@ def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
         names = {each.replace("_", "-") for each in known}
         every = sorted({*RUN_KEYS, *TASK_KEYS, *names})
         raise ValueError(unknown(f"no run has a key {key!r}", key, every, "keys are"))
+    more = _text({"strategy-options": "", **run_config}, "strategy-options").split()
+    options = merge_options("strategy-options", more, **options)
     return _text(run_config, "strategy"), {**options, "seed": _whole(run_config, "seed")}
 
 

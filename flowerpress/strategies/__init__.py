@@ -5,6 +5,18 @@ from flowerpress.server.base import CompressedStrategy
 from flowerpress.server.checkpoints import Checkpoints
 from flowerpress.server.client import Client
 from flowerpress.server.errors import RoundError
+from flowerpress.server.options import (
+    SWITCH,
+    Option,
+    Values,
+    fixed,
+    number,
+    offered,
+    one_of,
+    option,
+    text,
+    whole,
+)
 from flowerpress.server.tree import CheckpointError
 from flowerpress.server.update import Update
 from flowerpress.strategies.registry import (
@@ -15,16 +27,26 @@ from flowerpress.strategies.registry import (
 )
 
 __all__ = [
+    "SWITCH",
     "Ask",
     "CheckpointError",
     "Checkpoints",
     "Client",
     "CompressedStrategy",
+    "Option",
     "RoundError",
     "Steps",
     "Update",
+    "Values",
+    "fixed",
     "make_strategy",
+    "number",
+    "offered",
+    "one_of",
+    "option",
     "strategy_class",
     "strategy_names",
     "strategy_options",
+    "text",
+    "whole",
 ]

@@ -45,7 +45,7 @@ class Dasha(TheoreticalStrategy):
         "With sampling, whether all workers are asked in the round in which they are met: who was "
         "never heard counts with g_i = 0.",
     )
-    local_steps: int = fixed(1, "1: dasha has none")
+    local_steps: int = fixed(1, "1: no local steps here")
 
     def begin(self) -> None:
         self._sum = self.zeros()

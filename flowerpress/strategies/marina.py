@@ -30,7 +30,7 @@ import numpy as np
 
 from flowerpress.compressors import Draw, Traits, make_compressor
 from flowerpress.compressors.quantized.cq import CQ
-from flowerpress.protocol import ModelPart
+from flowerpress.protocol import Hyper, ModelPart
 from flowerpress.server.ask import Ask, FloatVector, Steps
 from flowerpress.server.client import Client
 from flowerpress.server.errors import RoundError
@@ -89,7 +89,7 @@ class Marina(TheoreticalStrategy):
     )
     weights: str = option("uniform", says="What a worker counts for; (A, B) are of the plain mean.")
     fraction_train: float = fixed(1.0, "1.0: use pp-marina to sample workers")
-    local_steps: int = fixed(1, "1: marina has none")
+    local_steps: int = fixed(1, "1: no local steps here")
 
     def check(self) -> None:
         super().check()
@@ -180,6 +180,9 @@ class Marina(TheoreticalStrategy):
         """Update g by the mean received, and take the step."""
         self.g = mean if self.sync else self.g + mean  # 3
         self.model.move(self.rate * self.g, server_round, self.rate)  # 4
+
+    def hyper(self) -> Hyper:
+        return {**super().hyper(), "sync": self.sync}
 
 
 class VRMarina(Marina):
