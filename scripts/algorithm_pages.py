@@ -22,6 +22,8 @@ from pathlib import Path
 from textwrap import dedent
 
 from flowerpress.algorithms import OWN
+from flowerpress.simulations.catalogue import Row, option_rows
+from flowerpress.strategies import CompressedStrategy
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "algorithms"
@@ -148,7 +150,25 @@ def page(name: str) -> str:
     for title, cls in (("server", server), ("worker", worker)):
         path = Path(inspect.getfile(cls)).relative_to(ROOT).as_posix()
         parts += ["", f"## The {title}'s half, `{path}`", "", *table(cls)]
-    return "\n".join(parts) + "\n"
+    own, _ = option_rows(server)
+    parts += [
+        "",
+        "## Its options",
+        "",
+        "[Those of all](index.md#options-of-all) it has as well.",
+        "",
+    ]
+    return "\n".join([*parts, *options(own)]) + "\n"
+
+
+def options(rows: list[Row]) -> list[str]:
+    """Return options as a Markdown table."""
+    lines = ["| option | default | values | the paper's | |", "|---|---|---|---|---|"]
+    for row in rows:
+        default = f"`{row.default}`" if row.default else ""
+        cells = (f"`{row.name}`", default, row.values, row.letter, row.meaning)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return lines
 
 
 def fifteen_lines() -> str:
@@ -183,6 +203,13 @@ def index() -> str:
         "as plain loops: [every algorithm in fifteen lines](../fifteen-lines.md).",
         "",
         *(f"- [{name}]({name}.md): {OWN[name].load('strategy').citation}" for name in sorted(OWN)),
+        "",
+        "## Options of all",
+        "",
+        "As `-S NAME=VALUE`, as keys of a run config, and with `_` in Python; where an algorithm",
+        "has a default or a meaning of its own, its page says so.",
+        "",
+        *options(option_rows(CompressedStrategy)[1]),
     ]
     return "\n".join(parts) + "\n"
 

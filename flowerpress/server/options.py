@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ import numpy as np
 from flowerpress.suggestions import unknown
 
 _WIDTH = 92
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ def number(interval: str, note: str = "") -> Values:
     def held(value: Any) -> bool:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
+        if not -_LARGEST <= value <= _LARGEST:  # nor NaN
+            return False
         low = value > least if above else value >= least
-        return math.isfinite(value) and low and (value < most if below else value <= most)
+        return low and (value < most if below else value <= most)
 
     kind = f"a number in {interval}"
     if math.isinf(most):
@@ -210,6 +214,14 @@ class Declared:
             ]
         )
 
+    @classmethod
+    def require_known(cls, given: Iterable[str]) -> None:
+        """Raise `UnknownOptionError` where there is no such option: names those that there are."""
+        for name in given:
+            if name not in cls.options:
+                what = f"strategy {cls.name} has no option {name!r}"
+                raise UnknownOptionError(unknown(what, name, sorted(offered(cls)), "it has"))
+
     def accept(self, given: Mapping[str, Any]) -> None:
         """Check the options given, and set one attribute for each option.
 
@@ -220,11 +232,7 @@ class Declared:
         UnknownOptionError
             There is no such option: names those that there are.
         """
-        for name in given:
-            if name not in self.options:
-                known = sorted(offered(type(self)))
-                what = f"strategy {self.name} has no option {name!r}"
-                raise UnknownOptionError(unknown(what, name, known, "it has"))
+        self.require_known(given)
         for name, each in self.options.items():
             values = each.values or ANYTHING
             setattr(self, name, values.check(name, given.get(name, each.default)))

@@ -59,6 +59,6 @@ UNBIASED = Values(
 )
 OF_GRADIENTS = Values(
     lambda spec: isinstance(spec, str) and "randsign" not in spec,
-    "another: randsign, of numbers in [-1, 1], is for birder alone",
+    "a compressor of gradients (randsign is for birder alone)",
     normalised,
 )

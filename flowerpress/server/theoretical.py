@@ -22,7 +22,7 @@ class TheoreticalStrategy(CompressedStrategy):
 
     lr: float = option(
         0.1,
-        Values(lambda v: v == "theory" or number("(0, inf)").held(v), "a number > 0"),
+        Values(lambda v: v == "theory" or number("(0, inf)").held(v), "a number > 0, or theory"),
         'Step size on the (pseudo-)gradient; "theory": from the constants below, settled in the '
         "first round for the workers there.",
     )

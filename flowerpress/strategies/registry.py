@@ -57,6 +57,7 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
     'topk:k=2'
     """
     cls = strategy_class(name)
+    cls.require_known(options)
     if options.get("lr") == "theory" and "smoothness" not in cls.options:
         able = [each for each in strategy_names() if "smoothness" in strategy_options(each)]
         raise ValueError(

@@ -100,7 +100,7 @@ def settled(strategy, folder):
         x, t, public = (state.vectors[name].copy() for name in ("x", "t", "memory"))
         if state.packet and client.receiver.applied == state.numbers["pending"]:
             add_to(state.packet, public, state.numbers["scale"])
-        node = copy.deepcopy(strategy.relay.nodes[client.id])  # the relay has not heard it yet
+        node = copy.deepcopy(strategy.hub.nodes[client.id])  # the relay has not heard it yet
         node.hear(int(state.numbers["held"]))
         assert node.start is None
         for mix, gamma in node.owed:
@@ -116,11 +116,11 @@ def check_copies(strategy, folder, *, among=None):
     for i, (_, t, public) in nodes.items():
         if among is not None and i not in among:
             continue
-        np.testing.assert_array_equal(public, strategy.relay.nodes[i].public)
-        row = strategy.relay.topology.weights.get(i)
-        if row is None or strategy.relay.nodes[i].changed:
+        np.testing.assert_array_equal(public, strategy.hub.nodes[i].public)
+        row = strategy.hub.topology.weights.get(i)
+        if row is None or strategy.hub.nodes[i].changed:
             continue  # it is sent the sum whole when it is in the graph again
-        expected = sum(weight * strategy.relay.nodes[j].public for j, weight in row.items())
+        expected = sum(weight * strategy.hub.nodes[j].public for j, weight in row.items())
         # The same packets, added one by one here and all at once there.
         np.testing.assert_allclose(t, expected, rtol=0, atol=1e-12)
     return np.array([x for x, _, _ in nodes.values()])

@@ -403,7 +403,11 @@ def test_what_is_published_is_compressed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("efficient-adam", {"downlink": ""}, "downlink is '': expected a compressor: efficient"),
+        (
+            "efficient-adam",
+            {"downlink": ""},
+            "downlink is '': expected a compressor: steps are sent",
+        ),
         ("efficient-adam", {"compressor": "sign:scale=l2"}, "neither"),
         ("efficient-adam", {"downlink": "sign:scale=l2"}, "neither"),
         ("efficient-adam", {"beta1": 1.0}, r"beta1 is 1.0: expected a number in \[0, 1\)"),
@@ -419,7 +423,7 @@ def test_what_is_published_is_compressed(tmp_path):
         ("birder", {"downlink": "randsign:range=2"}, "downlink is 'randsign:range=2'"),
         ("birder", {"downlink": ""}, "downlink is ''"),
         ("birder", {"beta2": 0.9}, "birder has no option 'beta2'"),
-        ("cdadam", {"downlink": ""}, "cdadam sends steps, not models"),
+        ("cdadam", {"downlink": ""}, "steps are sent, not models"),
         ("cdadam", {"eps": 0.0}, "eps is 0.0: expected a number > 0"),
         ("cdadam", {"compressor": "sign:scale=l2"}, "neither"),
         ("comp-ams", {"downlink": "sign"}, "comp-ams has no option 'downlink'"),

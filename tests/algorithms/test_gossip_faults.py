@@ -129,11 +129,9 @@ def test_a_node_that_stays_away_is_cut_out_and_comes_back(tmp_path, caplog):
         grid.hidden = frozenset({3})
         for r in range(6, 30):
             play(strategy, grid, arrays, r)
-            assert (3 in strategy.relay.there) == (r <= 9), "after four rounds without it"
+            assert (3 in strategy.hub.there) == (r <= 9), "after four rounds without it"
         assert "ring of 7 nodes: 7 edges" in caplog.text
-        assert len(strategy.relay.nodes[3].owed) == 5, (
-            "of rounds 5 to 9: what it owes does not grow"
-        )
+        assert len(strategy.hub.nodes[3].owed) == 5, "of rounds 5 to 9: what it owes does not grow"
         # It still owes the synchronisations it was in: done or not, the mean of all is the same.
         others = [i for i in range(N) if i != 3]
         x = check_copies(strategy, tmp_path, among=others)
@@ -141,7 +139,7 @@ def test_a_node_that_stays_away_is_cut_out_and_comes_back(tmp_path, caplog):
         grid.hidden = frozenset()
         for r in range(30, 230):
             play(strategy, grid, arrays, r)
-    assert strategy.relay.there == tuple(range(N))
+    assert strategy.hub.there == tuple(range(N))
     x = check_copies(strategy, tmp_path)
     np.testing.assert_allclose(x.mean(0), X0[:N].mean(0), rtol=0, atol=1e-13)
     assert spread(x) < 1e-6 * spread(X0[:N])
@@ -159,7 +157,7 @@ def test_a_node_that_lost_its_disk_begins_anew_at_its_public_copy(tmp_path, capl
     with weather(still, tmp_path, N) as grid:
         for r in range(1, 60):
             if r == 30:
-                public = strategy.relay.nodes[3].public.copy()
+                public = strategy.hub.nodes[3].public.copy()
                 x = check_copies(strategy, tmp_path)
                 disk(tmp_path, 3).unlink()
             play(strategy, grid, arrays, r)
@@ -195,10 +193,10 @@ def test_a_newcomer_begins_at_the_mean_of_what_is_public(init, tmp_path):
             pull["size"] = float(r < 30)
             play(strategy, grid, arrays, r)
         before = check_copies(strategy, tmp_path).mean(axis=0)
-        public = strategy.relay.mean()
+        public = strategy.hub.mean()
         grid.hidden = frozenset()
         play(strategy, grid, arrays, 40)
-        assert strategy.relay.there == tuple(range(N + 1))
+        assert strategy.hub.there == tuple(range(N + 1))
         joined = DiskStore(disk(tmp_path, N)).load().vectors["x"]
         np.testing.assert_allclose(joined, X0[N] if init == "own" else public, rtol=0, atol=1e-13)
         for r in range(41, 240):

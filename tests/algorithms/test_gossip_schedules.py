@@ -92,7 +92,7 @@ def test_any_schedule_leaves_the_mean_alone(seed, tmp_path):
                 np.testing.assert_allclose(x.mean(0), X0[:n].mean(0), rtol=0, atol=1e-13)
     assert len(begun) == n
     assert strategy.exchange.resyncs == strategy.exchange.refused == 0
-    owed = max(len(node.owed) for node in strategy.relay.nodes.values())
+    owed = max(len(node.owed) for node in strategy.hub.nodes.values())
     assert owed <= strategy.patience + 2
 
 
@@ -107,8 +107,8 @@ def test_a_memory_lost_right_after_the_first_packet(tmp_path):
         for r in range(2, 30):
             play(strategy, grid, arrays, r)
     assert strategy.exchange.resyncs <= 1
-    assert strategy.relay.nodes[2].start is None
-    assert len(strategy.relay.nodes[2].owed) == 1
+    assert strategy.hub.nodes[2].start is None
+    assert len(strategy.hub.nodes[2].owed) == 1
     check_copies(strategy, tmp_path)
 
 
@@ -133,7 +133,7 @@ def test_a_failed_evaluation_costs_nothing(tmp_path):
             strategy.aggregate_evaluate(r, grid.send_and_receive(orders))
             mean = check_copies(strategy, tmp_path).mean(axis=0)
             np.testing.assert_allclose(mean, X0[:4].mean(axis=0), rtol=0, atol=1e-14)
-    assert strategy.relay.nodes[2].count == 9, "one start, nine synchronisations from 0"
+    assert strategy.hub.nodes[2].count == 9, "one start, nine synchronisations from 0"
 
 
 def test_a_whole_gamma_is_a_number():
@@ -160,12 +160,12 @@ def test_what_is_owed_to_the_absent_is_bounded_when_one_node_is_left(tmp_path):
         for r in range(1, 60):
             later["on"] = 5 < r < 40
             play(strategy, grid, arrays, r)
-            assert max(len(node.owed) for node in strategy.relay.nodes.values()) <= 5
+            assert max(len(node.owed) for node in strategy.hub.nodes.values()) <= 5
             if 12 < r < 40:
-                assert strategy.relay.there == (0,)
-    assert strategy.relay.there == (0, 1, 2)
+                assert strategy.hub.there == (0,)
+    assert strategy.hub.there == (0, 1, 2)
     check_copies(strategy, tmp_path)
-    assert np.abs(strategy.relay.mean() - 1.0).max() < 0.2, "and the others train again"
+    assert np.abs(strategy.hub.mean() - 1.0).max() < 0.2, "and the others train again"
 
 
 def test_packets_that_were_missed_are_made_up_for(tmp_path):
@@ -246,7 +246,7 @@ def test_an_old_disk_is_no_memory_to_go_on_from(tmp_path, caplog):
             if r == 11:
                 shutil.copy(tmp_path / "backup", disk(tmp_path, 3))
             if r == 12:
-                public = strategy.relay.nodes[3].public.copy()
+                public = strategy.hub.nodes[3].public.copy()
             play(strategy, grid, arrays, r)
             if r == 12:
                 state = DiskStore(disk(tmp_path, 3)).load()
@@ -289,7 +289,7 @@ def test_what_a_refused_answer_says_it_holds_is_not_believed(held, tmp_path):
             mean = check_copies(strategy, tmp_path).mean(axis=0)
             np.testing.assert_allclose(mean, X0[:3].mean(axis=0), rtol=0, atol=1e-14)
     assert strategy.exchange.refused == 1
-    assert strategy.relay.nodes[1].count == 11
+    assert strategy.hub.nodes[1].count == 11
 
 
 def test_a_collection_asks_once_for_what_is_lost(tmp_path):

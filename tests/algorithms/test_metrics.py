@@ -316,7 +316,11 @@ def test_a_peers_metrics_are_bounded():
         ("train_metrics_aggr_fn", 3, "a function"),
         ("evaluate_metrics_aggr_fn", "max", "a function"),
         ("weighted_by_key", 5, "a string"),
-        ("configrecord_key", "arrays", "another, for the model goes under this one"),
+        (
+            "configrecord_key",
+            "arrays",
+            "a string, and another than arrays, for the model goes under this one",
+        ),
     ],
 )
 def test_options_about_metrics_are_checked(name, value, expected):

@@ -295,13 +295,13 @@ def test_the_coin_counts_what_a_sample_sends():
     [
         ("marina", {"fraction_train": 0.5}, "use pp-marina"),
         ("marina", {"lr": "theory"}, "smoothness is 0.0: expected L > 0"),
-        ("marina", {"local_steps": 2}, "marina has none"),
+        ("marina", {"local_steps": 2}, "expected 1: no local steps here"),
         ("marina", {"p": 1.5}, r"p is 1.5: expected a number in \[0, 1\]"),
         ("vr-marina", {"sync_batches": -1}, "sync_batches is -1"),
         ("vr-marina", {"sync_batches": 0.5}, "sync_batches is 0.5"),
         ("vr-marina", {"smoothness_batch": -1.0}, "smoothness_batch is -1.0"),
-        ("diana", {"compressor": "topk:0.1"}, "unbiased, with known variance, for diana"),
-        ("dasha", {"compressor": "sign"}, "unbiased, with known variance, for dasha"),
+        ("diana", {"compressor": "topk:0.1"}, "expected unbiased, with known variance"),
+        ("dasha", {"compressor": "sign"}, "expected unbiased, with known variance"),
         ("dasha", {"lr": "fast"}, "lr is 'fast': expected a number > 0"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,12 @@ from typing import Any
 import pytest
 
 from flowerpress.cli import main
+from flowerpress.cli.commands import run_command
+from flowerpress.cli.run_help import OPTIONS
 from flowerpress.compressors import compressor_names
 from flowerpress.simulations import bench_forms
 from flowerpress.simulations.tasks import task_names
-from flowerpress.strategies import strategy_names
+from flowerpress.strategies import offered, strategy_class, strategy_names, strategy_options
 
 pytest.importorskip("sklearn")  # the task digits
 
@@ -263,6 +267,47 @@ def test_list_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "topk" in shown
     assert "ef21" not in shown
+
+
+@pytest.mark.parametrize("name", ["ef21-sgdm", "fedavg", "squarm-sgd"])
+def test_list_of_a_strategy_has_all_its_options(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", name]) == 0
+    shown = capsys.readouterr().out
+    for option, each in offered(strategy_class(name)).items():
+        if each.default is not None:
+            assert f"\n  {option.replace('_', '-')} = " in shown
+            assert each.says.split()[-1] in shown
+    for option in set(strategy_class(name).options) - set(offered(strategy_class(name))):
+        assert f"\n  {option.replace('_', '-')} = " not in shown
+
+
+def test_list_of_a_compressor_and_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "topk"]) == 0
+    assert "Parameters" in capsys.readouterr().out
+    assert main(["list", "libsvm"]) == 0
+    assert "options: partition, " in capsys.readouterr().out
+
+
+def test_list_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "ef2"]) == 2
+    assert "there is nothing named 'ef2': did you mean 'ef21'?" in capsys.readouterr().err
+
+
+def test_flags_are_explained_by_the_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    """`momentum` weighs another thing in each: so the help asks the strategy."""
+    said = {}
+    for name in ("ef21-sgdm", "squarm-sgd", "sketched-sgd", "ef14"):
+        assert main(["run", "--help", "--strategy", name]) == 0
+        said[name] = " ".join(re.findall(r"[\w'.:-]+", capsys.readouterr().out))
+    assert "Weight of the NEW gradient" in said["ef21-sgdm"]
+    assert "Nesterov's: weight of the OLD velocity" in said["squarm-sgd"]
+    assert "What remains of u i in a round" in said["sketched-sgd"].replace("_", " ")
+    assert "NEW gradient" not in said["ef14"]
+    flags = inspect.signature(run_command).parameters
+    assert set(OPTIONS) <= set(flags)
+    assert set(OPTIONS) <= {key for name in strategy_names() for key in strategy_options(name)}
 
 
 def test_help_suffices(capsys: pytest.CaptureFixture[str]) -> None:

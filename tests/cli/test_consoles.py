@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flowerpress.cli import main
 from flowerpress.cli.consoles import plain
-from flowerpress.cli.names import compressors, kinds, strategies, tasks, versions
+from flowerpress.cli.names import compressors, named, strategies, tasks, versions
 from flowerpress.extras import import_failure
 from flowerpress.simulations.report import show
 from flowerpress.suggestions import did_you_mean
@@ -99,7 +99,9 @@ def test_names_are_completed(folder: Path) -> None:
     assert tasks("d") == ["digits"]
     assert tasks("own") == ["own_tasks.py"]
     assert tasks("./own") == ["./own_tasks.py"]
-    assert kinds("") == ["all", "compressors", "strategies", "tasks"]
+    assert named("")[:4] == ["all", "compressors", "strategies", "tasks"]
+    assert named("ef14") == ["ef14"]
+    assert named("topk") == ["topk"]
 
 
 def test_a_shell_completes_them() -> None:

@@ -26,7 +26,6 @@ from flowerpress.strategies import (
     CompressedStrategy,
     strategy_class,
     strategy_names,
-    strategy_options,
 )
 from flowerpress.transport.grid import GrpcGrid, LargeMessage
 from flowerpress.worker.app import TaskApp
@@ -123,8 +122,8 @@ def test_keywords_of_fedavg(name: str) -> None:
     theirs |= OTHER_DEFAULTS
     # Partial participation is what PP-MARINA is for.
     expected = theirs | ({"fraction_train": 0.5} if name == "pp-marina" else {})
-    options = strategy_options(name)
-    assert {option: options[option] for option in theirs} == expected
+    options = strategy_class(name).options
+    assert {option: options[option].default for option in theirs} == expected
     strategy_class(name)(**theirs)
 
 

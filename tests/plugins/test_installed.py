@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from flowerpress.simulations.loopback import COMPLETED, Loopback
 from tests.plugins.pages import write_package
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("own-algorithm.md", "own-compressor.md", "own-task.md")
 
 USE = """
@@ -117,9 +121,25 @@ def test_an_algorithm_and_a_task_of_another_package_run_by_name(site, tmp_path):
     np.testing.assert_array_equal(model_below(tmp_path / "second"), x)
 
 
+@pytest.mark.flower
+def test_flwr_run_takes_an_algorithm_of_another_package(site, tmp_path, monkeypatch):
+    """Flower refuses keys that the app does not have: its options go in one text."""
+    monkeypatch.setenv("PYTHONPATH", environment(site)["PYTHONPATH"])
+    config = {"strategy": "majority-vote", "lr": 0.01, "num-server-rounds": 3}
+    config |= {"strategy-options": "pull=0.001 weights=uniform", "out": str(tmp_path / "out")}
+    with Loopback(tmp_path / "flower", simulation=True) as flower:
+        report = flower.run(ROOT, config, federation_config={"num-supernodes": 2}, limit=300)
+        assert report.status == COMPLETED, flower.log("run")
+    (found,) = (tmp_path / "out").glob("*/results.json")
+    (run,) = json.loads(found.read_text("utf-8"))["runs"]
+    assert run["config"]["strategy"] == "majority-vote"
+    assert run["config"]["strategy_options"] == {"lr": 0.01, "pull": 0.001, "weights": "uniform"}
+    assert [row["round"] for row in run["history"]] == [0, 1, 2, 3]
+
+
 @pytest.mark.slow
 def test_they_run_over_the_link(site, tmp_path):
-    config = 'strategy="majority-vote" lr=0.05 num-server-rounds=80'
+    config = 'strategy="majority-vote" lr=0.05 num-server-rounds=80 strategy-options="pull=0.0"'
     words = ("--bind", "127.0.0.1:0", "--insecure", "--min-clients", "2", "--run-config", config)
     start = [sys.executable, "-m", "flowerpress"]
     options = {"env": environment(site), "cwd": tmp_path, "stderr": subprocess.PIPE, "text": True}
