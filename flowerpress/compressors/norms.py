@@ -70,7 +70,7 @@ def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
-    with budget.Spending(left):
+    with left:
         return _norm(decoded or reading.decode(packet), packet.dim, packet.dtype)
 
 

@@ -43,7 +43,7 @@ def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
     >>> encode_blob({"round": 1}, [b"abc"])
     b'FPM1\x17\x00\x00\x00{"round":1,"sizes":[3]}abc'
     """
-    fields = {**header, "sizes": [len(packet) for packet in packets]}
+    fields = {**header, "sizes": list(map(len, packets))}
     text = _ENCODER.encode(fields).encode()
     return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *packets])
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
-from flowerpress.compressors.wire import budget, reading
+from flowerpress.compressors.wire import reading
 from flowerpress.compressors.wire.inputs import Vector
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.wire.reading import Opened
@@ -55,7 +55,7 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
     # kernels alike.
-    with budget.Spending(left):
+    with left:
         (decoded or reading.decode(packet)).add_to(out.view(np.ndarray), float(weight))
 
 

@@ -86,9 +86,7 @@ class Packet:
     spec_reader: ClassVar[Callable[[Packet], str]]
 
     def __post_init__(self) -> None:
-        self._take(_parse_header(self.data))
-
-    def _take(self, header: Header) -> None:
+        header = _parse_header(self.data)
         # Fields, not properties: every reader asks for them, several times.
         vars(self).update(header=header, dim=header.dim, dtype=header.dtype)
 
@@ -115,8 +113,7 @@ class Packet:
     @classmethod
     def _of(cls, data: bytes | memoryview, header: Header) -> Packet:
         packet = object.__new__(cls)
-        vars(packet)["data"] = data
-        packet._take(header)
+        vars(packet).update(data=data, header=header, dim=header.dim, dtype=header.dtype)
         return packet
 
     @classmethod
@@ -135,11 +132,11 @@ class Packet:
             The payload's pieces, in order; arrays are little-endian and C-contiguous.
         """
         views = [_bytes_of(part) for part in parts if len(part)]
-        length = sum([view.nbytes for view in views])
+        length = sum(map(len, views))
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
         for view in views:
-            crc = _crc32(view, crc)
+            crc = zlib.crc32(view, crc) if len(view) < _LONG else _crc32(view, crc)
         return cls._of(b"".join([head, _CRC.pack(crc), *views]), Header(codec, dtype, dim))
 
     @property
@@ -181,8 +178,6 @@ def _bytes_of(part: Buffer) -> memoryview:
 
 def _crc32(view: memoryview, start: int) -> int:
     """Return what ``zlib.crc32(view, start)`` does, faster for long payloads."""
-    if view.nbytes < _LONG:
-        return zlib.crc32(view, start)
     crc: int = kernels().crc32(np.frombuffer(view, dtype=np.uint8), start)
     return crc
 
@@ -209,7 +204,8 @@ def _parse_header(data: bytes | memoryview) -> Header:
         raise PacketError("frame: dim is 0, a packet holds at least one coordinate")
     view = memoryview(data)
     (stated,) = _CRC.unpack_from(data, _HEAD.size)
-    actual = _crc32(view[HEADER_BYTES:], zlib.crc32(view[: _HEAD.size]))
+    crc = zlib.crc32 if length < _LONG else _crc32
+    actual = crc(view[HEADER_BYTES:], zlib.crc32(view[: _HEAD.size]))
     if stated != actual:
         raise PacketError(f"frame: CRC-32 is {actual:#010x}, the header says {stated:#010x}")
     return Header(codec, DTYPES[dtype], dim)

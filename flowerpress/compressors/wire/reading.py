@@ -41,8 +41,7 @@ def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
 def decode(packet: Packet) -> Decoded:
     """Check a packet, the outermost one or one inside another, and charge its budget."""
     kind = codec(packet.header.codec)
-    with budget.Frame(kind.codec):
-        budget.charge(kind.reading_work * packet.dim)
+    with budget.Frame(kind.codec, kind.reading_work * packet.dim):
         decoded: Decoded = kind.decode(packet)
     return decoded
 
@@ -89,7 +88,7 @@ def whole_vector(
     packet: Packet, decoded: Decoded | None = None, left: budget.Budget | None = None
 ) -> Vector:
     """Return what a packet, the outermost one, stands for; `PacketError` where it is damaged."""
-    with budget.Spending(left or budget.of(packet)):
+    with left or budget.of(packet):
         decoded = decoded or decode(packet)
         out = vector_from(decoded)
         if out is None:
@@ -100,7 +99,7 @@ def whole_vector(
 
 def whole_spec(packet: Packet) -> str:
     """Return the spec of a packet, the outermost one."""
-    with budget.Spending(budget.of(packet)):
+    with budget.of(packet):
         return spec_of(packet)
 
 
@@ -124,7 +123,7 @@ class Opened:
     def __init__(self, packet: Packet) -> None:
         self.packet = packet
         self._budget = budget.of(packet)
-        with budget.Spending(self._budget):
+        with self._budget:
             self.decoded = decode(packet)
 
     def left(self) -> budget.Budget:
@@ -137,5 +136,6 @@ def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None, bud
     """Return a packet, checked as a frame, what it decodes to if it is open already, its budget."""
     if isinstance(packet, Opened):
         return packet.packet, packet.decoded, packet.left()
-    packet = Packet.parse(packet)
+    if not isinstance(packet, Packet):
+        packet = Packet(bytes(packet))
     return packet, None, budget.of(packet)
