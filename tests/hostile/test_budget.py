@@ -155,7 +155,7 @@ def sums(each, levels):
 def charged(packet, way="add_to"):
     """Return what reading a packet is charged, whatever it is allowed."""
     unbounded = budget.Budget(1e12, 1e12)
-    with budget.Spending(unbounded):
+    with unbounded:
         decoded = reading.decode(packet)
         if way == "add_to":
             decoded.add_to(np.zeros(packet.dim, packet.dtype), 0.5)
