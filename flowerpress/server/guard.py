@@ -45,8 +45,8 @@ overwritten by one message; it is no robust aggregation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,7 +54,6 @@ from flowerpress.compressors import Opened, PacketError, norm
 from flowerpress.protocol import Reply
 from flowerpress.server.ask import Ask
 from flowerpress.server.client import Client
-from flowerpress.server.population import Population
 
 UPDATES, EXACT, MODELS, BUFFERS, GRADIENTS = range(5)  # what has references of its own
 _WHAT = ("update", "second update", "model", "buffers", "gradient")
@@ -72,12 +71,20 @@ class UnknownScaleError(PacketError):
     """An update came alone, before anything is known of what is usual."""
 
 
+class Heard(Protocol):
+    """Who keeps the norms that clients sent."""
+
+    @property
+    def clients(self) -> Mapping[int, Client]:
+        """The clients known, by id."""
+
+
 class Guard:
     """Compares norms with what is usual.
 
     Parameters
     ----------
-    population : Population
+    population : Heard
         Whose clients keep the norms that they sent: `Client.first`, `Client.last`.
     max_scale : float
         How many times the reference a norm may be; 0: nothing is measured, all is believed.
@@ -91,7 +98,7 @@ class Guard:
 
     def __init__(
         self,
-        population: Population,
+        population: Heard,
         max_scale: float,
         *,
         owing: bool = False,

@@ -196,12 +196,13 @@ def _checksum(arrays: Mapping[str, npt.NDArray[Any]], text: str) -> str:
 class ContextStore(StateStore):
     """Flower's own client state: right for its simulation engine, and for small states."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, part: str = "") -> None:
         self._context = context
+        self._key = f"{_KEY}-{part}" if part else _KEY
 
     def load(self) -> WorkerState:
-        arrays = self._context.state.array_records.get(_KEY)
-        config = self._context.state.config_records.get(f"{_KEY}-numbers")
+        arrays = self._context.state.array_records.get(self._key)
+        config = self._context.state.config_records.get(f"{self._key}-numbers")
         if arrays is None or config is None:
             return WorkerState()
         # Arrays unpickled from Flower's record are read-only views: the worker settles in place.
@@ -220,13 +221,15 @@ class ContextStore(StateStore):
         arrays = {name: Array(vector) for name, vector in state.vectors.items()}
         if state.packet:
             arrays[_PACKET] = Array(np.frombuffer(state.packet, np.uint8))
-        self._context.state[_KEY] = ArrayRecord(arrays)
-        self._context.state[f"{_KEY}-numbers"] = ConfigRecord(
+        self._context.state[self._key] = ArrayRecord(arrays)
+        self._context.state[f"{self._key}-numbers"] = ConfigRecord(
             {"numbers": json.dumps(state.numbers)}
         )
 
 
-def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> StateStore:
+def open_store(
+    context: Context, client: int, table: dict[Any, WorkerState], part: str = ""
+) -> StateStore:
     """Open the store for `client`: as configured, else the one that is safe where this runs.
 
     ``state-store`` in the node config (or the run config) names it: "live", "disk" or "context".
@@ -235,6 +238,8 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     ``~/.local/state/flowerpress``.
 
     ``state-sync=false`` does without waiting for the disk, see `DiskStore`.
+
+    A client with memory of several kinds has a store for each `part`.
 
     Memory goes by the run: by its number, or, where it has checkpoints, by the name of their folder
     (``checkpoint`` of the run config), since a run that is resumed gets another number from Flower.
@@ -250,13 +255,14 @@ def open_store(context: Context, client: int, table: dict[Any, WorkerState]) -> 
     saved = str(context.run_config.get("checkpoint") or "")
     run = re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
     if name == "live":
-        return LiveStore(table, (run, client))
+        return LiveStore(table, (run, client, part))
     if name == "context":
-        return ContextStore(context)
+        return ContextStore(context, part)
     if name == "disk":
         root = state_folder(context.node_config)
         sync = bool(context.node_config.get("state-sync", True))
-        return DiskStore(root / f"run-{run}" / f"client-{client}.safetensors", sync=sync)
+        name = f"client-{client}-{part}" if part else f"client-{client}"
+        return DiskStore(root / f"run-{run}" / f"{name}.safetensors", sync=sync)
     raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
 
 

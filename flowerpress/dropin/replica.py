@@ -1,0 +1,65 @@
+"""The model on its way down, as the deltas that clients lack: a replica x^, and what it owes x.
+
+Clients work on x^. What the compressor left out, x - x^, is owed, and goes with later deltas. An
+answer that starts from x^ is rebuilt on the strategy's own x, so that the strategy sees what it
+would have seen: y = x + (y^ - x^).
+"""
+
+from __future__ import annotations
+
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from flowerpress.dropin.arrays import FloatVector, Place, Plan
+from flowerpress.protocol import ModelPart, make_rule
+from flowerpress.server.downlink import Downlink
+
+
+class Broadcast:
+    """The replica that all clients of a channel share.
+
+    Parameters
+    ----------
+    plan : Plan
+        What of a message it is.
+    x : vector
+        The first model.
+    spec : str
+        The compressor of deltas.
+    seed : int
+    """
+
+    def __init__(self, plan: Plan, x: FloatVector, spec: str, seed: int) -> None:
+        self.plan = plan
+        first = ArrayRecord(
+            {f"{record}/{key}": Array(value) for (record, key), value in plan.scatter(x).items()}
+        )
+        rule = make_rule("step", {})
+        self._model = Downlink(plan.layout, first, spec, rule=rule, seed=seed)
+        self._arrays: dict[Place, Array] | None = None
+        self._sent: RecordDict | None = None
+
+    def follow(self, content: RecordDict, x: FloatVector, server_round: int) -> FloatVector:
+        """Publish what takes the replica to `x`, if that is new; returns x less the replica."""
+        model = self._model
+        if content is not self._sent:
+            exact = model.x if model.error is None else model.x - model.error
+            if (exact != x).any():  # not at first: it begins there
+                model.move(exact - x, server_round, 1.0)
+                self._arrays = None
+            self._sent = content
+        return x - model.x
+
+    def part_for(self, held: int, *, speaks: bool) -> ModelPart:
+        """Return the deltas that a node lacks; a part without any where it gets the whole."""
+        part = self._model.part_for(held) if speaks else self._model.snapshot()
+        if part.base >= 0:
+            return part
+        return ModelPart(part.version, -1, mark=part.mark)
+
+    @property
+    def arrays(self) -> dict[Place, Array]:
+        """The replica as arrays, the same objects for all."""
+        if self._arrays is None:
+            parts = self.plan.scatter(self._model.x)
+            self._arrays = {place: Array(value) for place, value in parts.items()}
+        return self._arrays
