@@ -179,7 +179,7 @@ class PressedGrid(Grid):
             own = self.settings
             self._broadcasts[key] = Broadcast(source.plan, source.x, own.downlink, own.seed)
         if source.shift is None:
-            source.shift = self._broadcasts[key].follow(message.content, source.x, source.round)
+            source.shift = self._broadcasts[key].follow(source.x, source.round)
         return self._broadcasts[key]
 
     def _instruction(

@@ -47,7 +47,8 @@ SENDERS: Mapping[str, type[Sender]] = {
 }
 _PLAN = "plan"  # names a vector of the state: the text of the plan
 _FAILED = 2  # Flower's code of a ClientApp that raised
-_STATES: dict[Any, WorkerState] = {}  # of a process that lives on between messages
+_STATES: dict[int, dict[Any, WorkerState]] = {}  # by run, where a process lives on
+_MOST_RUNS = 4
 _WARNED: set[tuple[int, str]] = set()
 _LOCK = threading.Lock()
 
@@ -82,7 +83,7 @@ class _Question:
         purpose, _, part = message.metadata.message_type.partition(".")
         self.training = purpose == "train"
         kind = f"press-{part}" if part else "press"
-        self.store: StateStore = open_store(context, int(own), _STATES, kind)
+        self.store: StateStore = open_store(context, int(own), _memory_of(context.run_id), kind)
 
     def answer(self, call_next: Next) -> Message:
         """Return the reply of the app, pressed."""
@@ -250,6 +251,15 @@ class _Question:
         own = Reply(0, self.order.version, status=status, reason=reason[:300], held=self._held)
         content = RecordDict({KEY: own.encode().array_records["arrays"]})
         return Message(content, reply_to=self.message)
+
+
+def _memory_of(run: int) -> dict[Any, WorkerState]:
+    """Return the memory of a run's clients in this process; that of the oldest run may go."""
+    with _LOCK:
+        found = _STATES.setdefault(run, {})
+        while len(_STATES) > _MOST_RUNS:
+            del _STATES[next(iter(_STATES))]
+    return found
 
 
 def _error(message: Message, why: str) -> Message:

@@ -7,7 +7,8 @@ would have seen: y = x + (y^ - x^).
 
 from __future__ import annotations
 
-from flwr.app import Array, ArrayRecord, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord
 
 from flowerpress.dropin.arrays import FloatVector, Place, Plan
 from flowerpress.protocol import ModelPart, make_rule
@@ -36,17 +37,19 @@ class Broadcast:
         rule = make_rule("step", {})
         self._model = Downlink(plan.layout, first, spec, rule=rule, seed=seed)
         self._arrays: dict[Place, Array] | None = None
-        self._sent: RecordDict | None = None
+        self._followed = x
 
-    def follow(self, content: RecordDict, x: FloatVector, server_round: int) -> FloatVector:
-        """Publish what takes the replica to `x`, if that is new; returns x less the replica."""
+    def follow(self, x: FloatVector, server_round: int) -> FloatVector:
+        """Publish what takes the replica to `x`, where that is new; returns x less the replica.
+
+        What is evaluated is what the next round starts from: it is sent once.
+        """
         model = self._model
-        if content is not self._sent:
+        if not np.array_equal(x, self._followed):
+            # The replica and what it owes are the x before, so that C is of what the replica lacks.
             exact = model.x if model.error is None else model.x - model.error
-            if (exact != x).any():  # not at first: it begins there
-                model.move(exact - x, server_round, 1.0)
-                self._arrays = None
-            self._sent = content
+            model.move(exact - x, server_round, 1.0)
+            self._arrays, self._followed = None, x
         return x - model.x
 
     def part_for(self, held: int, *, speaks: bool) -> ModelPart:

@@ -21,7 +21,12 @@ _SHRINKS = re.compile(r"(topk|identity|threshold)\b")
 
 
 def _patterns(given: Any) -> tuple[str, ...]:
-    return tuple(given.split(",")) if isinstance(given, str) else tuple(given)
+    patterns = given.split(",") if isinstance(given, str) else given
+    return tuple(each.strip() for each in patterns if each.strip())
+
+
+def _are_texts(given: Any) -> bool:
+    return isinstance(given, tuple | list) and all(isinstance(each, str) for each in given)
 
 
 class Settings(Declared):
@@ -56,7 +61,7 @@ class Settings(Declared):
     dense: tuple[str, ...] = option(
         STATISTICS,
         Values(
-            lambda v: isinstance(v, str) or all(isinstance(each, str) for each in v),
+            lambda v: isinstance(v, str) or _are_texts(v),
             "patterns of names, as '*running_mean,*running_var'",
             _patterns,
         ),
