@@ -1,0 +1,94 @@
+"""The pressed examples on Flower's own engines and on the link, as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowerpress.simulations.loopback import COMPLETED, Loopback
+from tests.dropin.test_examples import NAMES, copy_of, run
+
+pytestmark = pytest.mark.flower
+ROUNDS = 3
+
+
+def config_of(folder: Path, nodes: int) -> dict[str, Any]:
+    return {"num-server-rounds": ROUNDS, "min-nodes": nodes, "out": str(folder / "out.json")}
+
+
+def assert_as_in_process(name: str, folder: Path, found: dict[str, Any], nodes: int) -> None:
+    """The accuracies: Flower adds answers by the nodes' numbers, which are drawn, so not the bits."""
+    there = copy_of(name, folder / "in-process", pressed=True)
+    expected = run(there, **config_of(there, nodes))
+    assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=0.02)
+    assert len(found["train"]) == len(expected["train"]) == ROUNDS
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    with Loopback(tmp_path_factory.mktemp("ray"), simulation=True) as flower:
+        yield flower
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ray(ray: Loopback, tmp_path: Path, name: str) -> None:
+    folder = copy_of(name, tmp_path / "app", pressed=True)
+    report = ray.run(
+        folder, config_of(folder, 3), federation_config={"num-supernodes": 3}, limit=300
+    )
+    assert report.status == COMPLETED, ray.log("run")
+    assert "uplink" in ray.log("run")
+    assert_as_in_process(name, tmp_path, json.loads((folder / "out.json").read_text("utf-8")), 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_superlink_and_supernodes(tmp_path: Path, name: str) -> None:
+    folder = copy_of(name, tmp_path / "app", pressed=True)
+    with Loopback(tmp_path / "flower") as flower:
+        for i in range(2):
+            own = {"partition-id": i, "num-partitions": 2, "state-dir": str(tmp_path / f"s{i}")}
+            flower.start_node(f"node-{i}", own)
+        report = flower.run(folder, config_of(folder, 2), limit=400)
+        assert report.status == COMPLETED, flower.log("run")
+        assert "refused 0" in flower.log("run")
+    assert_as_in_process(name, tmp_path, json.loads((folder / "out.json").read_text("utf-8")), 2)
+
+
+@pytest.mark.parametrize("pressed", [True, False], ids=["pressed", "plain"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_link_with_tls(tmp_path: Path, name: str, pressed: bool) -> None:
+    """Unmodified apps run there too, dense."""
+    folder = copy_of(name, tmp_path / "app", pressed=pressed)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    start = [sys.executable, "-m", "flowerpress"]
+    made = [*start, "certs", str(tmp_path / "certs"), "--clients", "2"]
+    subprocess.run(made, env=env, check=True, capture_output=True)
+    given = " ".join(f"{k}={json.dumps(v)}" for k, v in config_of(folder, 2).items())
+    secure = ["--certs", str(tmp_path / "certs")]
+    serve = [*start, "serve", str(folder), "--bind", "127.0.0.1:0", *secure, "--min-clients", "2"]
+    serve += ["--run-config", given, "--out", str(tmp_path / "out")]
+    with subprocess.Popen(serve, env=env, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        line = next(each for each in server.stderr if "listening on port" in each)
+        port = line.split("port ")[1].split()[0]
+        clients = []
+        for i in range(2):
+            join = [*start, "join", str(folder), "--server", f"localhost:{port}", *secure]
+            join += ["--client", str(i), "--state-dir", str(tmp_path / f"s{i}")]
+            clients.append(subprocess.Popen(join, env=env, stderr=subprocess.DEVNULL))
+        log = server.stderr.read()
+        codes = [each.wait(120) for each in (server, *clients)]
+    assert codes == [0, 0, 0], log
+    assert ("uplink" in log) == pressed
+    found = json.loads((folder / "out.json").read_text("utf-8"))
+    if pressed:
+        assert_as_in_process(name, tmp_path, found, 2)
+    else:
+        assert len(found["accuracy"]) >= ROUNDS
