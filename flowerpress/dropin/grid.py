@@ -15,11 +15,13 @@ import logging
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
+from flowerpress.dropin import saved
 from flowerpress.dropin.arrays import KEY, Plan, refilled
 from flowerpress.dropin.peers import Channel, Peer, Question, RefusedError, Source
 from flowerpress.dropin.replica import Broadcast
@@ -35,6 +37,7 @@ from flowerpress.protocol import (
     printable,
     release,
 )
+from flowerpress.server.tree import Tree
 
 log = logging.getLogger("flowerpress")
 _REFUSED = 2  # Flower's code of a ClientApp that raised: strategies count a failure
@@ -65,7 +68,32 @@ class PressedGrid(Grid):
         self._question = self._pushes = 0
         self._channels: dict[str, Channel] = {}
         self._broadcasts: dict[tuple[str, str], Broadcast] = {}
-        self._warned: set[str] = set()
+        self._file = Path(settings.checkpoint) if settings.checkpoint else None
+        if self._file is not None:
+            self._restore(saved.find(self._file, settings, resume=settings.resume))
+
+    def _restore(self, tree: Tree) -> None:
+        """Go on from what a file held, if it held anything."""
+        if tree is None:
+            return
+        self._session, self._question = tree["session"], tree["question"]
+        self._pushes, self.refused = tree["pushes"], tree["refused"]
+        self._channels = saved.restored_channels(tree["channels"], self.settings)
+        self._broadcasts = saved.restored_broadcasts(tree["broadcasts"], self.settings)
+        log.info("%s: going on after question %d", self._file, self._question)
+
+    def _save(self) -> None:
+        if self._file is not None:
+            tree = {
+                "settings": saved.settings_of(self.settings),
+                "session": self._session,
+                "question": self._question,
+                "pushes": self._pushes,
+                "refused": self.refused,
+                "channels": saved.channels_state(self._channels),
+                "broadcasts": saved.broadcasts_state(self._broadcasts),
+            }
+            saved.save(self._file, tree)
 
     # --- Flower's own ---------------------------------------------------------------------------
 
@@ -259,7 +287,10 @@ class PressedGrid(Grid):
             if id(channel) in batches:
                 channel.begin(batches[id(channel)])
         pairs = zip(messages, read, strict=True)
-        return [self._take(message, reply) for message, reply in pairs]
+        answers = [self._take(message, reply) for message, reply in pairs]
+        if any(isinstance(reply, Reply) for reply in read):
+            self._save()
+        return answers
 
     def _read(self, message: Message) -> Reply | str | None:
         """Return the record of an answer; what is wrong with it; or None where it has none."""

@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord
 from flowerpress.dropin.arrays import FloatVector, Place, Plan
 from flowerpress.protocol import ModelPart, make_rule
 from flowerpress.server.downlink import Downlink
+from flowerpress.server.tree import Tree
 
 
 class Broadcast:
@@ -51,6 +52,15 @@ class Broadcast:
             model.move(exact - x, server_round, 1.0)
             self._arrays, self._followed = None, x
         return x - model.x
+
+    def state(self) -> Tree:
+        """Return what a checkpoint needs."""
+        return {"model": self._model.state(), "followed": self._followed}
+
+    def restore(self, state: Tree) -> None:
+        """Take what `state` returned."""
+        self._model.restore(state["model"])
+        self._followed, self._arrays = state["followed"], None
 
     def part_for(self, held: int, *, speaks: bool) -> ModelPart:
         """Return the deltas that a node lacks; a part without any where it gets the whole."""

@@ -93,6 +93,13 @@ class Settings(Declared):
     forget_after: int = option(
         100, whole(1), "Questions after which a node that is silent is forgotten."
     )
+    checkpoint: str = option(
+        "",
+        text(),
+        "File that keeps what the grid knows after each batch of answers, so that a server that is "
+        "started again goes on from there; empty: none.",
+    )
+    resume: bool = option(False, SWITCH, "Whether to go on from what is in `checkpoint`.")
     report: str = option("", text(), "File that gets bytes by round as JSON; empty: none.")
 
     def __init__(self, **options: Any) -> None:
@@ -104,6 +111,8 @@ class Settings(Declared):
                 f"compressor is {self.compressor!r}: its errors cancel in the plain mean of all "
                 "clients, and nowhere else: give plain_mean=True where the strategy takes that"
             )
+        if self.resume and not self.checkpoint:
+            raise ValueError("resume is True: expected False, or True where checkpoint is given")
         if self.clip_sent and self.memory.startswith("ef21"):
             raise ValueError(
                 f"clip_sent is {self.clip_sent:g}: expected 0 with memory={self.memory}, whose "

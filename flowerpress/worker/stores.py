@@ -242,7 +242,8 @@ def open_store(
     A client with memory of several kinds has a store for each `part`.
 
     Memory goes by the run: by its number, or, where it has checkpoints, by the name of their folder
-    (``checkpoint`` of the run config), since a run that is resumed gets another number from Flower.
+    (``checkpoint`` of the run config, or ``flowerpress.checkpoint`` of a pressed app), since a run
+    that is resumed gets another number from Flower.
 
     Raises
     ------
@@ -252,7 +253,8 @@ def open_store(
     name = context.node_config.get("state-store") or context.run_config.get("state-store") or ""
     if not name:
         name = "context" if _in_ray() else "disk"
-    saved = str(context.run_config.get("checkpoint") or "")
+    config = context.run_config
+    saved = str(config.get("checkpoint") or config.get("flowerpress.checkpoint") or "")
     run = re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
     if name == "live":
         return LiveStore(table, (run, client, part))

@@ -24,7 +24,7 @@ def config_of(folder: Path, nodes: int) -> dict[str, Any]:
 
 
 def assert_as_in_process(name: str, folder: Path, found: dict[str, Any], nodes: int) -> None:
-    """The accuracies: Flower adds answers by the nodes' numbers, which are drawn, so not the bits."""
+    """The accuracies: answers are added by the nodes' numbers, which are drawn; so not the bits."""
     there = copy_of(name, folder / "in-process", pressed=True)
     expected = run(there, **config_of(there, nodes))
     assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=0.02)
