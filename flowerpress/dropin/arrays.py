@@ -23,16 +23,29 @@ Place = tuple[str, str]
 
 KEY = "flowerpress"
 """The record that goes along with a pressed message, either way."""
+_NUMPY = "numpy.ndarray"
 LEAST = 2048
 """Bytes of floats from which a message is pressed: below, what goes along takes more."""
 
 
 def form(array: Array) -> tuple[str, tuple[int, ...]]:
-    """Return an array's dtype and shape; those of Flower's old clients say neither."""
-    if array.dtype:
+    """Return an array's dtype and shape; those of Flower's old clients say neither.
+
+    What is no array of numpy has none that could be pressed.
+    """
+    if array.dtype or array.stype != _NUMPY:
         return array.dtype, tuple(array.shape)
     value = array.numpy()
     return value.dtype.name, value.shape
+
+
+def name_of(record: str, key: str) -> str:
+    """Return one name for an array in a record.
+
+    >>> name_of("a", "b/c"), name_of("a/b", "c")
+    ('["a", "b/c"]', '["a/b", "c"]')
+    """
+    return json.dumps([record, key])
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,8 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """Both in one."""
-        return f"{self.record}/{self.key}"
+        """Both in one, so that no two places have one name."""
+        return name_of(self.record, self.key)
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class Plan:
         dense : sequence of str
             Patterns of the names of arrays that go as they are, as ``"*running_mean"``.
         skip : collection of str
-            Names, ``record/key``, that go as they are.
+            Names, see `name_of`, that go as they are.
         dtypes : mapping, optional
             The dtypes of arrays that are sent as another than they have, by name.
         """
@@ -96,10 +109,10 @@ class Plan:
         for record, arrays in content.array_records.items():
             for key, array in arrays.items():
                 dtype, shape = form(array)
-                name = f"{record}/{key}"
+                name = name_of(str(record), str(key))
                 pressed = (
                     dtype in FLOATS
-                    and array.stype == "numpy.ndarray"
+                    and array.stype == _NUMPY
                     and math.prod(shape) > 0
                     and name not in skip
                     and not any(fnmatchcase(str(key), pattern) for pattern in dense)
@@ -137,11 +150,19 @@ class Plan:
             found.setdefault(slot.record, []).append(slot.key)
         return found
 
-    def gather(self, content: RecordDict, records: Mapping[str, str] | None = None) -> FloatVector:
-        """Return the vector; `records` says under which name each record is found."""
+    def arrays(self, content: RecordDict, records: Mapping[str, str] | None = None) -> list[Array]:
+        """Return what is pressed; `records` says under which name each record is found."""
         places = [((records or {}).get(s.record, s.record), s.key) for s in self.taken]
+        return [content.array_records[record][key] for record, key in places]
+
+    def gather(self, content: RecordDict, records: Mapping[str, str] | None = None) -> FloatVector:
+        """Return the vector; `records` as of `arrays`."""
+        return self.joined(self.arrays(content, records))
+
+    def joined(self, arrays: Sequence[Array]) -> FloatVector:
+        """Return the vector that arrays make."""
         vector = np.empty(self.layout.dim, self.layout.dtype)
-        parts = [content.array_records[r][k].numpy().reshape(-1) for r, k in places]
+        parts = [array.numpy().reshape(-1) for array in arrays]
         np.concatenate(parts, out=vector, casting="unsafe")
         return vector
 
@@ -151,23 +172,15 @@ class Plan:
         for slot in self.taken:
             size = math.prod(slot.shape)
             part = vector[at : at + size].reshape(slot.shape)
-            found[slot.place] = np.ascontiguousarray(part, dtype=slot.dtype)
+            found[slot.place] = np.asarray(part, dtype=slot.dtype, order="C")
             at += size
         return found
 
     def peeled(self, content: RecordDict, records: Mapping[str, str] | None = None) -> RecordDict:
         """Return a message without what is pressed; records that become empty stay, as places."""
-        gone = {((records or {}).get(s.record, s.record), s.key) for s in self.taken}
-        out = RecordDict()
-        for name, record in content.items():
-            if isinstance(record, ArrayRecord) and any(place[0] == name for place in gone):
-                kept = ArrayRecord()
-                for key, array in record.items():
-                    if (name, key) not in gone:
-                        kept[key] = array
-                out[name] = kept
-            else:
-                out[name] = record
+        out = copied(content)
+        for slot in self.taken:
+            del out.array_records[(records or {}).get(slot.record, slot.record)][slot.key]
         return out
 
     def to_json(self) -> str:
@@ -195,6 +208,23 @@ def _dtype(name: Any) -> str:
     if name not in DTYPES:
         raise ValueError(f"dtype {name!r}")
     return str(name)
+
+
+def copied(content: RecordDict) -> RecordDict:
+    """Return a content with array records of its own; the arrays are the same, and do not change.
+
+    Clients in one process would else write into each other's messages, and the strategy's.
+    """
+    out = RecordDict()
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            own = ArrayRecord()
+            for key, array in record.items():
+                own[key] = array
+            out[name] = own
+        else:
+            out[name] = record
+    return out
 
 
 def refilled(

@@ -1,8 +1,9 @@
 """The server's half: a grid around the grid.
 
-    1. a training or evaluation message with floats in its arrays gets a record beside them: the
-       number of the question, the version of this node's update applied last, and how to press
-    2. with a compressed downlink, the arrays go as the deltas that the node lacks
+    1. a training message with floats in its arrays gets a record beside them: the number of the
+       question, the version of this node's update applied last, and how to press
+    2. with a compressed downlink, the arrays go as the deltas that the node lacks; those of
+       evaluation too
     3. an answer is judged, decoded and put on x: strategies see y = x + delta in ordinary arrays
     4. what is refused is an error message, as from a client that failed
 
@@ -11,19 +12,30 @@ A client without the mod passes over the record, and answers as ever.
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
+import threading
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flowerpress.dropin import saved
-from flowerpress.dropin.arrays import KEY, Plan, refilled
-from flowerpress.dropin.peers import Channel, Peer, Question, RefusedError, Source
+from flowerpress.dropin.arrays import KEY, Plan, copied, form, name_of, refilled
+from flowerpress.dropin.peers import (
+    FORM,
+    Channel,
+    Peer,
+    Question,
+    RefusedError,
+    Source,
+    model_norm,
+)
 from flowerpress.dropin.replica import Broadcast
 from flowerpress.dropin.settings import Settings
 from flowerpress.protocol import (
@@ -31,16 +43,30 @@ from flowerpress.protocol import (
     Ledger,
     LedgerRow,
     ModelPart,
-    ProtocolError,
     Reply,
     content_bytes,
     printable,
     release,
 )
+from flowerpress.protocol.layout import FLOATS
+from flowerpress.server.guard import UnknownScaleError
 from flowerpress.server.tree import Tree
 
 log = logging.getLogger("flowerpress")
 _REFUSED = 2  # Flower's code of a ClientApp that raised: strategies count a failure
+_MOST_ROUND = 2**31
+
+
+@dataclass
+class _Out:
+    """A message on its way down, before anything is changed for it."""
+
+    message: Message
+    channel: Channel
+    source: Source
+    rank: int
+    cohort: int
+    broadcast: bool
 
 
 class PressedGrid(Grid):
@@ -66,8 +92,11 @@ class PressedGrid(Grid):
         self.ledger, self.refused = Ledger(), 0
         self._session = secrets.randbits(52)
         self._question = self._pushes = 0
-        self._channels: dict[str, Channel] = {}
-        self._broadcasts: dict[tuple[str, str], Broadcast] = {}
+        self._channels: dict[tuple[str, str], Channel] = {}
+        self._skip: set[str] = set()  # names that once were no float
+        self._dtypes: dict[str, str] = {}  # of each name at first
+        self._waiting: list[Message] = []  # answers to be compared with others
+        self._lock = threading.RLock()
         self._file = Path(settings.checkpoint) if settings.checkpoint else None
         if self._file is not None:
             self._restore(saved.find(self._file, settings, resume=settings.resume))
@@ -78,8 +107,8 @@ class PressedGrid(Grid):
             return
         self._session, self._question = tree["session"], tree["question"]
         self._pushes, self.refused = tree["pushes"], tree["refused"]
-        self._channels = saved.restored_channels(tree["channels"], self.settings)
-        self._broadcasts = saved.restored_broadcasts(tree["broadcasts"], self.settings)
+        self._skip, self._dtypes = tree["skip"], tree["dtypes"]
+        self._channels = saved.restored(tree["channels"], self.settings)
         log.info("%s: going on after question %d", self._file, self._question)
 
     def _save(self) -> None:
@@ -90,8 +119,9 @@ class PressedGrid(Grid):
                 "question": self._question,
                 "pushes": self._pushes,
                 "refused": self.refused,
-                "channels": saved.channels_state(self._channels),
-                "broadcasts": saved.broadcasts_state(self._broadcasts),
+                "skip": self._skip,
+                "dtypes": self._dtypes,
+                "channels": saved.state(self._channels),
             }
             saved.save(self._file, tree)
 
@@ -110,6 +140,9 @@ class PressedGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         return self._grid.get_node_ids()
 
+    def get_nodes(self) -> Iterable[Any]:
+        return self._grid.get_nodes()
+
     def __getattr__(self, name: str) -> Any:
         if name == "_grid":  # not made yet
             raise AttributeError(name)
@@ -118,8 +151,8 @@ class PressedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return self._grid.push_messages(self.press(list(messages)))
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self.open(list(self._grid.pull_messages(message_ids)))
+    def pull_messages(self, *args: Any, **options: Any) -> Iterable[Message]:
+        return self.open(list(self._grid.pull_messages(*args, **options)), wait=True)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -130,104 +163,133 @@ class PressedGrid(Grid):
     # --- down -----------------------------------------------------------------------------------
 
     def press(self, messages: list[Message]) -> list[Message]:
-        """Return the messages as they are sent."""
-        self._pushes += 1
-        self._question += 1
-        sources: dict[Any, Source] = {}
-        out = []
-        cohort = sum(_purpose(message) == "train" for message in messages)
-        order = sorted(range(len(messages)), key=lambda i: messages[i].metadata.dst_node_id)
-        ranks = {i: rank for rank, i in enumerate(order)}
-        alike = len({_identity(message) for message in messages if message.has_content()}) == 1
-        for i, message in enumerate(messages):
-            out.append(
-                self._one(message, min(ranks[i], max(cohort - 1, 0)), cohort, sources, alike)
-            )
-        return out
+        """Return the messages as they are sent.
 
-    def _one(
-        self,
-        message: Message,
-        rank: int,
-        cohort: int,
-        sources: dict[Any, Source],
-        alike: bool,
-    ) -> Message:
-        purpose, node = _purpose(message), message.metadata.dst_node_id
-        if purpose not in ("train", "evaluate") or not message.has_content():
-            if message.has_content():
-                self._enter(self._pushes, node, "down", message.content, 0, purpose)
+        Raises
+        ------
+        ValueError
+            Pressing one would void what the app promises: nothing was changed.
+        """
+        with self._lock:
+            planned = self._planned(messages)
+            return [self._pressed(m, out) for m, out in zip(messages, planned, strict=True)]
+
+    def _planned(self, messages: list[Message]) -> list[_Out | None]:
+        """Return what is pressed of each message; None where it goes as it is."""
+        push, sources = self._pushes + 1, dict[Any, Source]()
+        nodes = [message.metadata.dst_node_id for message in messages]
+        training = [i for i, message in enumerate(messages) if _purpose(message) == "train"]
+        order = sorted(training, key=lambda i: nodes[i])
+        ranks = {i: rank for rank, i in enumerate(order)}
+        alike = len({_identity(message) for message in messages}) == 1
+        several = len(set(nodes)) > 1
+        planned: list[_Out | None] = []
+        for i, message in enumerate(messages):
+            purpose = _purpose(message)
+            known = purpose == "train" or (purpose == "evaluate" and self.settings.downlink)
+            if not known or not message.has_content():
+                planned.append(None)
+                continue
+            key = (message.metadata.message_type, _identity(message))
+            if key not in sources:
+                plan = self._plan(message.content)
+                number = _round_of(message.content, push)
+                sources[key] = Source(plan, message.content, number)
+            source = sources[key]
+            if not source.plan.taken:
+                planned.append(None)
+                continue
+            if purpose == "train":
+                slots = source.plan.slots
+                floats = any(s.dtype.startswith("float") and not s.pressed for s in slots)
+                self.settings.refuse(message.content, dense=floats)
+            channel = self._channel(message, source.plan)
+            # Alone, a node may have a model of its own, which no replica follows.
+            shared = alike and (several or set(channel.clients) <= {nodes[i]})
+            broadcast = bool(self.settings.downlink) and shared and self._follows(channel, source)
+            if purpose == "evaluate" and not broadcast:
+                planned.append(None)
+                continue
+            rank, cohort = ranks.get(i, 0), max(len(training), 1)
+            planned.append(_Out(message, channel, source, rank, cohort, broadcast))
+        self._pushes = push
+        for channel in self._channels.values():
+            channel.forget(push)
+        return planned
+
+    def _plan(self, content: RecordDict) -> Plan:
+        """Return what is pressed of a message.
+
+        What once was no float is never pressed: FedAvg makes floats of whole numbers, and what is
+        pressed would change from round to round. Likewise a name keeps the dtype that it had first:
+        FedAdam makes float64 of all.
+        """
+        for record, arrays in content.array_records.items():
+            for key, array in arrays.items():
+                dtype, name = form(array)[0], name_of(str(record), str(key))
+                if dtype in FLOATS:
+                    self._dtypes.setdefault(name, dtype)
+                else:
+                    self._skip.add(name)
+        return Plan.of(content, self.settings.dense, self._skip, self._dtypes)
+
+    def _channel(self, message: Message, plan: Plan) -> Channel:
+        key = message.metadata.message_type.partition(".")[2], plan.layout.digest
+        if key not in self._channels:
+            self._channels[key] = Channel(self.settings)
+        return self._channels[key]
+
+    def _follows(self, channel: Channel, source: Source) -> bool:
+        """Take the channel's replica to what is sent; whether there is one to follow."""
+        if source.shift is not None:
+            return True
+        if any(slot.dtype == "float16" for slot in source.plan.taken):
+            return False  # a client would hold what was rounded, and the server what was not
+        x = source.vector()
+        if not np.isfinite(x).all():
+            return False  # it goes as it is, as without a replica
+        if channel.broadcast is None:
+            own = self.settings
+            channel.broadcast = Broadcast(source.plan, x, own.downlink, own.seed)
+        source.shift = channel.broadcast.follow(x, self._pushes + 1)
+        return source.shift is not None
+
+    def _pressed(self, message: Message, out: _Out | None) -> Message:
+        if not message.has_content():
             return message
-        channel = self._channel(message)
-        source = self._source(channel, message, sources)
-        plan = source.plan
-        training = purpose == "train"
-        if not plan.taken:
-            self._enter(source.round, node, "down", message.content, 0, purpose)
+        node, purpose = message.metadata.dst_node_id, _purpose(message)
+        if out is None:
+            number = _round_of(message.content, self._pushes)
+            self._enter(number, node, "down", message.content, 0, purpose)
             return message
-        if training:
-            floats = any(slot.dtype.startswith("float") and not slot.pressed for slot in plan.slots)
-            self.settings.refuse(message.content, dense=floats)
-        peer = channel.peer(node)
-        broadcast = self._broadcast(message, source) if self.settings.downlink and alike else None
-        instruction = self._instruction(channel, source, peer, rank, cohort, training, broadcast)
-        content = self._content(message.content, source, instruction, broadcast)
-        content[KEY] = instruction.encode().array_records["arrays"]
-        self._enter(source.round, node, "down", content, instruction.payload, purpose)
+        self._question += 1
+        channel, source = out.channel, out.source
+        channel.norm = channel.norm or model_norm(source.vector())
+        broadcast = channel.broadcast if out.broadcast else None
+        order = self._instruction(out, channel.peer(node), broadcast)
+        content = self._content(message.content, source, order, broadcast)
+        content[KEY] = order.encode().array_records["arrays"]
+        self._enter(source.round, node, "down", content, order.payload, purpose)
         kept = message.metadata
         sent = Message(content, node, kept.message_type, ttl=kept.ttl, group_id=kept.group_id)
-        channel.open[node] = Question(instruction.version, source, sent, training)
+        training = purpose == "train"
+        question = Question(order.version, self._pushes, source, sent.metadata, training)
+        channel.ask(node, question)
         return sent
 
-    def _channel(self, message: Message) -> Channel:
-        name = message.metadata.message_type.partition(".")[2]
-        if name not in self._channels:
-            self._channels[name] = Channel(self.settings)
-        return self._channels[name]
-
-    def _source(self, channel: Channel, message: Message, sources: dict[Any, Source]) -> Source:
-        """Return what a message is made of, once for all that are sent the same arrays."""
-        key = (message.metadata.message_type, _identity(message))
-        if key not in sources:
-            channel.forget_the_silent(self._question)
-            plan = channel.plan(message.content)
-            sources[key] = Source(message.content, plan, self._round_of(message.content))
-        return sources[key]
-
-    def _round_of(self, content: RecordDict) -> int:
-        for config in content.config_records.values():
-            if isinstance(number := config.get("server-round"), int):
-                return number
-        return self._pushes
-
-    def _broadcast(self, message: Message, source: Source) -> Broadcast:
-        name = message.metadata.message_type.partition(".")[2]
-        key = name, source.plan.layout.digest
-        if key not in self._broadcasts:
-            own = self.settings
-            self._broadcasts[key] = Broadcast(source.plan, source.x, own.downlink, own.seed)
-        if source.shift is None:
-            source.shift = self._broadcasts[key].follow(source.x, source.round)
-        return self._broadcasts[key]
-
-    def _instruction(
-        self,
-        channel: Channel,
-        source: Source,
-        peer: Peer,
-        rank: int,
-        cohort: int,
-        training: bool,
-        broadcast: Broadcast | None,
-    ) -> Instruction:
-        own, of = self.settings, peer.receiver
+    def _instruction(self, out: _Out, peer: Peer, broadcast: Broadcast | None) -> Instruction:
+        own, of, training = self.settings, peer.receiver, _purpose(out.message) == "train"
+        bound = any("clipping_norm" in each for each in out.message.content.config_records.values())
         hyper: dict[str, int | float | str | bool] = {
             "compressor": own.compressor,
             "memory": own.memory,
             "momentum": own.momentum,
             "clip_sent": own.clip_sent,
-            "dense": "\n".join(own.dense),
-            "skip": "\n".join(sorted(channel.skip)),
+            "own": bool(own.clip_sent or own.allow_clipping or not bound),
+            "plain_mean": own.plain_mean,
+            "fresh": of.asked == 0,
+            "dense": json.dumps(own.dense),
+            "skip": json.dumps(sorted(self._skip)),
             "downlink": own.downlink if broadcast else "",
             "rule": "step",
         }
@@ -236,16 +298,16 @@ class PressedGrid(Grid):
             part = broadcast.part_for(peer.held, speaks=peer.speaks)
         order = Instruction(
             "press",
-            source.round,
+            self._pushes,  # what compressors draw by; the app's own round may stand still
             self._question,
             own.seed,
-            source.plan.layout.digest,
+            out.source.plan.layout.digest,
             hyper,
             part,
             session=self._session,
             applied=of.applied,
-            rank=rank,
-            cohort=max(cohort, 1),
+            rank=out.rank,
+            cohort=out.cohort,
         )
         if training:
             order = replace(order, refused=of.refused, absurd=of.absurd)
@@ -253,90 +315,129 @@ class PressedGrid(Grid):
         return order
 
     def _content(
-        self,
-        content: RecordDict,
-        source: Source,
-        order: Instruction,
-        broadcast: Broadcast | None,
+        self, content: RecordDict, source: Source, order: Instruction, broadcast: Broadcast | None
     ) -> RecordDict:
         """Return the records of a message: as they are, cast, of the replica, or without."""
-        plan = source.plan
-        if broadcast is not None and order.model.base >= 0:
-            return plan.peeled(content)
-        values: dict[tuple[str, str], Any] = {}
-        if broadcast is not None:
-            values = dict(broadcast.arrays)
-        elif _other_dtypes(plan, content):
-            values = dict(source.arrays)
-        if not values:
-            return RecordDict(dict(content.items()))
-        return refilled(content, values, plan.orders)
+        if broadcast is None:
+            return refilled(copied(content), source.cast(), source.plan.orders)
+        if order.model.base >= 0:
+            return source.plan.peeled(content)
+        return refilled(copied(content), broadcast.arrays, source.plan.orders)
 
     # --- up -------------------------------------------------------------------------------------
 
-    def open(self, messages: list[Message]) -> list[Message]:
-        """Return answers as the app's clients made them, by the nodes' numbers."""
-        messages.sort(key=lambda message: message.metadata.src_node_id)
-        read = [self._read(message) for message in messages]
-        batches: dict[int, list[tuple[int, Reply]]] = {}
-        for message, reply in zip(messages, read, strict=True):
-            node = message.metadata.src_node_id
-            if isinstance(reply, Reply) and node in self._channel(message).clients:
-                batches.setdefault(id(self._channel(message)), []).append((node, reply))
+    def open(self, messages: list[Message], *, wait: bool = False) -> list[Message]:
+        """Return answers as the app's clients made them, by the nodes' numbers.
+
+        With `wait`, an answer that nothing is known yet to compare with comes with a later call,
+        as long as others are awaited.
+        """
+        with self._lock:
+            messages = [*self._waiting, *messages]
+            self._waiting = []
+            messages.sort(key=lambda message: message.metadata.src_node_id)
+            read = [self._read(message) for message in messages]
+            batches: dict[int, tuple[Channel, list[tuple[int, Reply]]]] = {}
+            for message, reply in zip(messages, read, strict=True):
+                node = message.metadata.src_node_id
+                found = self._find(node, reply.version) if isinstance(reply, Reply) else None
+                if isinstance(reply, Reply) and found is not None:
+                    batches.setdefault(id(found[0]), (found[0], []))[1].append((node, reply))
+            for channel, replies in batches.values():
+                channel.begin(replies, self._pushes)
+            taken = [self._take(m, reply, wait) for m, reply in zip(messages, read, strict=True)]
+            if any(isinstance(reply, Reply) for reply in read):
+                self._save()
+            return [message for message in taken if message is not None]
+
+    def _find(self, node: int, version: int) -> tuple[Channel, Question] | None:
+        """Return the open question of a version to a node, and its channel."""
         for channel in self._channels.values():
-            if id(channel) in batches:
-                channel.begin(batches[id(channel)])
-        pairs = zip(messages, read, strict=True)
-        answers = [self._take(message, reply) for message, reply in pairs]
-        if any(isinstance(reply, Reply) for reply in read):
-            self._save()
-        return answers
+            question = channel.question(node, version)
+            if question is not None:
+                return channel, question
+        return None
+
+    def _asked(self, message: Message) -> tuple[Channel, Question] | None:
+        """Return the question that a message answers which says nothing of that itself."""
+        node, to = message.metadata.src_node_id, message.metadata.reply_to_message_id
+        for channel in self._channels.values():
+            question = channel.answered(node, to) if to else None
+            if question is not None:
+                return channel, question
+        return None
 
     def _read(self, message: Message) -> Reply | str | None:
         """Return the record of an answer; what is wrong with it; or None where it has none."""
-        if message.has_error() or not message.has_content():
+        if message.has_error() or not message.has_content() or KEY not in message.content:
             return None
-        record = message.content.array_records.get(KEY)
-        if record is None:
-            return None
+        record = message.content[KEY]
+        if not isinstance(record, ArrayRecord):
+            return f"its record {KEY!r} is no record of arrays"
+        plain = ArrayRecord()
+        for name, array in record.items():
+            if name != FORM:
+                plain[name] = array
         try:
-            plain = {name: array for name, array in record.items() if name != "form"}
-            own = RecordDict()
-            own["arrays"] = _record(plain)
-            return Reply.decode(own)
-        except ProtocolError as error:
-            return str(error)
+            return Reply.decode(RecordDict({"arrays": plain}))
+        except Exception as error:  # of a peer's bytes: whatever it is
+            return str(error) or type(error).__name__
 
-    def _take(self, message: Message, reply: Reply | str | None) -> Message:
+    def _take(self, message: Message, reply: Reply | str | None, wait: bool) -> Message | None:
+        node, purpose = message.metadata.src_node_id, _purpose(message)
         if message.has_error() or not message.has_content():
+            if (found := self._asked(message)) is not None:
+                found[0].close(node, found[1].version)
             return message
-        node, purpose, channel = (
-            message.metadata.src_node_id,
-            _purpose(message),
-            self._channel(message),
-        )
         content = message.content
-        question = channel.open.get(node)
-        number = question.source.round if question else self._pushes
-        payload = reply.payload if isinstance(reply, Reply) else 0
-        self._enter(number, node, "up", content, payload, purpose)
-        if reply is None:  # a client without the mod
-            channel.open.pop(node, None)
-            if question is None or not question.training:
-                return message
-            channel.peer(node).heard = question.version
-            whole = channel.shifted(question, content)
-            return message if whole is content else _with(message, whole)
+        if isinstance(reply, Reply):
+            found = self._find(node, reply.version)
+        else:
+            found = self._asked(message)
         try:
             if isinstance(reply, str):
                 raise RefusedError(reply)
-            return _with(message, channel.take(node, reply, content))
-        except RefusedError as error:
-            self.refused += 1
-            log.warning("refused an answer of node %d: %s", node, printable(str(error)))
-            return _with(message, error=Error(_REFUSED, f"flowerpress: {error}"))
-        finally:
-            release(message)
+            if reply is None:
+                answer = self._dense(message, found)
+            elif found is None:
+                raise RefusedError("an answer to no open question: a duplicate, or too late")
+            else:
+                answer = _with(message, found[0].take(node, reply, content))
+        except UnknownScaleError as error:
+            if wait and found is not None and _others(found[0], node):
+                self._waiting.append(message)
+                return None
+            answer = self._refused(message, error, found)
+        except Exception as error:  # of a peer's bytes: whatever it is
+            answer = self._refused(message, error, found)
+        number = found[1].source.round if found else self._pushes
+        payload = reply.payload if isinstance(reply, Reply) else 0
+        self._enter(number, node, "up", content, payload, purpose)
+        release(message)
+        return answer
+
+    def _dense(self, message: Message, found: tuple[Channel, Question] | None) -> Message:
+        """Return the answer of a client without the mod."""
+        if found is None:
+            return message
+        channel, question = found
+        channel.close(message.metadata.src_node_id, question.version)
+        channel.peer(message.metadata.src_node_id).heard = question.push
+        if not question.training:
+            return message
+        whole = channel.shifted(question, message.content)
+        return message if whole is message.content else _with(message, whole)
+
+    def _refused(
+        self, message: Message, error: Exception, found: tuple[Channel, Question] | None
+    ) -> Message:
+        self.refused += 1
+        node = message.metadata.src_node_id
+        if found is not None:
+            found[0].close(node, found[1].version)
+        why = printable(str(error) or type(error).__name__)
+        log.warning("refused an answer of node %d: %s", node, why)
+        return _with(message, error=Error(_REFUSED, f"flowerpress: {why}"))
 
     def _enter(
         self, number: int, node: int, way: str, content: RecordDict, payload: int, purpose: str
@@ -350,13 +451,35 @@ class PressedGrid(Grid):
         return f"uplink {led.up_bytes:,} bytes, downlink {led.down_bytes:,}, refused {self.refused}"
 
 
+def _others(channel: Channel, node: int) -> bool:
+    """Whether other nodes' training answers are awaited."""
+    return any(
+        question.training
+        for other, questions in channel.open.items()
+        if other != node
+        for question in questions.values()
+    )
+
+
+def _round_of(content: RecordDict, push: int) -> int:
+    """Return the app's own number of the round, if it says one."""
+    for config in content.config_records.values():
+        number = config.get("server-round")
+        if type(number) is int and 0 <= number < _MOST_ROUND:
+            return number
+    return push
+
+
 def _purpose(message: Message) -> str:
     return message.metadata.message_type.partition(".")[0]
 
 
 def _identity(message: Message) -> tuple[int, ...]:
     """Return what is the same for messages that carry the same arrays."""
-    return tuple(id(record) for record in message.content.array_records.values())
+    if not message.has_content():
+        return ()
+    records = message.content.array_records.values()
+    return tuple(id(array) for record in records for array in record.values())
 
 
 def _with(
@@ -366,15 +489,3 @@ def _with(
     make: Any = Message  # Flower's own way, which its overloads leave out
     whole: Message = make(metadata=message.metadata, content=content, error=error)
     return whole
-
-
-def _record(arrays: dict[str, Array]) -> ArrayRecord:
-    record = ArrayRecord()
-    for name, array in arrays.items():
-        record[name] = array
-    return record
-
-
-def _other_dtypes(plan: Plan, content: RecordDict) -> bool:
-    records = content.array_records
-    return any(records[s.record][s.key].dtype not in ("", s.dtype) for s in plan.taken)

@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
+from zlib import crc32
 
 import numpy as np
-from flwr.app import Array, Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 
 from flowerpress.compressors import Draw, PacketError, make_compressor
 from flowerpress.compressors.feedback import EF14Sender, EF21Sender, PlainSender, Sender, Settlement
 from flowerpress.dropin.arrays import KEY, FloatVector, Plan, form, paired, refilled
 from flowerpress.dropin.bounded import bounded
 from flowerpress.protocol import Instruction, ProtocolError, ReplicaError, Reply
+from flowerpress.protocol.blob import to_array
 from flowerpress.protocol.layout import FLOATS
 from flowerpress.worker.memory import (
     begin_session,
@@ -48,7 +51,8 @@ SENDERS: Mapping[str, type[Sender]] = {
 _PLAN = "plan"  # names a vector of the state: the text of the plan
 _FAILED = 2  # Flower's code of a ClientApp that raised
 _STATES: dict[int, dict[Any, WorkerState]] = {}  # by run, where a process lives on
-_MOST_RUNS = 4
+_MOST_RUNS = 16
+_CORRELATED = re.compile(r"\b(cq|permk)\b")
 _WARNED: set[tuple[int, str]] = set()
 _LOCK = threading.Lock()
 
@@ -78,12 +82,12 @@ class _Question:
 
     def __init__(self, message: Message, context: Context, order: Instruction) -> None:
         self.message, self.context, self.order = message, context, order
-        config = context.node_config
-        own = config.get("client-id", config.get("partition-id", context.node_id))
         purpose, _, part = message.metadata.message_type.partition(".")
         self.training = purpose == "train"
-        kind = f"press-{part}" if part else "press"
-        self.store: StateStore = open_store(context, int(own), _memory_of(context.run_id), kind)
+        # Each model has a memory of its own: what is owed of one is nothing to another.
+        kind = "-".join(("press", *filter(None, (re.sub(r"\W", "-", part), order.layout))))
+        table = _memory_of(context.run_id)
+        self.store: StateStore = open_store(_own_config(context), _client(context), table, kind)
 
     def answer(self, call_next: Next) -> Message:
         """Return the reply of the app, pressed."""
@@ -110,9 +114,11 @@ class _Question:
         if not self._fits(reply.content, records):
             return self._beside(reply)
         try:
-            packet = self._press(sender, self.plan.gather(reply.content, records) - self.x)
+            with np.errstate(over="ignore", invalid="ignore"):  # told by the compressor
+                delta = self.plan.gather(reply.content, records) - self.x
+            packet = self._press(sender, delta)
         except ValueError as error:
-            return _error(self.message, f"{error}; nothing was sent")
+            return _error(self.message, str(error))
         own = Reply(
             0,
             self.order.version,
@@ -125,8 +131,7 @@ class _Question:
         content = self.plan.peeled(reply.content, records)
         content[KEY] = own.encode().array_records["arrays"]
         if other := self._other_form(reply.content, records):
-            text = np.frombuffer(json.dumps(other).encode(), np.uint8)
-            content.array_records[KEY][FORM] = Array(text)
+            content.array_records[KEY][FORM] = to_array(json.dumps(other).encode())
         return Message(content, reply_to=self.message)
 
     # --- 1: the model ---------------------------------------------------------------------------
@@ -141,16 +146,9 @@ class _Question:
             values = self.plan.scatter(self.x)
             self.message.content = refilled(content, values, self.plan.orders)
             return
-        dense, skip = (str(hyper[name]).split("\n") for name in ("dense", "skip"))
-        self.plan = Plan.of(content, [each for each in dense if each], skip)
+        self.plan = Plan.of(content, _texts(hyper["dense"]), _texts(hyper["skip"]))
         if self.plan.layout.digest != order.layout:
             raise ProtocolError("what is pressed of this message is not what its server presses")
-        memory = state.vectors.get("memory")
-        if memory is not None and memory.shape != (self.plan.layout.dim,):
-            log.warning("the model has another form: what was owed of the old one is dropped")
-            state.vectors.clear()
-            state.packet = b""
-            state.numbers |= {"settled": 0, "pending": 0, "held": -1}
         self.x = self.plan.gather(content)
         if hyper["downlink"]:
             state.vectors["replica.x"] = self.x.copy()
@@ -177,7 +175,12 @@ class _Question:
         kind = SENDERS.get(str(order.hyper["memory"]), PlainSender)
         sender = restore_sender(kind, state)
         refused = 0 < sender.pending == order.refused
-        outcome = sender.settle(order.applied, order.version, order.absurd)
+        applied = order.applied
+        if order.hyper["fresh"] and sender.pending and not sender.shared:
+            # The server never asked this node: it has another number since its last answer, which
+            # then was most likely taken. Owed once too little is better than sent twice.
+            applied = sender.pending
+        outcome = sender.settle(applied, order.version, order.absurd)
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
             return None
         if outcome is Settlement.MISMATCH:  # the server keeps this client's own h: it starts over
@@ -196,7 +199,12 @@ class _Question:
         if hyper["memory"] == "ef21-sgdm":
             old, eta = state.vectors.get("v", delta), delta.dtype.type(hyper["momentum"])
             delta = moments["v"] = (1 - eta) * old + eta * delta
-        spec = str(self.context.node_config.get("compressor") or hyper["compressor"])
+        spec = str(hyper["compressor"])
+        own = self.context.node_config.get("compressor")
+        if own and hyper["own"]:
+            spec = str(own)
+            if _CORRELATED.search(spec) and not hyper["plain_mean"]:
+                raise ValueError(f"this node's compressor {spec!r} is for a plain mean of all")
         compressor = make_compressor(spec).bind_shapes(self.plan.layout.shapes)
         if most := float(hyper["clip_sent"]):
             compressor = bounded(compressor, most)
@@ -256,9 +264,37 @@ class _Question:
 def _memory_of(run: int) -> dict[Any, WorkerState]:
     """Return the memory of a run's clients in this process; that of the oldest run may go."""
     with _LOCK:
-        found = _STATES.setdefault(run, {})
+        found = _STATES.pop(run, {})
+        _STATES[run] = found
         while len(_STATES) > _MOST_RUNS:
             del _STATES[next(iter(_STATES))]
+    return found
+
+
+def _client(context: Context) -> int:
+    """Return this client's number: of a name that is none, one that no partition has."""
+    config = context.node_config
+    own = config.get("client-id", config.get("partition-id", context.node_id))
+    try:
+        return int(own)
+    except ValueError:
+        return 2**32 + crc32(str(own).encode())
+
+
+def _own_config(context: Context) -> Context:
+    """Return the context with those keys of the run config that are meant for flowerpress."""
+    own = {k: v for k, v in context.run_config.items() if k.startswith("flowerpress.")}
+    return Context(context.run_id, context.node_id, context.node_config, context.state, own)
+
+
+def _texts(value: Any) -> list[str]:
+    """Read a list of texts of an instruction; raises `ProtocolError` where it is none."""
+    try:
+        found = json.loads(str(value))
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ProtocolError(f"an instruction has {value!r:.80}, no list of names")
     return found
 
 

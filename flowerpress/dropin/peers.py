@@ -1,33 +1,38 @@
 """The server's end of a pressed app: what it knows of each node, and what it makes of answers.
 
-A *channel* is one kind of messages, ``train`` and ``evaluate`` or ``train.NAME`` and
-``evaluate.NAME``: of each, nodes have memory of their own.
+A *channel* is one model in one kind of messages: ``train`` and ``evaluate``, or ``train.NAME`` and
+``evaluate.NAME``. Of each, nodes have memory of their own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, Message, RecordDict
+from flwr.app import Array, Metadata, RecordDict
 
 from flowerpress.compressors import Opened, PacketError, add_to, decompress
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.dropin.arrays import KEY, FloatVector, Place, Plan, form, paired, refilled
+from flowerpress.dropin.replica import Broadcast
 from flowerpress.dropin.settings import Settings
 from flowerpress.protocol import ProtocolError, Reply
+from flowerpress.protocol.blob import from_array
 from flowerpress.protocol.layout import FLOATS
 from flowerpress.server.ask import Ask
 from flowerpress.server.client import Client
-from flowerpress.server.guard import Guard, OversizedError
+from flowerpress.server.guard import Guard, OversizedError, UnknownScaleError
 from flowerpress.server.packets import check_packets
 
 FORM = "form"  # in the record of a reply: what of its arrays is not as they were sent
-_MOST_FORM = 1 << 20  # bytes
+
+
+_MOST_PAST = 64
 
 
 class RefusedError(ValueError):
@@ -45,7 +50,7 @@ class Peer(Client):
     h : vector or None
         What EF21 keeps of it: the sum of all its packets.
     heard : int
-        The question that it answered last.
+        The push that it answered last.
     """
 
     speaks: bool = False
@@ -53,24 +58,36 @@ class Peer(Client):
     heard: int = 0
 
 
-@dataclass
 class Source:
-    """What a strategy sent, to some nodes alike."""
+    """What a strategy sent, to some nodes alike, as it was then.
 
-    content: RecordDict
-    plan: Plan
-    round: int
-    shift: FloatVector | None = None  # x less the replica on which clients work
+    Arrays do not change, unlike the records that hold them: these may be the strategy's to reuse.
+    """
 
-    @cached_property
-    def x(self) -> FloatVector:
-        """The vector of what is pressed."""
-        return self.plan.gather(self.content)
+    def __init__(self, plan: Plan, content: RecordDict, server_round: int) -> None:
+        self.plan, self.round = plan, server_round
+        self.shift: FloatVector | None = None  # x less the replica on which clients work
+        self._arrays = plan.arrays(content)
 
-    @cached_property
-    def arrays(self) -> dict[Place, Array]:
-        """What is pressed as arrays, in the dtypes that are kept; the same objects for all."""
-        return {place: Array(value) for place, value in self.plan.scatter(self.x).items()}
+    def vector(self) -> FloatVector:
+        """Return x."""
+        return self.plan.joined(self._arrays)
+
+    def cast(self) -> dict[Place, Array]:
+        """Return the arrays in the dtypes in which they go."""
+        found = {}
+        for slot, array in zip(self.plan.taken, self._arrays, strict=True):
+            same = form(array)[0] == slot.dtype
+            found[slot.place] = array if same else Array(array.numpy().astype(slot.dtype))
+        return found
+
+    def moved(self, delta: FloatVector) -> dict[Place, Any]:
+        """Return x + delta, each array in the dtype in which it goes."""
+        parts, found = self.plan.scatter(delta), {}
+        for slot, array in zip(self.plan.taken, self._arrays, strict=True):
+            x = array.numpy().astype(slot.dtype, copy=False)
+            found[slot.place] = np.asarray(x + parts[slot.place])
+        return found
 
 
 @dataclass
@@ -78,42 +95,28 @@ class Question:
     """A message that was sent, and is not answered yet."""
 
     version: int
+    push: int
     source: Source
-    message: Message
+    metadata: Metadata
     training: bool
 
 
 @dataclass
 class Channel:
-    """One kind of messages, see this module."""
+    """One model in one kind of messages, see this module."""
 
     settings: Settings
     clients: dict[int, Peer] = field(default_factory=dict)
-    open: dict[int, Question] = field(default_factory=dict)
-    dtypes: dict[str, str] = field(default_factory=dict)
-    skip: set[str] = field(default_factory=set)
+    open: dict[int, dict[int, Question]] = field(default_factory=dict)  # by node and version
+    broadcast: Broadcast | None = None
+    norm: float = 0.0  # of the model
+    # Closed, for answers of clients without the mod, which come late and know of no question.
+    past: deque[Question] = field(default_factory=lambda: deque(maxlen=_MOST_PAST))
 
     def __post_init__(self) -> None:
         owing = self.settings.memory != "none"
-        self.guard = Guard(self, self.settings.max_scale, owing=owing)
-
-    # --- what is pressed ------------------------------------------------------------------------
-
-    def plan(self, content: RecordDict) -> Plan:
-        """Return what is pressed of a message.
-
-        What once was no float is never pressed: FedAvg makes floats of whole numbers, and what is
-        pressed would change from round to round. Likewise a name keeps the dtype that it had first:
-        FedAdam makes float64 of all.
-        """
-        for name, record in content.array_records.items():
-            for key, array in record.items():
-                dtype, _ = form(array)
-                if dtype in FLOATS:
-                    self.dtypes.setdefault(f"{name}/{key}", dtype)
-                else:
-                    self.skip.add(f"{name}/{key}")
-        return Plan.of(content, self.settings.dense, self.skip, self.dtypes)
+        most = self.settings.max_scale
+        self.guard = Guard(self, most, owing=owing, model_norm=lambda: self.norm)
 
     def peer(self, node: int) -> Peer:
         """Return what is known of a node."""
@@ -121,20 +124,52 @@ class Channel:
             self.clients[node] = Peer(node, node, 0)
         return self.clients[node]
 
-    def forget_the_silent(self, question: int) -> None:
-        """Forget nodes that were not heard for long, and what is kept of them."""
-        least = question - self.settings.forget_after
-        for node in [n for n, peer in self.clients.items() if peer.heard < least]:
-            if node not in self.open:
-                del self.clients[node]
+    def ask(self, node: int, question: Question) -> None:
+        """Open a question, and close those of its kind before it."""
+        others = self.open.setdefault(node, {}).values()
+        kept = {each.version: each for each in others if each.training != question.training}
+        self.past += [each for each in others if each.source.shift is not None]
+        self.open[node] = {**kept, question.version: question}
+
+    def forget(self, push: int) -> None:
+        """Drop what is kept of nodes that were not heard for long, and questions to them.
+
+        Not which of its updates was applied: a node that comes back would owe it again.
+        """
+        least = push - self.settings.forget_after
+        for node in [
+            n for n, each in self.open.items() if max(q.push for q in each.values()) < least
+        ]:
+            del self.open[node]
+        for peer in self.clients.values():
+            if peer.h is not None and peer.heard < least:
+                peer.h, peer.receiver.applied = None, 0  # it starts over
+
+    def question(self, node: int, version: int) -> Question | None:
+        """Return the open question of a version."""
+        return self.open.get(node, {}).get(version)
+
+    def answered(self, node: int, message_id: str) -> Question | None:
+        """Return the question that was sent to a node in a message, open or closed."""
+        for question in (*self.open.get(node, {}).values(), *self.past):
+            metadata = question.metadata
+            if metadata.message_id == message_id and metadata.dst_node_id == node:
+                return question
+        return None
+
+    def close(self, node: int, version: int) -> None:
+        """Close a question: it has its answer."""
+        questions = self.open.get(node, {})
+        questions.pop(version, None)
+        if not questions:
+            self.open.pop(node, None)
 
     # --- answers --------------------------------------------------------------------------------
 
-    def begin(self, replies: Sequence[tuple[int, Reply]]) -> None:
+    def begin(self, replies: Iterable[tuple[int, Reply]], push: int) -> None:
         """Look at answers that came together, before one of them is taken."""
-        peers = [self.clients[node] for node, _ in replies]
-        glances = (_named(reply, node) for node, reply in replies if reply.status == "update")
-        self.guard.begin(Ask(list(peers)), glances)
+        glances = [_named(reply, node) for node, reply in replies if reply.status == "update"]
+        self.guard.begin(Ask([]), glances, push)
 
     def take(self, node: int, reply: Reply, content: RecordDict) -> RecordDict:
         """Return an answer's content as the app's client made it.
@@ -142,40 +177,61 @@ class Channel:
         Raises
         ------
         RefusedError
-            It is none to the open question, is damaged, or is too large to be believed.
+            It is none to an open question, is damaged, or is too large to be believed.
+        UnknownScaleError
+            Nothing is known yet to compare it with; its question stays open.
         """
-        question = self.open.get(node)
-        if question is None or question.version != reply.version:
+        question = self.question(node, reply.version)
+        if question is None:
             raise RefusedError("an answer to no open question: a duplicate, or too late")
-        del self.open[node]
         peer = self.clients[node]
-        peer.held, peer.speaks, peer.heard = reply.held, True, reply.version
         others = RecordDict({name: record for name, record in content.items() if name != KEY})
-        if reply.status == "silent":  # nothing of it is pressed
-            return self.shifted(question, others) if question.training else others
-        if reply.status != "update" or not question.training:
-            raise RefusedError(f"{reply.status}: {reply.reason}")
         try:
-            delta = self._delta(peer, reply, question.source.plan)
-            other = _other_form(content, question.source.plan)
-            whole = self._whole(question.source, delta, others, other)
+            whole, delta = self._answer(question, peer, reply, content, others)
+        except UnknownScaleError:
+            raise
         except (PacketError, ProtocolError) as error:
-            peer.receiver.refuse(absurd=isinstance(error, OversizedError))
+            self.close(node, reply.version)
+            if question.training:
+                peer.receiver.refuse(absurd=isinstance(error, OversizedError))
             raise RefusedError(str(error)) from error
-        peer.receiver.apply(reply.version)
-        if self._keeps:
-            peer.h = delta
+        self.close(node, reply.version)
+        peer.held, peer.speaks, peer.heard = reply.held, True, question.push
+        if delta is not None:
+            peer.receiver.apply(reply.version)
+            peer.h = delta if self._keeps else None
+        elif reply.status not in ("update", "silent"):
+            raise RefusedError(f"{reply.status}: {reply.reason}")
         return whole
 
     @property
     def _keeps(self) -> bool:
         return self.settings.memory.startswith("ef21")
 
-    def _delta(self, peer: Peer, reply: Reply, plan: Plan) -> FloatVector:
+    def _answer(
+        self,
+        question: Question,
+        peer: Peer,
+        reply: Reply,
+        content: RecordDict,
+        others: RecordDict,
+    ) -> tuple[RecordDict, FloatVector | None]:
+        """Return an answer's content, and its update where it has one."""
+        if reply.status != "update":  # nothing of it is pressed
+            shift = question.training and reply.status == "silent"
+            return (self.shifted(question, others) if shift else others), None
+        if not question.training:
+            raise ProtocolError("an update where none was asked for")
+        delta, sizes = self._delta(peer, reply, question.source.plan)
+        other = _other_form(content, question.source.plan)
+        whole = self._whole(question.source, delta, others, other)
+        self.guard.accept(peer, sizes)
+        return whole, delta
+
+    def _delta(self, peer: Peer, reply: Reply, plan: Plan) -> tuple[FloatVector, dict[int, float]]:
         """Return the update of an answer: what it decodes to, or with EF21 the sum of all."""
-        verdict = peer.receiver.judge(
-            reply.base, reply.version, shared=self._keeps and reply.base > 0
-        )
+        shared = self._keeps and reply.base > 0  # else it starts over, alone
+        verdict = peer.receiver.judge(reply.base, reply.version, shared=shared)
         if verdict is not Acceptance.APPLY:
             raise ProtocolError(verdict.value)
         layout = plan.layout
@@ -185,13 +241,12 @@ class Channel:
         self.guard.check(peer, sizes, 1.0, layout.dtype)
         if not self._keeps:
             delta = decompress(opened, max_dim=layout.dim)
-            delta = delta if reply.scale == 1.0 else delta * layout.dtype.type(reply.scale)
-        else:
-            known = peer.h is not None and reply.base and peer.h.size == layout.dim
-            delta = peer.h.copy() if known else np.zeros(layout.dim, layout.dtype)  # type: ignore[union-attr]
-            add_to(opened, delta, reply.scale)
-        self.guard.accept(peer, sizes)
-        return delta
+            scaled = delta if reply.scale == 1.0 else delta * layout.dtype.type(reply.scale)
+            return scaled, sizes
+        known = peer.h if reply.base else None
+        h = np.zeros(layout.dim, layout.dtype) if known is None else known.copy()
+        add_to(opened, h, reply.scale)
+        return h, sizes
 
     def _whole(
         self, source: Source, delta: FloatVector, content: RecordDict, other: Mapping[str, Any]
@@ -201,16 +256,15 @@ class Channel:
         records = paired(plan.orders, content)
         if missing := {slot.record for slot in plan.taken} - set(records):
             raise ProtocolError(f"the answer has no record {sorted(missing)[0]!r}")
+        orders = {**plan.orders, **other.get("orders", {})}
         dtypes: dict[str, str] = other.get("dtypes", {})
-        orders: dict[str, list[str]] = {**plan.orders, **other.get("orders", {})}
-        values = {}
         names = {slot.place: slot.name for slot in plan.taken}
-        for (record, key), value in plan.scatter(source.x + delta).items():
-            dtype = dtypes.get(names[record, key])
-            values[records[record], key] = value.astype(dtype) if dtype else value
-        return refilled(
-            content, values, {records[n]: keys for n, keys in orders.items() if n in records}
-        )
+        values = {}
+        for place, value in source.moved(delta).items():
+            dtype = dtypes.get(names[place])
+            values[records[place[0]], place[1]] = np.asarray(value, dtype) if dtype else value
+        own = {records[name]: keys for name, keys in orders.items() if name in records}
+        return refilled(content, values, own)
 
     def shifted(self, question: Question, content: RecordDict) -> RecordDict:
         """Return a dense answer as if it had started from x, and not from the replica."""
@@ -218,17 +272,26 @@ class Channel:
         if shift is None:
             return content
         records = paired(plan.orders, content)
-        values, orders = {}, {}
+        values: dict[Place, Any] = {}
         for (record, key), part in plan.scatter(shift).items():
             name = records.get(record, "")
             arrays = content.array_records.get(name)
             if arrays is None or key not in arrays:
                 continue
-            value = arrays[key].numpy()
+            try:
+                value = arrays[key].numpy()
+            except Exception as error:
+                raise ProtocolError(f"array {key!r} cannot be read: {error}") from None
             if value.shape == part.shape and value.dtype.name in FLOATS:
-                values[name, key] = (value + part).astype(value.dtype)
-                orders[name] = list(map(str, arrays))
+                values[name, key] = np.asarray(value + part, value.dtype)
+        orders = {name: list(map(str, content.array_records[name])) for name, _ in values}
         return refilled(content, values, orders)
+
+
+def model_norm(x: FloatVector) -> float:
+    """Return the norm of a model; 0 where it has none."""
+    size = float(np.linalg.norm(x.astype(np.float64)))
+    return size if math.isfinite(size) else 0.0
 
 
 def _named(reply: Reply, node: int) -> Reply:
@@ -241,23 +304,21 @@ def _other_form(content: RecordDict, plan: Plan) -> Mapping[str, Any]:
     array = content.array_records[KEY].get(FORM)
     if array is None:
         return {}
-    if array.dtype != "uint8" or len(array.data) > _MOST_FORM:
-        raise ProtocolError("what an answer says of its arrays is no text")
     try:
-        found = json.loads(array.numpy().tobytes())
+        found = json.loads(from_array(array))
         dtypes, orders = dict(found.get("dtypes", {})), dict(found.get("orders", {}))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"what an answer says of its arrays is no JSON: {error}") from None
     names = {slot.name for slot in plan.taken}
-    if not (set(dtypes) <= names and set(map(str, dtypes.values())) <= set(FLOATS)):
+    if not (set(dtypes) <= names and all(each in FLOATS for each in dtypes.values())):
         raise ProtocolError("an answer has dtypes of arrays that were not asked for")
+    records = paired(plan.orders, content)
     for name, keys in orders.items():
-        if (
-            name not in plan.orders
-            or not isinstance(keys, list)
-            or len(keys) > 2 * len(plan.slots) + 64
-        ):
+        pressed = {slot.key for slot in plan.taken if slot.record == name}
+        texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if name not in records or not texts or len(set(keys)) != len(keys):
             raise ProtocolError("an answer orders arrays that were not asked for")
-        if not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
-            raise ProtocolError("an answer orders arrays that were not asked for")
+        there = {str(key) for key in content.array_records[records[name]]}
+        if not pressed <= set(keys) <= pressed | there:
+            raise ProtocolError("an answer orders other arrays than it has")
     return {"dtypes": dtypes, "orders": orders}

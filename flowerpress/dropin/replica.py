@@ -32,24 +32,28 @@ class Broadcast:
 
     def __init__(self, plan: Plan, x: FloatVector, spec: str, seed: int) -> None:
         self.plan = plan
-        first = ArrayRecord(
-            {f"{record}/{key}": Array(value) for (record, key), value in plan.scatter(x).items()}
-        )
+        parts = plan.scatter(x)
+        first = ArrayRecord({slot.name: Array(parts[slot.place]) for slot in plan.taken})
         rule = make_rule("step", {})
         self._model = Downlink(plan.layout, first, spec, rule=rule, seed=seed)
         self._arrays: dict[Place, Array] | None = None
         self._followed = x
 
-    def follow(self, x: FloatVector, server_round: int) -> FloatVector:
+    def follow(self, x: FloatVector, server_round: int) -> FloatVector | None:
         """Publish what takes the replica to `x`, where that is new; returns x less the replica.
 
-        What is evaluated is what the next round starts from: it is sent once.
+        Returns None where the step overflows: `x` then goes as it is. What is evaluated is what
+        the next round starts from: it is sent once.
         """
         model = self._model
         if not np.array_equal(x, self._followed):
             # The replica and what it owes are the x before, so that C is of what the replica lacks.
             exact = model.x if model.error is None else model.x - model.error
-            model.move(exact - x, server_round, 1.0)
+            with np.errstate(over="ignore"):
+                step = exact - x
+            if not np.isfinite(step).all():
+                return None
+            model.move(step, server_round, 1.0)
             self._arrays, self._followed = None, x
         return x - model.x
 

@@ -18,7 +18,7 @@ from flowerpress.protocol.files import sweep, write_atomically
 from flowerpress.server.tree import CheckpointError, Tree, dump, load
 
 _SAME = ("compressor", "memory", "downlink", "momentum", "dense", "seed", "clip_sent")
-Broadcasts = dict[tuple[str, str], Broadcast]
+Channels = dict[tuple[str, str], Channel]
 
 
 def save(path: Path, tree: Tree) -> None:
@@ -58,45 +58,31 @@ def settings_of(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in _SAME}
 
 
-def channels_state(channels: dict[str, Channel]) -> Tree:
-    """Return what channels know of nodes."""
-    return {
-        name: {
-            "skip": channel.skip,
-            "dtypes": channel.dtypes,
-            "peers": [_peer_state(peer) for peer in channel.clients.values()],
-        }
-        for name, channel in channels.items()
-    }
+def state(channels: Channels) -> Tree:
+    """Return what channels know of nodes, and their replicas."""
+    return [[*key, _state(channel)] for key, channel in channels.items()]
 
 
-def _peer_state(peer: Peer) -> dict[str, Any]:
-    return {**vars(peer), "receiver": asdict(peer.receiver)}
-
-
-def restored_channels(tree: Tree, settings: Settings) -> dict[str, Channel]:
-    """Return the channels that `channels_state` told of."""
-    channels = {}
-    for name, state in tree.items():
-        channel = Channel(settings, dtypes=state["dtypes"], skip=state["skip"])
-        for fields in state["peers"]:
-            peer = Peer(**{**fields, "receiver": Receiver(**fields["receiver"])})
-            channel.clients[peer.id] = peer
-        channels[name] = channel
-    return channels
-
-
-def broadcasts_state(broadcasts: Broadcasts) -> Tree:
-    """Return what replicas are."""
-    return [[*key, each.plan.to_json(), each.state()] for key, each in broadcasts.items()]
-
-
-def restored_broadcasts(tree: Tree, settings: Settings) -> Broadcasts:
-    """Return the replicas that `broadcasts_state` told of."""
-    found = {}
-    for name, digest, text, state in tree:
-        plan = Plan.from_json(text)
-        each = Broadcast(plan, state["followed"], settings.downlink, settings.seed)
-        each.restore(state)
-        found[name, digest] = each
+def _state(channel: Channel) -> dict[str, Any]:
+    peers = [{**vars(peer), "receiver": asdict(peer.receiver)} for peer in channel.clients.values()]
+    found: dict[str, Any] = {"peers": peers, "norm": channel.norm, "plan": None, "replica": None}
+    if channel.broadcast is not None:
+        found["plan"] = channel.broadcast.plan.to_json()
+        found["replica"] = channel.broadcast.state()
     return found
+
+
+def restored(tree: Tree, settings: Settings) -> Channels:
+    """Return the channels that `state` told of."""
+    channels = {}
+    for name, digest, fields in tree:
+        channel = channels[name, digest] = Channel(settings, norm=fields["norm"])
+        for each in fields["peers"]:
+            peer = Peer(**{**each, "receiver": Receiver(**each["receiver"])})
+            channel.clients[peer.id] = peer
+        if fields["plan"] is not None:
+            plan, replica = Plan.from_json(fields["plan"]), fields["replica"]
+            x = replica["followed"]
+            channel.broadcast = Broadcast(plan, x, settings.downlink, settings.seed)
+            channel.broadcast.restore(replica)
+    return channels

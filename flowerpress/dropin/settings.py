@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from flwr.app import RecordDict
 
+from flowerpress.dropin.arrays import KEY
 from flowerpress.server.options import SWITCH, Declared, Values, number, one_of, option, text, whole
 from flowerpress.server.suitable import ANY_COMPRESSOR, CONTRACTION_OR_DENSE, require_contraction
 from flowerpress.suggestions import unknown
@@ -17,7 +18,7 @@ STATISTICS = ("*running_mean", "*running_var", "*num_batches_tracked")
 PREFIX = "flowerpress."
 _CLIPPING = "clipping_norm"
 _CORRELATED = re.compile(r"\b(cq|permk)\b")
-_SHRINKS = re.compile(r"(topk|identity|threshold)\b")
+_SHRINKS = re.compile(r"(topk|identity|threshold)(:[^+();]*)?")  # alone: no vector gets longer
 
 
 def _patterns(given: Any) -> tuple[str, ...]:
@@ -91,7 +92,9 @@ class Settings(Declared):
         "Whether the strategy takes the plain mean of all: cq and permk are for nothing else.",
     )
     forget_after: int = option(
-        100, whole(1), "Questions after which a node that is silent is forgotten."
+        1000,
+        whole(1),
+        "Pushes in which a node was not heard, after which what ef21 keeps of it is dropped.",
     )
     checkpoint: str = option(
         "",
@@ -124,7 +127,7 @@ class Settings(Declared):
         """Return the settings of a run: what its config says goes before what is `given`.
 
         None where its compressor is an empty text: nothing is pressed. Keys that are empty texts
-        are otherwise not given.
+        are otherwise not given; "none" of ``flowerpress.dense`` is no pattern at all.
 
         Examples
         --------
@@ -143,6 +146,8 @@ class Settings(Declared):
                 names = sorted(name.replace("_", "-") for name in cls.options)
                 raise ValueError(unknown(f"no run has a key '{PREFIX}{key}'", key, names))
         found = {key.replace("-", "_"): value for key, value in own.items() if value != ""}
+        if found.get("dense") == "none":
+            found["dense"] = ()
         return cls(**{**given, **found})
 
     def refuse(self, content: RecordDict, *, dense: bool) -> None:
@@ -150,6 +155,11 @@ class Settings(Declared):
 
         `dense` says whether some floats of it go as they are.
         """
+        if KEY in content:
+            raise ValueError(
+                f"this app has a record {KEY!r} of its own, which is the name of what goes along "
+                "with a pressed message: give it another"
+            )
         for name, config in content.config_records.items():
             if "secagg" in str(name).lower() or any("secagg" in str(k).lower() for k in config):
                 raise ValueError(
@@ -165,7 +175,7 @@ class Settings(Declared):
                 f"clients clip to {bound:g}, and some of their arrays go as they are, beside what "
                 "is pressed: the norm of both together has no bound; give dense=()"
             )
-        if self.memory == "none" and _SHRINKS.match(self.compressor):
+        if self.memory == "none" and _SHRINKS.fullmatch(self.compressor):
             return
         if not 0 < self.clip_sent <= bound:
             raise ValueError(

@@ -22,6 +22,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
+from flowerpress.protocol.content import ARRAYS, MESSAGE
 from flowerpress.simulations.faults import Faults
 
 NodeConfig = Mapping[str, int | float | str | bool]
@@ -209,11 +210,13 @@ def _one_torch_thread() -> None:
 
 
 def _own_content(message: Message, seen: set[int]) -> Message:
-    """Give a message records of its own where its content was `seen`: FedAvg's share one.
+    """Give a message records of its own, unless it is flowerpress's and its content not `seen`.
 
-    The arrays stay the same objects: their data are bytes, which cannot be changed.
+    Those of Flower's strategies share theirs, with one another and with the strategy. The arrays
+    stay the same objects: their data are bytes, which cannot be changed.
     """
-    if id(message.content) not in seen:
+    arrays = message.content.array_records.get(ARRAYS)
+    if arrays is not None and MESSAGE in arrays and id(message.content) not in seen:
         seen.add(id(message.content))
         return message
     content = RecordDict()

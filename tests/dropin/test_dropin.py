@@ -118,7 +118,7 @@ class Conserved:
 def owed(folder, i):
     from safetensors.numpy import load_file
 
-    (file,) = folder.glob(f"run-*/client-{i}-press.safetensors")
+    (file,) = folder.glob(f"run-*/client-{i}-press-*.safetensors")
     return load_file(file).get("memory")
 
 
@@ -217,7 +217,7 @@ class Losing(FedAvg):
 
     def configure_train(self, server_round, arrays, config, grid):
         if server_round == self.at:
-            for file in self.folder.glob("run-*/client-1-press.safetensors"):
+            for file in self.folder.glob("run-*/client-1-press-*.safetensors"):
                 file.unlink()
         return super().configure_train(server_round, arrays, config, grid)
 

@@ -357,12 +357,3 @@ def test_arrays_of_flowers_old_clients():
         (answer,) = ask(own, RecordDict({"fitins.parameters": ArrayRecord({"0": old(x)})}))
     assert list(answer.content) == ["fitres.parameters", "m"]
     assert (answer.content["fitres.parameters"]["0"].numpy() == 1).sum() == 450
-
-
-def test_what_is_owed_of_another_model_is_dropped(caplog):
-    with InProcessGrid(client_app, 1) as grid:
-        own = press_grid(grid, "topk:0.1")
-        assert not ask(own)[0].has_error()
-        content = RecordDict({"arrays": record({"w": np.zeros((40, 30))})})
-        assert not ask(own, content)[0].has_error()
-    assert "another form: what was owed of the old one is dropped" in caplog.text

@@ -1,0 +1,427 @@
+"""What a hostile reviewer found, one test each: none of it comes back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from flowerpress.dropin import press, press_grid
+from flowerpress.protocol.blob import to_array
+from flowerpress.simulations.engine import InProcessGrid
+from tests.dropin.apps import record
+
+
+def adder(amount=1.0, mods=(press,)):
+    """An app that adds a number to all floats."""
+    app = ClientApp(mods=list(mods))
+
+    @app.train()
+    def train(message, context):
+        out = RecordDict()
+        for name, arrays in message.content.array_records.items():
+            if name == "flowerpress":  # there is no mod that takes it away
+                continue
+            values = {k: a.numpy() for k, a in arrays.items()}
+            new = {k: np.asarray(v + v.dtype.type(amount)) for k, v in values.items()}
+            out[name] = ArrayRecord({k: Array(v) for k, v in new.items()})
+        return Message(out, reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message, context):
+        return Message(RecordDict({}), reply_to=message)
+
+    return app
+
+
+def messages(arrays, nodes, kind="train", **config):
+    content = RecordDict({"arrays": arrays})
+    if config:
+        content["config"] = ConfigRecord(config)
+    return [Message(content, node, kind) for node in nodes]
+
+
+def ask(grid, arrays, nodes=(2,), kind="train", **config):
+    answers = grid.send_and_receive(messages(arrays, nodes, kind, **config), timeout=5)
+    return list(answers)
+
+
+def zeros(**more):
+    return record({"w": np.zeros(900), **more})
+
+
+def seen(answer, name="w"):
+    return answer.content["arrays"][name].numpy()
+
+
+def test_a_node_that_was_silent_for_long_owes_nothing_twice():
+    """Which of its updates was applied is never forgotten; what ef21 keeps is, and starts over."""
+    with InProcessGrid(adder, 2) as grid:
+        own = press_grid(grid, "topk:0.5", forget_after=3)
+        total = sum(seen(*ask(own, zeros())).sum() for _ in range(2))
+        for _ in range(10):
+            ask(own, zeros(), nodes=(3,))
+        total += sum(seen(*ask(own, zeros())).sum() for _ in range(10))
+    assert total == pytest.approx(12 * 900, abs=900 / 2 + 1), "but for what is owed"
+    with InProcessGrid(adder, 2) as grid:
+        own = press_grid(grid, "topk:0.5", memory="ef21", forget_after=3)
+        ask(own, zeros())
+        for _ in range(10):
+            ask(own, zeros(), nodes=(3,))
+        (channel,) = own._channels.values()
+        assert channel.clients[2].h is None
+        answers = [seen(*ask(own, zeros())).sum() for _ in range(3)]
+    assert answers == [450, 900, 900]
+
+
+def test_a_node_with_another_number_owes_nothing_twice():
+    """As a SuperNode without a key has after each start; its memory is on its disk."""
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "topk:0.5")
+        total = seen(*ask(own, zeros())).sum()
+        grid._nodes[77] = grid._nodes.pop(2)
+        grid._nodes[77].context.node_id = 77
+        total += sum(seen(*ask(own, zeros(), nodes=(77,))).sum() for _ in range(6))
+    assert total == pytest.approx(7 * 900, abs=451)
+
+
+@pytest.mark.parametrize("downlink", ["", "topk:0.5"])
+def test_scalars_stay_scalars(downlink):
+    with InProcessGrid(adder, 2) as grid:
+        own = press_grid(grid, "identity", memory="none", downlink=downlink)
+        x = zeros(scale=np.array(2.0))
+        for _ in range(3):
+            answers = ask(own, x, nodes=(2, 3))
+            assert all(seen(answer, "scale").shape == () for answer in answers)
+            x = answers[0].content["arrays"]
+    assert seen(answers[0], "scale") == pytest.approx(5)
+
+
+def test_x_is_what_was_sent_whatever_becomes_of_the_record():
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "identity", memory="none")
+        x = zeros()
+        ids = list(own.push_messages(messages(x, (2,))))
+        x["w"] = Array(np.full(900, 100, np.float32))
+        (answer,) = own.pull_messages(ids)
+        assert seen(answer)[0] == 1
+        ids = list(own.push_messages(messages(x, (2,))))
+        del x["w"]
+        (answer,) = own.pull_messages(ids)
+    assert seen(answer)[0] == 101
+
+
+@pytest.mark.parametrize("pressed", [True, False])
+def test_clients_do_not_write_into_each_others_messages(pressed):
+    app = ClientApp(mods=[press])
+
+    @app.train()
+    def train(message, context):
+        arrays = message.content["arrays"]
+        arrays["w"] = Array(arrays["w"].numpy() + np.float32(1))
+        return Message(RecordDict({"arrays": arrays}), reply_to=message)
+
+    x = zeros()
+    with InProcessGrid(lambda: app, 3, threads=1) as grid:
+        own = press_grid(grid, "identity", memory="none") if pressed else grid
+        answers = ask(own, x, nodes=(2, 3, 4))
+    assert [seen(answer)[0] for answer in answers] == [1, 1, 1]
+    assert x["w"].numpy()[0] == 0
+
+
+@pytest.mark.parametrize("downlink", ["", "identity"])
+@pytest.mark.parametrize("memory", ["ef14", "ef21"])
+def test_evaluating_something_else_leaves_the_memory_alone(memory, downlink):
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "topk:0.25", memory=memory, downlink=downlink)
+        total = 0.0
+        for _ in range(12):
+            total += seen(*ask(own, zeros())).sum()
+            ask(own, zeros(more=np.zeros(40)), kind="evaluate")
+    if memory == "ef14":
+        assert total == pytest.approx(12 * 900, abs=4 * 900)
+    else:
+        assert total == pytest.approx(12 * 900 - (3 + 2 + 1) / 4 * 900, abs=1)
+
+
+def test_two_models_of_one_size_have_memories_of_their_own():
+    """As the two halves of a GAN; the second is not trained, and gets nothing of the first."""
+    app = ClientApp(mods=[press])
+
+    @app.train()
+    def train(message, context):
+        ((name, array),) = message.content["arrays"].items()
+        more = np.float32(1 if name == "generator" else 0)
+        arrays = ArrayRecord({name: Array(array.numpy() + more)})
+        return Message(RecordDict({"arrays": arrays}), reply_to=message)
+
+    with InProcessGrid(lambda: app, 1) as grid:
+        own = press_grid(grid, "topk:0.5", downlink="topk:0.5")
+        for _ in range(6):
+            ask(own, record({"generator": np.zeros(900)}))
+            (answer,) = ask(own, record({"judge": np.zeros(900)}))
+            assert not seen(answer, "judge").any()
+    assert own.refused == 0
+
+
+def hostile(change):
+    """An app whose first client's answers are changed by a function of their content."""
+
+    def mod(message, context, call_next):
+        reply = call_next(message, context)
+        if context.node_config["partition-id"] == 0:
+            change(reply.content)
+        return reply
+
+    return adder(mods=(mod, press))
+
+
+def raw(data, dtype="float32", shape=(900,), stype="numpy.ndarray"):
+    return Array(dtype, shape, stype, data)
+
+
+BAD = {
+    "empty": b"",
+    "zip": b"PK\x03\x04" + bytes(60),
+    "pickle": b"\x80\x04cos\nsystem\n",
+    "huge": b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,), }".ljust(117)
+    + b"\n",
+}
+
+
+@pytest.mark.parametrize("downlink", ["", "identity"])
+@pytest.mark.parametrize("where", ["form", "dense", "bare", "record", "config"])
+@pytest.mark.parametrize("name", BAD)
+def test_nothing_that_a_client_sends_is_raised(name, where, downlink):
+    data = BAD[name]
+
+    def change(content):
+        if where == "form":
+            content["flowerpress"]["form"] = raw(data, "uint8", (len(data),))
+        elif where == "record":
+            content["flowerpress"] = ArrayRecord({"message": raw(data)})
+        elif where == "config":
+            content["flowerpress"] = ConfigRecord({"a": 1})
+        else:  # beside an update, or in an answer without one
+            content["arrays"] = ArrayRecord({"w": raw(data)})
+            if where == "bare":
+                del content["flowerpress"]
+
+    with InProcessGrid(lambda: hostile(change), 2) as grid:
+        own = press_grid(grid, "topk:0.5", downlink=downlink)
+        for _ in range(2):
+            first, second = ask(own, record({"w": np.ones(900)}), nodes=(2, 3))
+            assert not second.has_error()
+            assert first.has_error() or where in ("dense", "bare")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "9" * 5000,
+        "[" * 100_000,
+        '{"dtypes": 3}',
+        '{"dtypes": {"a": "float32"}}',
+        '{"orders": {"arrays": []}}',
+        '{"orders": {"arrays": ["x"]}}',
+        '{"orders": {"arrays": ["w", "w"]}}',
+        '{"orders": {"other": ["w"]}}',
+    ],
+    ids=range(11),
+)
+def test_what_an_answer_says_of_its_form_is_checked(text):
+    def change(content):
+        content["flowerpress"]["form"] = to_array(text.encode())
+
+    with InProcessGrid(lambda: hostile(change), 1) as grid:
+        own = press_grid(grid, "topk:0.5")
+        (answer,) = ask(own, zeros())
+    assert answer.has_error()
+
+
+def test_the_first_answer_of_a_zero_model_may_come_alone():
+    """It is kept until another can be compared with it: so says the guard, and loses nothing."""
+    with InProcessGrid(adder, 3) as grid:
+        own = press_grid(grid, "topk:0.5", memory="none")
+        ids = list(own.push_messages(messages(zeros(), (2, 3, 4))))
+        found = []
+        for each in ids:
+            while not (some := list(grid.pull_messages([each]))):
+                pass
+            found.append(own.open(some, wait=True))
+    assert [len(each) for each in found] == [0, 2, 1]
+    assert not any(answer.has_error() for each in found for answer in each)
+    assert own.refused == 0
+
+
+def test_an_evaluation_closes_no_training():
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "topk:0.5", downlink="topk:0.5")
+        ids = list(own.push_messages(messages(zeros(), (2,))))
+        list(own.push_messages(messages(zeros(), (2,), "evaluate")))
+        (answer,) = own.pull_messages(ids)
+    assert not answer.has_error()
+
+
+def test_two_questions_to_a_node_in_one_push_close_the_first():
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "topk:0.5")
+        answers = ask(own, zeros(), nodes=(2, 2))
+    assert sorted(answer.has_error() for answer in answers) == [False, True]
+
+
+def test_what_is_refused_changes_nothing():
+    with InProcessGrid(adder, 2) as grid:
+        own = press_grid(grid, "topk:0.5")
+        ids = list(own.push_messages(messages(zeros(), (2, 3))))
+        both = messages(zeros(), (2,)) + messages(zeros(), (3,), clipping_norm=1.0)
+        with pytest.raises(ValueError, match="clients clip to 1"):
+            own.push_messages(both)
+        answers = list(own.pull_messages(ids))
+    assert [answer.has_error() for answer in answers] == [False, False]
+
+
+def test_a_late_answer_without_the_mod_starts_from_its_own_x():
+    """With a compressed downlink it was sent the replica of then, and not that of now."""
+    with InProcessGrid(lambda: adder(0.0, mods=()), 2) as grid:
+        own = press_grid(grid, "topk:0.5", downlink="topk:0.1")
+        rng = np.random.default_rng(0)
+        models = [record({"w": rng.standard_normal(900)}) for _ in range(3)]
+        pushed = [list(own.push_messages(messages(x, (2, 3)))) for x in models]
+        for ids, x in reversed(list(zip(pushed, models, strict=True))):
+            for answer in own.pull_messages(ids):
+                assert not answer.has_error(), answer.error
+                np.testing.assert_allclose(seen(answer), x["w"].numpy(), atol=1e-6)
+
+
+def test_models_of_their_own_pushed_one_by_one_are_nobody_elses():
+    app, trained = ClientApp(mods=[press]), []
+
+    @app.train()
+    def train(message, context):
+        trained.append(message.content["arrays"]["w"].numpy().mean())
+        return Message(RecordDict({"arrays": message.content["arrays"]}), reply_to=message)
+
+    with InProcessGrid(lambda: app, 2, threads=1) as grid:
+        own = press_grid(grid, "topk:0.5", downlink="topk:0.1")
+        ask(own, zeros(), nodes=(2, 3))
+        for _ in range(3):
+            for node, value in ((2, 1.0), (3, -1.0)):
+                ask(own, record({"w": np.full(900, value)}), nodes=(node,))
+    assert trained[2:] == [1, -1] * 3
+
+
+def test_nodes_that_never_answer_are_not_held_for_ever():
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "topk:0.5", forget_after=5)
+        for i in range(40):
+            own.press(messages(zeros(), (1000 + i,)))
+    (channel,) = own._channels.values()
+    assert len(channel.open) <= 7
+
+
+@pytest.mark.parametrize("number", [1, -1, True, 2**62])
+def test_what_is_drawn_does_not_hang_on_the_apps_own_round(number):
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "randk:0.1", memory="none")
+        places = [
+            np.flatnonzero(seen(*ask(own, zeros(), **{"server-round": number}))) for _ in range(20)
+        ]
+    assert len({tuple(each) for each in places}) == 20
+    assert len(np.unique(np.concatenate(places))) > 700
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_a_model_that_is_not_finite_goes_as_it_is(value):
+    """With a compressed downlink too: the server does not end."""
+    with InProcessGrid(lambda: adder(0.0), 2) as grid:
+        own = press_grid(grid, "topk:0.5", downlink="topk:0.5")
+        ask(own, record({"w": np.full(900, -abs(value) if value == 3e38 else 0.0)}), nodes=(2, 3))
+        w = np.zeros(900, np.float32)
+        w[3] = value
+        answers = ask(own, record({"w": w}), nodes=(2, 3))
+    for answer in answers:
+        if np.isfinite(value):
+            np.testing.assert_array_equal(seen(answer), w)
+        else:
+            assert "nothing was sent" in answer.error.reason
+
+
+def test_half_precision_goes_down_dense_and_both_hold_the_same():
+    with InProcessGrid(lambda: adder(0.5), 2) as grid:
+        own = press_grid(grid, "identity", memory="none", downlink="topk:0.1")
+        x = ArrayRecord({"w": Array(np.linspace(0, 1, 1800).astype(np.float16))})
+        for _ in range(3):
+            answers = ask(own, x, nodes=(2, 3))
+            np.testing.assert_array_equal(seen(answers[0]), x["w"].numpy() + np.float16(0.5))
+            x = answers[0].content["arrays"]
+    assert seen(answers[0]).dtype == np.float16
+
+
+def test_large_numbers_of_a_mixed_model_keep_their_digits():
+    with InProcessGrid(lambda: adder(0.0), 1) as grid:
+        own = press_grid(grid, "identity", memory="none")
+        big = Array(np.full(10, 1_000_000_000.5))
+        (answer,) = ask(own, ArrayRecord({"w": Array(np.zeros(900, np.float32)), "big": big}))
+    np.testing.assert_array_equal(seen(answer, "big"), big.numpy())
+
+
+def test_names_may_hold_anything():
+    """Slashes that make two places look like one, and line breaks in what is not pressed."""
+    content = RecordDict(
+        {
+            "a": record({"b/c": np.zeros(600), "n\n1": np.arange(3)}),
+            "a/b": record({"c": np.ones(600)}),
+        }
+    )
+    with InProcessGrid(adder, 2) as grid:
+        own = press_grid(grid, "identity", memory="none", downlink="identity")
+        for _ in range(3):
+            answers = own.send_and_receive(
+                [Message(content, n, "train") for n in (2, 3)], timeout=5
+            )
+            for answer in answers:
+                assert answer.content["a"]["b/c"].numpy()[0] == 1
+                assert answer.content["a/b"]["c"].numpy()[0] == 2
+
+
+def test_a_nodes_own_compressor_keeps_the_rules():
+    configs = {0: {"compressor": "permk"}, 1: {"compressor": "sign:scale=l2"}, 2: {}}
+    with InProcessGrid(adder, 3, node_configs=configs) as grid:
+        own = press_grid(grid, "topk:0.5")
+        first, second, third = ask(own, record({"w": np.ones(900)}), nodes=(2, 3, 4))
+        assert "for a plain mean of all" in first.error.reason
+        assert "neither" in second.error.reason
+        assert not third.has_error()
+    # Where clients clip, a node's own choice could void the bound: it has the app's.
+    with InProcessGrid(adder, 1, node_config={"compressor": "randk:0.01"}) as grid:
+        own = press_grid(grid, "topk:0.5", memory="none")
+        (answer,) = ask(own, zeros(), clipping_norm=100.0)
+    assert (seen(answer) == 1).sum() == 450
+
+
+@pytest.mark.parametrize("compressor", ["topk:0.1+qsgd:1", "topk:0.1+terngrad", "scaled(topk:0.1)"])
+def test_a_chain_that_may_enlarge_is_no_topk(compressor):
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, compressor, memory="none")
+        with pytest.raises(ValueError, match="clients clip to 1"):
+            ask(own, zeros(), clipping_norm=1.0)
+
+
+@pytest.mark.parametrize("config", [{"client-id": "hospital-a"}, {"client-id": 7}])
+def test_a_client_has_any_name(config):
+    runs = {"state-store": "s3", "checkpoint": 5}  # the app's own, which mean nothing here
+    with InProcessGrid(adder, 1, node_config=config, run_config=runs) as grid:
+        (answer,) = ask(press_grid(grid, "topk:0.5"), zeros())
+    assert not answer.has_error()
+
+
+def test_an_app_with_a_record_of_our_name_is_refused():
+    content = RecordDict({"arrays": zeros(), "flowerpress": ConfigRecord({"own": 1})})
+    with InProcessGrid(adder, 1) as grid, pytest.raises(ValueError, match="give it another"):
+        press_grid(grid).press([Message(content, 2, "train")])
