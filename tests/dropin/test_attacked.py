@@ -8,8 +8,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.dropin import press, press_grid
+from flowerpress.dropin.mod import _STATES, SENDERS
 from flowerpress.protocol.blob import to_array
 from flowerpress.simulations.engine import InProcessGrid
+from flowerpress.worker.memory import restore_sender
 from tests.dropin.apps import record
 
 
@@ -163,6 +165,74 @@ def test_two_models_of_one_size_have_memories_of_their_own():
             (answer,) = ask(own, record({"judge": np.zeros(900)}))
             assert not seen(answer, "judge").any()
     assert own.refused == 0
+
+
+@pytest.mark.parametrize("downlink", ["", "topk:0.3"])
+@pytest.mark.parametrize("memory", ["ef14", "ef21", "ef21-sgdm"])
+def test_both_sides_agree_whatever_happens(memory, downlink):
+    """Lost, late and repeated messages, apps that raise, some nodes only, evaluations in between.
+
+    What a client has in memory and what the server keeps of it then stand for the same updates.
+    """
+    rng, trained = np.random.default_rng(5), np.zeros((3, 900))
+    app = wandering(rng, trained)
+    applied, late, sent_to = np.zeros((3, 900)), [], {}
+    with InProcessGrid(lambda: app, 3, threads=1) as grid:
+        own = press_grid(grid, "topk:0.2", memory=memory, downlink=downlink, max_scale=0.0)
+        for _ in range(80):
+            nodes = [int(n) for n in rng.choice([2, 3, 4], rng.integers(1, 4), replace=False)]
+            x = record({"w": rng.standard_normal(900)})
+            kind = "evaluate" if rng.random() < 0.25 else "train"
+            asked = own.press(messages(x, nodes, kind))
+            if kind == "train":
+                sent_to |= {node: x["w"].numpy() for node in nodes}
+            asked = [each for each in asked if rng.random() > 0.15]
+            answers = list(grid.send_and_receive(asked, timeout=5))
+            answers = [each for each in answers if rng.random() > 0.15]
+            late += [each for each in answers if rng.random() < 0.15]
+            answers = [each for each in answers if each not in late]
+            if late and rng.random() < 0.3:
+                answers.append(late.pop())
+            for answer in own.open(answers):
+                if not answer.has_error() and "arrays" in answer.content:
+                    node = answer.metadata.src_node_id
+                    applied[node - 2] += seen(answer) - sent_to[node]
+        (channel,) = own._channels.values()
+        for (_, client, _), state in _STATES[grid.run_id].items():
+            peer = channel.clients[client + 2]
+            agree(state, peer, trained[client] - applied[client], memory, channel.broadcast)
+
+
+def wandering(rng, trained):
+    """An app that takes random steps, adds them up, and raises now and then."""
+    app = ClientApp(mods=[press])
+
+    @app.train()
+    def train(message, context):
+        if rng.random() < 0.1:
+            raise RuntimeError("trouble")
+        step = rng.standard_normal(900).astype(np.float32)
+        trained[int(context.node_config["partition-id"])] += step
+        x = message.content["arrays"]["w"].numpy()
+        return Message(RecordDict({"arrays": record({"w": x + step})}), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message, context):
+        return Message(RecordDict({}), reply_to=message)
+
+    return app
+
+
+def agree(state, peer, owed, memory, broadcast):
+    """Assert that a client's memory and what the server keeps of it go together."""
+    sender = restore_sender(SENDERS[memory], state)
+    sender.settle(peer.receiver.applied, sender.heard + 1)
+    if memory == "ef14":
+        np.testing.assert_allclose(sender.memory, owed, atol=1e-4)  # float32 sums of 80 steps
+    elif sender.memory is not None:
+        np.testing.assert_array_equal(sender.memory, peer.h)
+    if broadcast is not None and state.numbers["held"] == broadcast._model.version:
+        np.testing.assert_array_equal(state.vectors["replica.x"], broadcast._model.x)
 
 
 def hostile(change):

@@ -8,8 +8,12 @@ import json
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod, message_size_mod
+from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.server import ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg as OldFedAvg
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import (
     DifferentialPrivacyClientSideFixedClipping,
@@ -357,3 +361,46 @@ def test_arrays_of_flowers_old_clients():
         (answer,) = ask(own, RecordDict({"fitins.parameters": ArrayRecord({"0": old(x)})}))
     assert list(answer.content) == ["fitres.parameters", "m"]
     assert (answer.content["fitres.parameters"]["0"].numpy() == 1).sum() == 450
+
+
+class Adder(NumPyClient):
+    """Moves the model by 1 plus its own number: a client of Flower's older kind."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def fit(self, parameters, config):
+        return [each + np.float32(1 + self.number) for each in parameters], 1, {}
+
+
+@pytest.mark.parametrize("downlink", ["", "topk:0.5"])
+def test_an_app_of_flowers_older_kind(downlink):
+    """`server_fn`, `client_fn`, and parameters without names: pressed from outside."""
+    seen = []
+
+    class Seen(OldFedAvg):
+        def aggregate_fit(self, server_round, results, failures):
+            assert not failures
+            found = super().aggregate_fit(server_round, results, failures)
+            seen.append(parameters_to_ndarrays(found[0]))
+            return found
+
+    zeros = ndarrays_to_parameters([np.zeros((30, 30), np.float32), np.zeros(30, np.float32)])
+    strategy = Seen(
+        initial_parameters=zeros, fraction_evaluate=0.0, min_fit_clients=2, min_available_clients=2
+    )
+    config = ServerConfig(num_rounds=8)
+    server = ServerApp(
+        server_fn=lambda context: ServerAppComponents(strategy=strategy, config=config)
+    )
+    client = ClientApp(
+        client_fn=lambda context: Adder(context.node_config["partition-id"]).to_client(),
+        mods=[press],
+    )
+    with InProcessGrid(lambda: client, 2) as grid:
+        app = pressed_app(server, "topk:0.5", downlink=downlink)
+        app(grid, Context(grid.run_id, 1, {}, RecordDict(), {}))
+    assert len(seen) == 8
+    assert [each.shape for each in seen[-1]] == [(30, 30), (30,)]
+    mean = float(np.mean(np.concatenate([each.reshape(-1) for each in seen[-1]])))
+    assert 1.5 * 6 < mean <= 1.5 * 8 + 1e-3, "but for what is owed"
