@@ -27,6 +27,7 @@ from flwr.serverapp import Grid
 
 from flowerpress.dropin import saved
 from flowerpress.dropin.arrays import KEY, Plan, copied, form, name_of, refilled
+from flowerpress.dropin.messages import answer_with, identity, purpose_of, round_of
 from flowerpress.dropin.peers import (
     FORM,
     Channel,
@@ -54,7 +55,6 @@ from flowerpress.server.tree import Tree
 
 log = logging.getLogger("flowerpress")
 _REFUSED = 2  # Flower's code of a ClientApp that raised: strategies count a failure
-_MOST_ROUND = 2**31
 
 
 @dataclass
@@ -178,22 +178,22 @@ class PressedGrid(Grid):
         """Return what is pressed of each message; None where it goes as it is."""
         push, sources = self._pushes + 1, dict[Any, Source]()
         nodes = [message.metadata.dst_node_id for message in messages]
-        training = [i for i, message in enumerate(messages) if _purpose(message) == "train"]
+        training = [i for i, message in enumerate(messages) if purpose_of(message) == "train"]
         order = sorted(training, key=lambda i: nodes[i])
         ranks = {i: rank for rank, i in enumerate(order)}
-        alike = len({_identity(message) for message in messages}) == 1
+        alike = len({identity(message) for message in messages}) == 1
         several = len(set(nodes)) > 1
         planned: list[_Out | None] = []
         for i, message in enumerate(messages):
-            purpose = _purpose(message)
+            purpose = purpose_of(message)
             known = purpose == "train" or (purpose == "evaluate" and self.settings.downlink)
             if not known or not message.has_content():
                 planned.append(None)
                 continue
-            key = (message.metadata.message_type, _identity(message))
+            key = (message.metadata.message_type, identity(message))
             if key not in sources:
                 plan = self._plan(message.content)
-                number = _round_of(message.content, push)
+                number = round_of(message.content, push)
                 sources[key] = Source(plan, message.content, number)
             source = sources[key]
             if not source.plan.taken:
@@ -257,9 +257,9 @@ class PressedGrid(Grid):
     def _pressed(self, message: Message, out: _Out | None) -> Message:
         if not message.has_content():
             return message
-        node, purpose = message.metadata.dst_node_id, _purpose(message)
+        node, purpose = message.metadata.dst_node_id, purpose_of(message)
         if out is None:
-            number = _round_of(message.content, self._pushes)
+            number = round_of(message.content, self._pushes)
             self._enter(number, node, "down", message.content, 0, purpose)
             return message
         self._question += 1
@@ -278,7 +278,7 @@ class PressedGrid(Grid):
         return sent
 
     def _instruction(self, out: _Out, peer: Peer, broadcast: Broadcast | None) -> Instruction:
-        own, of, training = self.settings, peer.receiver, _purpose(out.message) == "train"
+        own, of, training = self.settings, peer.receiver, purpose_of(out.message) == "train"
         bound = any("clipping_norm" in each for each in out.message.content.config_records.values())
         hyper: dict[str, int | float | str | bool] = {
             "compressor": own.compressor,
@@ -384,7 +384,7 @@ class PressedGrid(Grid):
             return str(error) or type(error).__name__
 
     def _take(self, message: Message, reply: Reply | str | None, wait: bool) -> Message | None:
-        node, purpose = message.metadata.src_node_id, _purpose(message)
+        node, purpose = message.metadata.src_node_id, purpose_of(message)
         if message.has_error() or not message.has_content():
             if (found := self._asked(message)) is not None:
                 found[0].close(node, found[1].version)
@@ -402,12 +402,12 @@ class PressedGrid(Grid):
             elif found is None:
                 raise RefusedError("an answer to no open question: a duplicate, or too late")
             else:
-                answer = _with(message, found[0].take(node, reply, content))
+                answer = answer_with(message, found[0].take(node, reply, content))
         except UnknownScaleError as error:
             if wait and found is not None and _others(found[0], node):
                 self._waiting.append(message)
                 return None
-            answer = self._refused(message, error, found)
+            answer = self._alone(message, reply, error, found)
         except Exception as error:  # of a peer's bytes: whatever it is
             answer = self._refused(message, error, found)
         number = found[1].source.round if found else self._pushes
@@ -415,6 +415,22 @@ class PressedGrid(Grid):
         self._enter(number, node, "up", content, payload, purpose)
         release(message)
         return answer
+
+    def _alone(
+        self,
+        message: Message,
+        reply: Reply | str | None,
+        error: Exception,
+        found: tuple[Channel, Question] | None,
+    ) -> Message:
+        """Return an answer to a model of zeros that comes first and alone: it must be believed."""
+        if found is None or not isinstance(reply, Reply):
+            return self._refused(message, error, found)
+        node = message.metadata.src_node_id
+        try:
+            return answer_with(message, found[0].take(node, reply, message.content, alone=True))
+        except Exception as other:  # of a peer's bytes: whatever it is
+            return self._refused(message, other, found)
 
     def _dense(self, message: Message, found: tuple[Channel, Question] | None) -> Message:
         """Return the answer of a client without the mod."""
@@ -426,7 +442,7 @@ class PressedGrid(Grid):
         if not question.training:
             return message
         whole = channel.shifted(question, message.content)
-        return message if whole is message.content else _with(message, whole)
+        return message if whole is message.content else answer_with(message, whole)
 
     def _refused(
         self, message: Message, error: Exception, found: tuple[Channel, Question] | None
@@ -437,7 +453,7 @@ class PressedGrid(Grid):
             found[0].close(node, found[1].version)
         why = printable(str(error) or type(error).__name__)
         log.warning("refused an answer of node %d: %s", node, why)
-        return _with(message, error=Error(_REFUSED, f"flowerpress: {why}"))
+        return answer_with(message, error=Error(_REFUSED, f"flowerpress: {why}"))
 
     def _enter(
         self, number: int, node: int, way: str, content: RecordDict, payload: int, purpose: str
@@ -459,33 +475,3 @@ def _others(channel: Channel, node: int) -> bool:
         if other != node
         for question in questions.values()
     )
-
-
-def _round_of(content: RecordDict, push: int) -> int:
-    """Return the app's own number of the round, if it says one."""
-    for config in content.config_records.values():
-        number = config.get("server-round")
-        if type(number) is int and 0 <= number < _MOST_ROUND:
-            return number
-    return push
-
-
-def _purpose(message: Message) -> str:
-    return message.metadata.message_type.partition(".")[0]
-
-
-def _identity(message: Message) -> tuple[int, ...]:
-    """Return what is the same for messages that carry the same arrays."""
-    if not message.has_content():
-        return ()
-    records = message.content.array_records.values()
-    return tuple(id(array) for record in records for array in record.values())
-
-
-def _with(
-    message: Message, content: RecordDict | None = None, error: Error | None = None
-) -> Message:
-    """Return an answer with another content, or an error instead, from where it came."""
-    make: Any = Message  # Flower's own way, which its overloads leave out
-    whole: Message = make(metadata=message.metadata, content=content, error=error)
-    return whole

@@ -171,8 +171,12 @@ class Channel:
         glances = [_named(reply, node) for node, reply in replies if reply.status == "update"]
         self.guard.begin(Ask([]), glances, push)
 
-    def take(self, node: int, reply: Reply, content: RecordDict) -> RecordDict:
+    def take(
+        self, node: int, reply: Reply, content: RecordDict, *, alone: bool = False
+    ) -> RecordDict:
         """Return an answer's content as the app's client made it.
+
+        `alone` lets one in that nothing is known yet to compare with.
 
         Raises
         ------
@@ -187,7 +191,7 @@ class Channel:
         peer = self.clients[node]
         others = RecordDict({name: record for name, record in content.items() if name != KEY})
         try:
-            whole, delta = self._answer(question, peer, reply, content, others)
+            whole, delta = self._answer(question, peer, reply, content, others, alone)
         except UnknownScaleError:
             raise
         except (PacketError, ProtocolError) as error:
@@ -215,6 +219,7 @@ class Channel:
         reply: Reply,
         content: RecordDict,
         others: RecordDict,
+        alone: bool,
     ) -> tuple[RecordDict, FloatVector | None]:
         """Return an answer's content, and its update where it has one."""
         if reply.status != "update":  # nothing of it is pressed
@@ -222,13 +227,15 @@ class Channel:
             return (self.shifted(question, others) if shift else others), None
         if not question.training:
             raise ProtocolError("an update where none was asked for")
-        delta, sizes = self._delta(peer, reply, question.source.plan)
+        delta, sizes = self._delta(peer, reply, question.source.plan, alone)
         other = _other_form(content, question.source.plan)
         whole = self._whole(question.source, delta, others, other)
         self.guard.accept(peer, sizes)
         return whole, delta
 
-    def _delta(self, peer: Peer, reply: Reply, plan: Plan) -> tuple[FloatVector, dict[int, float]]:
+    def _delta(
+        self, peer: Peer, reply: Reply, plan: Plan, alone: bool
+    ) -> tuple[FloatVector, dict[int, float]]:
         """Return the update of an answer: what it decodes to, or with EF21 the sum of all."""
         shared = self._keeps and reply.base > 0  # else it starts over, alone
         verdict = peer.receiver.judge(reply.base, reply.version, shared=shared)
@@ -238,7 +245,11 @@ class Channel:
         (packet,) = check_packets(reply, layout, layout.dim)
         opened = Opened(packet)
         sizes = self.guard.sizes(reply, [opened])
-        self.guard.check(peer, sizes, 1.0, layout.dtype)
+        try:
+            self.guard.check(peer, sizes, 1.0, layout.dtype)
+        except UnknownScaleError:
+            if not alone:
+                raise
         if not self._keeps:
             delta = decompress(opened, max_dim=layout.dim)
             scaled = delta if reply.scale == 1.0 else delta * layout.dtype.type(reply.scale)
