@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from flowerpress.transport.peer import FIRST_NODE, Question
 from flowerpress.transport.pipes import Incoming
 
 log = logging.getLogger("flowerpress")
+_DIGITS = 10  # of the number of a round
 _UNAVAILABLE, _MALFORMED = 3, 2  # Flower's codes: the node is not there; its app has failed
 SERVER = 1  # the server's node id
 
@@ -79,6 +81,20 @@ class Saving(NamedTuple):
     def folder_of(self, number: int) -> Path:
         """Return the folder of the first (1), second, ... strategy."""
         return self.folder if number == 1 else self.folder.with_name(f"{self.folder.name}-{number}")
+
+
+@dataclass
+class ExchangedRound:
+    """What a round of an app took that tells nothing itself: its messages say which round it is.
+
+    Seconds and bytes of frames are of all the round's exchanges.
+    """
+
+    round: int
+    seconds: float = 0.0
+    down_bytes: int = 0
+    up_bytes: int = 0
+    late: int = 0
 
 
 class GrpcGrid(OneRunGrid):
@@ -227,6 +243,7 @@ class GrpcGrid(OneRunGrid):
         """
         begun = time.monotonic()
         before = self.total_bytes()
+        messages = list(messages)
         keys = self.push_messages(messages)
         with self._hub.changed:
             self._hub.changed.wait_for(
@@ -247,7 +264,18 @@ class GrpcGrid(OneRunGrid):
                     "up_bytes": after[1] - before[1],
                 }
             )
+            self._count_round(set(map(_round_said, messages)))
         return self.pull_messages(keys)
+
+    def _count_round(self, numbers: set[int | None]) -> None:
+        """Add the last exchange to its round, where its messages say which that is."""
+        number, last = numbers.pop(), self.exchanges[-1]
+        if number is None or numbers:
+            return
+        found = self.rounds.setdefault(number, ExchangedRound(number))
+        if isinstance(found, ExchangedRound):  # else the app itself has told
+            for name in ("seconds", "down_bytes", "up_bytes", "late"):
+                setattr(found, name, getattr(found, name) + last[name])
 
     def _cancel(self, keys: set[str]) -> None:
         for peer in list(self._hub.peers.values()):
@@ -257,6 +285,18 @@ class GrpcGrid(OneRunGrid):
         """Return the bytes of frames that all clients were sent, and have sent."""
         counters = [peer.counters for peer in list(self._hub.peers.values())]
         return sum(c.sent for c in counters), sum(c.received for c in counters)
+
+
+def _round_said(message: Message) -> int | None:
+    """Return the round that a strategy of Flower puts on its messages, or in their config."""
+    group = message.metadata.group_id
+    if group.isascii() and group.isdecimal() and len(group) < _DIGITS:
+        return int(group)
+    for config in message.content.config_records.values():
+        number = config.get("server-round")
+        if type(number) is int and 0 <= number < 10**_DIGITS:
+            return number
+    return None
 
 
 def _answer(asked: Message, answer: Incoming | str) -> Message:

@@ -88,6 +88,9 @@ def test_the_link_with_tls(tmp_path: Path, name: str, pressed: bool) -> None:
     assert codes == [0, 0, 0], log
     assert ("uplink" in log) == pressed
     found = json.loads((folder / "out.json").read_text("utf-8"))
+    told = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))["rounds"]
+    assert [each["round"] for each in told] == list(range(1, ROUNDS + 1))
+    assert all(each["up_bytes"] > 0 for each in told)
     if pressed:
         assert_as_in_process(name, tmp_path, found, 2)
     else:

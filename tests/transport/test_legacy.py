@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from flowerpress.simulations.engine import InProcessGrid
 from flowerpress.transport import Service
+from flowerpress.transport.status import describe_server
 
 from .linked import QUICK, run_in_thread, start_client
 
@@ -78,6 +79,14 @@ def test_apps_of_the_older_kind_run(kind: str, engine: str) -> None:
         clients = [start_client(service.port, client_app, i) for i in range(2)]
         run_in_thread(lambda: service.run(app)).result(60)
         assert [farewell.result(30).done for _, farewell in clients] == [True, True]
+        # The app tells nothing of its rounds: they are counted by its messages.
+        report = service.report()
+        rounds, exchanges = report["rounds"], report["exchanges"]
+        assert [each["round"] for each in rounds] == [1, 2, 3]
+        for name in ("down_bytes", "up_bytes", "seconds"):
+            told = sum(each[name] for each in rounds)
+            assert 0 < told <= sum(each[name] for each in exchanges) + 1e-9
+        assert "round 3 " in describe_server(service)
     else:
         with InProcessGrid(lambda: client_app, 2) as grid:
             app(grid, Context(grid.run_id, 1, {}, RecordDict(), {}))
