@@ -67,15 +67,16 @@ def test_a_diff_has_five_lines(name):
 def test_a_pressed_app_does_what_it_did(name, tmp_path):
     if name == "torch":
         pytest.importorskip("torch")
-    short = {"num-server-rounds": 12, "min-nodes": 4}
+    number = 8 if name == "torch" else 12
+    short = {"num-server-rounds": number, "min-nodes": 4}
     dense = run(copy_of(name, tmp_path / "dense", pressed=False), **short)
     pressed = run(copy_of(name, tmp_path / "pressed", pressed=True), **short)
-    assert len(dense["train"]) == len(pressed["train"]) == 12
+    assert len(dense["train"]) == len(pressed["train"]) == number
     trained = dense["train"], pressed["train"]
     records = [list(each.values() if isinstance(each, dict) else each) for each in trained]
     for one, other in zip(*records, strict=True):
         assert set(one) == set(other), "the metrics' names"
-    assert pressed["accuracy"][-1] > dense["accuracy"][-1] - 0.1
+    assert pressed["accuracy"][-1] > dense["accuracy"][-1] - 0.15
     assert "uplink" in pressed["log"]
     assert "uplink" not in dense["log"]
     if name == "torch":
@@ -93,7 +94,7 @@ def test_personal_heads_stay(tmp_path):
 def test_the_run_config_swaps_the_algorithm(tmp_path):
     pytest.importorskip("torch")
     folder = copy_of("torch", tmp_path / "app", pressed=True)
-    short = {"num-server-rounds": 2, "min-nodes": 2}
+    short = {"num-server-rounds": 1, "min-nodes": 2}
     found = run(folder, **{"flowerpress.compressor": "sign", "flowerpress.memory": "ef21", **short})
     assert "sign, memory ef21: uplink" in found["log"]
     assert "uplink" not in run(folder, **{"flowerpress.compressor": "", **short})["log"]
