@@ -53,6 +53,7 @@ TESTS = (
     *("tests/algorithms/test_early_stop.py", "tests/algorithms/test_tree.py"),
     *("tests/tasks/test_shipped.py", "tests/tasks/test_partition.py"),
     *("tests/test_project.py", "tests/test_exported_members.py", "tests/test_same_bytes.py"),
+    "tests/dropin",
 )
 
 
