@@ -1,4 +1,4 @@
-"""What a hostile reviewer found, one test each: none of it comes back."""
+"""Hostile peers, unlucky loops and odd models: one test each, of what once went wrong."""
 
 from __future__ import annotations
 
