@@ -54,6 +54,7 @@ from flowerpress.server.guard import UnknownScaleError
 from flowerpress.server.tree import Tree
 
 log = logging.getLogger("flowerpress")
+_MOST_MODELS = 32  # that memory is kept of: an app may have a new one in every round
 _REFUSED = 2  # Flower's code of a ClientApp that raised: strategies count a failure
 
 
@@ -235,9 +236,11 @@ class PressedGrid(Grid):
 
     def _channel(self, message: Message, plan: Plan) -> Channel:
         key = message.metadata.message_type.partition(".")[2], plan.layout.digest
-        if key not in self._channels:
-            self._channels[key] = Channel(self.settings)
-        return self._channels[key]
+        found = self._channels.pop(key, None) or Channel(self.settings)
+        self._channels[key] = found  # the last used last
+        while len(self._channels) > _MOST_MODELS:
+            del self._channels[next(iter(self._channels))]
+        return found
 
     def _follows(self, channel: Channel, source: Source) -> bool:
         """Take the channel's replica to what is sent; whether there is one to follow."""

@@ -386,6 +386,15 @@ def test_models_of_their_own_pushed_one_by_one_are_nobody_elses():
     assert trained[2:] == [1, -1] * 3
 
 
+def test_an_app_with_a_new_model_in_every_round_fills_no_memory():
+    with InProcessGrid(adder, 1) as grid:
+        own = press_grid(grid, "topk:0.5")
+        for i in range(60):
+            (answer,) = ask(own, zeros(more=np.zeros(1 + i)))
+            assert not answer.has_error()
+    assert len(own._channels) <= 32
+
+
 def test_nodes_that_never_answer_are_not_held_for_ever():
     with InProcessGrid(adder, 1) as grid:
         own = press_grid(grid, "topk:0.5", forget_after=5)
