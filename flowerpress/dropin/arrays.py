@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,6 +25,10 @@ Place = tuple[str, str]
 KEY = "flowerpress"
 """The record that goes along with a pressed message, either way."""
 _NUMPY = "numpy.ndarray"
+FORM = "form"
+"""In the record of an answer: what of its arrays is not as they were sent."""
+CORRELATED = re.compile(r"\b(cq|permk)\b")
+"""Compressors whose errors cancel in the plain mean of all clients, and nowhere else."""
 LEAST = 2048
 """Bytes of floats from which a message is pressed: below, what goes along takes more."""
 

@@ -26,10 +26,9 @@ from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flowerpress.dropin import saved
-from flowerpress.dropin.arrays import KEY, Plan, copied, form, name_of, refilled
+from flowerpress.dropin.arrays import FORM, KEY, Plan, copied, form, name_of, refilled
 from flowerpress.dropin.messages import answer_with, identity, purpose_of, round_of
 from flowerpress.dropin.peers import (
-    FORM,
     Channel,
     Peer,
     Question,
@@ -177,7 +176,8 @@ class PressedGrid(Grid):
 
     def _planned(self, messages: list[Message]) -> list[_Out | None]:
         """Return what is pressed of each message; None where it goes as it is."""
-        push, sources = self._pushes + 1, dict[Any, Source]()
+        sources = self._sources(messages)  # what is refused is, before anything is changed
+        self._pushes += 1
         nodes = [message.metadata.dst_node_id for message in messages]
         training = [i for i, message in enumerate(messages) if purpose_of(message) == "train"]
         order = sorted(training, key=lambda i: nodes[i])
@@ -185,38 +185,45 @@ class PressedGrid(Grid):
         alike = len({identity(message) for message in messages}) == 1
         several = len(set(nodes)) > 1
         planned: list[_Out | None] = []
-        for i, message in enumerate(messages):
-            purpose = purpose_of(message)
-            known = purpose == "train" or (purpose == "evaluate" and self.settings.downlink)
-            if not known or not message.has_content():
+        for i, (message, source) in enumerate(zip(messages, sources, strict=True)):
+            if source is None:
                 planned.append(None)
                 continue
-            key = (message.metadata.message_type, identity(message))
-            if key not in sources:
-                plan = self._plan(message.content)
-                number = round_of(message.content, push)
-                sources[key] = Source(plan, message.content, number)
-            source = sources[key]
-            if not source.plan.taken:
-                planned.append(None)
-                continue
-            if purpose == "train":
-                slots = source.plan.slots
-                floats = any(s.dtype.startswith("float") and not s.pressed for s in slots)
-                self.settings.refuse(message.content, dense=floats)
             channel = self._channel(message, source.plan)
             # Alone, a node may have a model of its own, which no replica follows.
             shared = alike and (several or set(channel.clients) <= {nodes[i]})
             broadcast = bool(self.settings.downlink) and shared and self._follows(channel, source)
-            if purpose == "evaluate" and not broadcast:
+            if i not in ranks and not broadcast:  # an evaluation of arrays that go as they are
                 planned.append(None)
                 continue
             rank, cohort = ranks.get(i, 0), max(len(training), 1)
             planned.append(_Out(message, channel, source, rank, cohort, broadcast))
-        self._pushes = push
         for channel in self._channels.values():
-            channel.forget(push)
+            channel.forget(self._pushes)
         return planned
+
+    def _sources(self, messages: list[Message]) -> list[Source | None]:
+        """Return what each message is made of, the same for the same arrays; None: not pressed."""
+        found = dict[Any, Source]()
+        sources: list[Source | None] = []
+        for message in messages:
+            purpose = purpose_of(message)
+            known = purpose == "train" or (purpose == "evaluate" and self.settings.downlink)
+            if not known or not message.has_content():
+                sources.append(None)
+                continue
+            key = (message.metadata.message_type, identity(message))
+            if key not in found:
+                plan = self._plan(message.content)
+                found[key] = Source(
+                    plan, message.content, round_of(message.content, self._pushes + 1)
+                )
+            plan = found[key].plan
+            if plan.taken and purpose == "train":
+                beside = any(s.dtype.startswith("float") and not s.pressed for s in plan.slots)
+                self.settings.refuse(message.content, dense=beside)
+            sources.append(found[key] if plan.taken else None)
+        return sources
 
     def _plan(self, content: RecordDict) -> Plan:
         """Return what is pressed of a message.
@@ -254,7 +261,7 @@ class PressedGrid(Grid):
         if channel.broadcast is None:
             own = self.settings
             channel.broadcast = Broadcast(source.plan, x, own.downlink, own.seed)
-        source.shift = channel.broadcast.follow(x, self._pushes + 1)
+        source.shift = channel.broadcast.follow(x, self._pushes)
         return source.shift is not None
 
     def _pressed(self, message: Message, out: _Out | None) -> Message:

@@ -24,7 +24,16 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from flowerpress.compressors import Draw, PacketError, make_compressor
 from flowerpress.compressors.feedback import EF14Sender, EF21Sender, PlainSender, Sender, Settlement
-from flowerpress.dropin.arrays import KEY, FloatVector, Plan, form, paired, refilled
+from flowerpress.dropin.arrays import (
+    CORRELATED,
+    FORM,
+    KEY,
+    FloatVector,
+    Plan,
+    form,
+    paired,
+    refilled,
+)
 from flowerpress.dropin.bounded import bounded
 from flowerpress.protocol import Instruction, ProtocolError, ReplicaError, Reply
 from flowerpress.protocol.blob import to_array
@@ -41,7 +50,6 @@ from flowerpress.worker.stores import StateStore, WorkerState, open_store
 
 log = logging.getLogger("flowerpress")
 Next = Callable[[Message, Context], Message]
-FORM = "form"  # in the record of a reply: what of its arrays is not as they were sent
 SENDERS: Mapping[str, type[Sender]] = {
     "none": PlainSender,
     "ef14": EF14Sender,
@@ -52,7 +60,6 @@ _PLAN = "plan"  # names a vector of the state: the text of the plan
 _FAILED = 2  # Flower's code of a ClientApp that raised
 _STATES: dict[int, dict[Any, WorkerState]] = {}  # by run, where a process lives on
 _MOST_RUNS = 16
-_CORRELATED = re.compile(r"\b(cq|permk)\b")
 _WARNED: set[tuple[int, str]] = set()
 _LOCK = threading.Lock()
 
@@ -203,7 +210,7 @@ class _Question:
         own = self.context.node_config.get("compressor")
         if own and hyper["own"]:
             spec = str(own)
-            if _CORRELATED.search(spec) and not hyper["plain_mean"]:
+            if CORRELATED.search(spec) and not hyper["plain_mean"]:
                 raise ValueError(f"this node's compressor {spec!r} is for a plain mean of all")
         compressor = make_compressor(spec).bind_shapes(self.plan.layout.shapes)
         if most := float(hyper["clip_sent"]):

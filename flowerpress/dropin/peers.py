@@ -18,7 +18,7 @@ from flwr.app import Array, Metadata, RecordDict
 
 from flowerpress.compressors import Opened, PacketError, add_to, decompress
 from flowerpress.compressors.feedback import Acceptance
-from flowerpress.dropin.arrays import KEY, FloatVector, Place, Plan, form, paired, refilled
+from flowerpress.dropin.arrays import FORM, KEY, FloatVector, Place, Plan, form, paired, refilled
 from flowerpress.dropin.replica import Broadcast
 from flowerpress.dropin.settings import Settings
 from flowerpress.protocol import ProtocolError, Reply
@@ -28,9 +28,6 @@ from flowerpress.server.ask import Ask
 from flowerpress.server.client import Client
 from flowerpress.server.guard import Guard, OversizedError, UnknownScaleError
 from flowerpress.server.packets import check_packets
-
-FORM = "form"  # in the record of a reply: what of its arrays is not as they were sent
-
 
 _MOST_PAST = 64
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from flwr.app import RecordDict
 
-from flowerpress.dropin.arrays import KEY
+from flowerpress.dropin.arrays import CORRELATED, KEY
 from flowerpress.server.options import SWITCH, Declared, Values, number, one_of, option, text, whole
 from flowerpress.server.suitable import ANY_COMPRESSOR, CONTRACTION_OR_DENSE, require_contraction
 from flowerpress.suggestions import unknown
@@ -17,7 +17,6 @@ STATISTICS = ("*running_mean", "*running_var", "*num_batches_tracked")
 """Arrays that go as they are by default: batch norm's statistics, which no step should make."""
 PREFIX = "flowerpress."
 _CLIPPING = "clipping_norm"
-_CORRELATED = re.compile(r"\b(cq|permk)\b")
 _SHRINKS = re.compile(r"(topk|identity|threshold)(:[^+();]*)?")  # alone: no vector gets longer
 
 
@@ -109,7 +108,7 @@ class Settings(Declared):
         self.accept(options)
         if self.memory != "none":
             self.compressor = require_contraction(self.compressor)
-        if _CORRELATED.search(self.compressor) and not self.plain_mean:
+        if CORRELATED.search(self.compressor) and not self.plain_mean:
             raise ValueError(
                 f"compressor is {self.compressor!r}: its errors cancel in the plain mean of all "
                 "clients, and nowhere else: give plain_mean=True where the strategy takes that"
