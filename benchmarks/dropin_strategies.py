@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import flwr.serverapp.strategy as flower
@@ -56,7 +57,7 @@ def first_model() -> Model:
     return {k: (0.15 * rng.standard_normal(size)).astype(np.float32) for k, size in sizes.items()}
 
 
-def forward(m: Model, images: Any) -> tuple[Any, Any]:
+def forward(m: Mapping[str, Any], images: Any) -> tuple[Any, Any]:
     """Return the hidden layer and the classes' probabilities."""
     hidden = np.maximum(images @ m["w1"] + m["b1"], 0)
     scores = hidden @ m["w2"] + m["b2"]
@@ -114,9 +115,16 @@ def loss(m: Model, images: Any, labels: Any) -> float:
     return float(-np.log(np.maximum(odds, 1e-9)).mean())
 
 
-def accuracy(name: str, memory: str | None) -> float | str:
-    """Return the accuracy of a run in %; or why it is refused."""
-    cls, mods = getattr(flower, name), [press]
+def outcome(name: str, memory: str | None, compressor: str = COMPRESSOR) -> tuple[float, int]:
+    """Return the accuracy of a run in %, and the bytes that clients sent; dense: no memory.
+
+    Raises
+    ------
+    ValueError
+        What the strategy promises would be void.
+    """
+    cls = getattr(flower, name)
+    mods: list[Any] = [press]
     if name in PRIVATE:
         strategy = cls(FedAvg(fraction_evaluate=0.0), *PRIVATE[name])
         if "ClientSide" in name:
@@ -125,15 +133,20 @@ def accuracy(name: str, memory: str | None) -> float | str:
         judged = 1.0 if name == "QFedAvg" else 0.0
         strategy = cls(fraction_evaluate=judged, **OPTIONS.get(name, {}))
     with InProcessGrid(lambda: client_app(mods), CLIENTS) as grid:
-        own: Any = press_grid(grid, COMPRESSOR, memory=memory) if memory else grid
+        own: Any = press_grid(grid, compressor, memory=memory) if memory else grid
         first = ArrayRecord({key: Array(value) for key, value in first_model().items()})
-        try:
-            result = strategy.start(own, first, num_rounds=ROUNDS)
-        except ValueError as error:
-            return f"refused: {str(error).split(':')[0]}"
+        result = strategy.start(own, first, num_rounds=ROUNDS)
     m = {key: array.numpy() for key, array in result.arrays.items()}
     right = forward(m, IMAGES[:TEST])[1].argmax(1) == LABELS[:TEST]
-    return float(100 * right.mean())
+    return float(100 * right.mean()), own.ledger.up_bytes if memory else 0
+
+
+def cell(name: str, memory: str | None) -> str:
+    """Return the accuracy of a run in %; or why it is refused."""
+    try:
+        return f"{outcome(name, memory)[0]:.1f}"
+    except ValueError as error:
+        return f"refused: {str(error).split(':')[0]}"
 
 
 def main() -> int:
@@ -148,8 +161,7 @@ def main() -> int:
     print("| strategy | dense | none | ef14 | ef21 |")
     print("|---|---|---|---|---|")
     for name in only:
-        found = [accuracy(name, memory) for memory in ways]
-        cells = [f"{each:.1f}" if isinstance(each, float) else each for each in found]
+        cells = [cell(name, memory) for memory in ways]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     return 0
 
