@@ -6,7 +6,7 @@ and everything on the way is charged to it before it is done: frames, work and m
 is a `PacketError`. Honest packets stay far below; `Compressor.compress` makes none that is above.
 
 *Work* is counted in steps: one is a coordinate of `identity`, of float32; those of float64 take
-longer. A packet may cost 16 steps a coordinate, 26 of float64, and one for four of its bytes; a
+longer. A packet may cost 16 steps a coordinate, 25 of float64, and one for four of its bytes; a
 short vector's a little more, since a frame takes as long as many coordinates do.
 
 *Memory* is what is held at a time beside the packet and the vector that is decoded into: three
@@ -27,7 +27,7 @@ MOST_DEPTH = 8
 """Frames around one another, the outermost included."""
 MOST_FRAMES = 24
 """Frames in a packet, itself included: what `repeat.repeated` makes at most."""
-_WORK = {4: 16, 8: 26}  # steps a coordinate
+_WORK = {4: 16, 8: 25}  # steps a coordinate
 _MEMORY = 3  # vectors
 # Steps that a frame takes, however short its vector; steps and bytes that any packet may cost.
 _FRAME_WORK = 60_000
