@@ -177,6 +177,21 @@ class Compressor(ABC):
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the stated constants for vectors of length `dim` in a cohort of that size."""
 
+    def homogeneous(self, dim: int, cohort: int) -> float | None:
+        """Return A for a cohort of equal vectors, where it is below that of any vectors.
+
+        ``E |mean C_i(x) - x|^2 <= A |x|^2``. None, as by default, if nothing is stated. It does not
+        hold where vectors differ.
+        """
+        del dim, cohort
+        return None
+
+    @classmethod
+    def told(cls, packet: Packet) -> float | None:
+        """Return the range that the sender of `packet` tells, for its cohort to share; or None."""
+        del packet
+        return None
+
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
         """Return the number and the bits of the packed codes that `packet` ends with.

@@ -76,6 +76,8 @@ class Run:
         Buffers that came in the round's last exchange, by client.
     heard : set of int
         Whose answers to the last question could be read.
+    told : list of float
+        The ranges that workers told with these, for the cohort to share.
     taken : list of (Client, Reply)
         The answers to the last question that went in, without packets and buffers.
     attendance : Attendance
@@ -104,6 +106,7 @@ class Run:
         self.buffers: dict[int, Buffers] = {}
         self._kept: Kept = {}  # what initial_arrays name beyond the layout
         self.heard: set[int] = set()
+        self.told: list[float] = []
         self.taken: list[tuple[Client, Reply]] = []
         self._failures = Failures()
         self._longest = 0  # bytes of an answer
@@ -258,6 +261,7 @@ class Run:
         """
         self.received.clear()
         self.heard.clear()
+        self.told.clear()
         if ask.what != "values":
             self.buffers.clear()
         length = ask.length(self.started.layout)
@@ -304,6 +308,9 @@ class Run:
             self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False
         self.guard.accept(client, sizes)
+        if ask.compressed and packets and strategy.shares_range:
+            told = packets[0].told()  # None of a packet of another compressor
+            self.told += [told] if told is not None else []
         client.failing, client.held = "", reply.held
         if buffers is not None:
             self.buffers[client.id] = buffers

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 
 from flowerpress.compressors import make_compressor
+from flowerpress.compressors.composed import nesting
 from flowerpress.compressors.contraction import contraction
+from flowerpress.compressors.quantized.cq import CQ
+from flowerpress.compressors.quantized.ranges import SHARED
 from flowerpress.server.options import Values, text
 
 # Whether a compressor has a class depends on the dimension where stages are chained: these are of a
@@ -33,6 +36,12 @@ def check_contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> None:
     except ValueError as error:
         dim = sum(math.prod(shape) for shape in shapes)
         raise ValueError(f"compressor {spec!r} for a model of {dim} numbers: {error}") from None
+
+
+def shares_range(spec: str) -> bool:
+    """Return whether the workers of a round share a range, which they tell the server."""
+    parts = nesting.parts(make_compressor(spec)) if spec else ()
+    return any(isinstance(part, CQ) and part.range == SHARED for part in parts)
 
 
 def _unbiased(spec: object) -> bool:

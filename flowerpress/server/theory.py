@@ -112,12 +112,14 @@ def diana_lr(s: Smoothness, omega: float, n: int) -> float:
     return 1.0 / (max(s.L, s.plus) * (1 + 6 * omega / n))
 
 
-def dasha_lr(s: Smoothness, omega: float, n: int) -> float:
-    """DASHA's step size: 1 / (L + L_plus sqrt(16 omega (2 omega + 1) / n)).
+def dasha_lr(s: Smoothness, omega: float, a: float) -> float:
+    """DASHA's step size: 1 / (L + L_plus sqrt(16 A (2 omega + 1))).
 
-    (Tyurin, Richtarik 2023, arXiv:2202.01268, Theorem 6.1.)
+    (Tyurin, Richtarik 2023, arXiv:2202.01268, Theorem 6.1, for independent compressors, whose A is
+    omega / n. The n comes from the variance of the mean of the workers' packets alone, which is at
+    most A mean |.|^2 for any collection in U(A, 0); omega stays where each worker's own error is.)
     """
-    return 1.0 / (s.L + s.plus * math.sqrt(16 * omega * (2 * omega + 1) / n))
+    return 1.0 / (s.L + s.plus * math.sqrt(16 * a * (2 * omega + 1)))
 
 
 def dsgd_lr(s: Smoothness, a: float, n: int, asked: int) -> float:

@@ -24,7 +24,7 @@ from flowerpress.server.ask import Ask, FloatVector, Steps
 from flowerpress.server.options import SWITCH, fixed, option
 from flowerpress.server.suitable import UNBIASED
 from flowerpress.server.theoretical import TheoreticalStrategy
-from flowerpress.server.theory import dasha_lr
+from flowerpress.server.theory import dasha_lr, variance_constants
 
 
 class Dasha(TheoreticalStrategy):
@@ -63,4 +63,5 @@ class Dasha(TheoreticalStrategy):
         self.model.move(self.rate * self.g, server_round, self.rate)  # 4
 
     def theory_lr(self, traits: Traits, n: int) -> float:
-        return dasha_lr(self.constants, traits.omega or 0.0, self.asked(n))
+        a, _ = variance_constants(traits, self.asked(n))
+        return dasha_lr(self.constants, traits.omega or 0.0, a)

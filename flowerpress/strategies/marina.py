@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
 from flowerpress.compressors import Draw, Traits, make_compressor
 from flowerpress.compressors.quantized.cq import CQ
+from flowerpress.compressors.quantized.ranges import L2
 from flowerpress.protocol import Hyper, ModelPart
 from flowerpress.server.ask import Ask, FloatVector, Steps
 from flowerpress.server.client import Client
@@ -81,10 +81,10 @@ class Marina(TheoreticalStrategy):
         ),
         'A of the compressors\' collection for lr="theory" (with B = 0), where more is known '
         "than they state. Negative: as stated, which is proven for any workers. For cq by name: "
-        "alike, `CQ.homogeneous`, d / n^2 for two levels, proven where all workers are alike; "
-        "authors, a quarter of that, as in the code of Panferov et al., which is right for a "
-        "range half as wide: not proven, for CQ's error is 2.7 times as large on average and 4 "
-        "times at worst.",
+        "alike, `Compressor.homogeneous`, (c / n)^2 for two levels, proven where all workers are "
+        "alike; authors, for range=l2 a quarter of that, as in the code of Panferov et al., which "
+        "is right for a range half as wide: not proven, for CQ's error is 2.7 times as large on "
+        "average and 4 times at worst.",
         letter="A",
     )
     weights: str = option("uniform", says="What a worker counts for; (A, B) are of the plain mean.")
@@ -94,9 +94,12 @@ class Marina(TheoreticalStrategy):
     def check(self) -> None:
         super().check()
         if isinstance(self.variance, str):
-            cq = make_compressor(self.compressor)
-            known = isinstance(cq, CQ) and cq.range is None and cq.rounding != "independent"
-            names = "a number: the names are of correlated cq without a range"
+            compressor = make_compressor(self.compressor)
+            known = compressor.homogeneous(1, 1) is not None
+            names = "a number: alike is of compressors that state it, correlated cq by rms, max, l2"
+            if self.variance == "authors":
+                known = known and isinstance(compressor, CQ) and compressor.range == L2
+                names = "a number: authors is of correlated cq:range=l2"
             require(known, "variance", self.variance, names)
 
     def reset(self) -> None:
@@ -161,8 +164,8 @@ class Marina(TheoreticalStrategy):
         """Return the step size by theory for `n` workers and coin `p`."""
         a = self.variance
         if isinstance(a, str):
-            cq = cast(CQ, make_compressor(self.compressor))
-            a = _VARIANCES[a] * cq.homogeneous(self.model.layout.dim, n)
+            alike = make_compressor(self.compressor).homogeneous(self.model.layout.dim, n)
+            a = _VARIANCES[a] * (alike or 0.0)  # None was refused
         ab = (a, 0.0) if a >= 0 else variance_constants(traits, n)
         return marina_lr(self.constants, ab, p, unbiased=traits.unbiased)
 

@@ -74,7 +74,8 @@ class Job:
     def draw(self) -> Draw:
         """Return the randomness of this worker's packet in this round."""
         order = self.instruction
-        return Draw(order.seed, order.round, order.rank, order.cohort, UPLINK)
+        reach = float(self.hyper.get("reach", 0.0))
+        return Draw(order.seed, order.round, order.rank, order.cohort, UPLINK, reach)
 
     def gradient(
         self, x: FloatVector, rng: np.random.Generator | None = None

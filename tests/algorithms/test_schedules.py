@@ -262,14 +262,14 @@ def test_where_there_is_no_theory_it_is_refused_when_made(name, options, says):
 )
 def test_marinas_constant_of_cq_by_name(variance, a):
     """d / n^2, measured where workers are alike, and the authors' quarter of it."""
-    options = {"compressor": "cq", "lr": "theory", "smoothness": 2.0, "p": 0.2}
+    options = {"compressor": "cq:range=l2", "lr": "theory", "smoothness": 2.0, "p": 0.2}
     strategy = make_strategy("marina", variance=variance, **options)
     centres = np.eye(4, 8)
     simulate(
         strategy, lambda i, n: FunctionTask(centres[0], lambda x, _: (0.0, x - centres[i])), 4, 1
     )
     if a is None:
-        a = make_compressor("cq").traits(8, 4).ab[0]
+        a = make_compressor("cq:range=l2").traits(8, 4).ab[0]
         assert a > 8 / 16, "what is proven for any workers is more"
     assert strategy.lr == pytest.approx(1 / (2 + 2 * math.sqrt(0.8 / 0.2 * a)), rel=1e-12)
 
@@ -278,9 +278,10 @@ def test_marinas_constant_of_cq_by_name(variance, a):
     ("name", "compressor", "variance", "says"),
     [
         ("marina", "cq", "theirs", "a number >= -1, alike or authors"),
-        ("marina", "cq:range=1", "alike", "the names are of correlated cq without a range"),
-        ("marina", "cq:rounding=independent", "authors", "the names are of correlated cq"),
-        ("marina", "permk", "alike", "the names are of correlated cq"),
+        ("marina", "cq:range=1", "alike", "alike is of compressors that state it, correlated cq"),
+        ("marina", "hadamard+cq", "authors", "authors is of correlated cq:range=l2"),
+        ("marina", "cq:rounding=independent", "alike", "alike is of compressors that state it"),
+        ("marina", "permk", "alike", "alike is of compressors that state it"),
         ("vr-marina", "cq", "alike", "it left out: the theorem has none"),
         ("pp-marina", "cq", 0.5, "it left out: the theorem has none"),
     ],

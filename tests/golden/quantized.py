@@ -57,19 +57,50 @@ def permk(data, dim, number):
 
 
 def cq(data, dim, number):
-    levels, _ = struct.unpack_from("<HH", data)
-    at, top = (4 if levels == 2 else 12), levels - 1
-    (reach,), rest = numbers(data, at, 1, number)
-    step = number(float(reach) * (1.0 if levels == 2 else (levels + 1) / (levels * (levels - 1))))
-    mids = [number(0)] * -(-dim // 1024)
-    if levels > 2:
-        k0, k1 = struct.unpack_from("<II", data, 4)
-        turns = [(philox(block, k0, k1)[0] + 0.5) * 2.0**-32 for block in range(len(mids))]
-        mids = [number(float(reach) * ((1 - 2 * turn) / levels)) for turn in turns]
-    return [
-        mids[i // 1024] + step * number(2 * code - top)
-        for i, code in enumerate(codes(data[rest:], dim, top.bit_length()))
-    ]
+    levels, flags = struct.unpack_from("<HH", data)
+    at, kind, bucket, k, tag, p = 4, "number" if flags & 1 else "l2", 0, 0, 0, 0
+    if flags & 4:
+        which, tag, p, _, bucket, k, _ = struct.unpack_from("<BBBBIId", data, 4)
+        at, kind = 24, ("rms", "max", "l2", "shared", "number")[which]
+    key = None
+    if levels > 2 and kind in ("l2", "number"):
+        key, at = struct.unpack_from("<II", data, at), at + 8
+    bucket = bucket or dim
+    reaches, at = numbers(data, at, 2 if kind == "shared" else -(-dim // bucket), number)
+    values, at = numbers(data, at, k, number)
+    packed = data[len(data) - code_bytes(dim, (levels - 1).bit_length()) :]
+    places = topk_places(data[at : len(data) - len(packed)], k, tag, p, dim) if k else []
+    found = codes(packed, dim, (levels - 1).bit_length())
+    if kind in ("l2", "number"):
+        vector = shifted(found, levels, reaches, bucket, key, number)
+    else:
+        top = number(levels - 1)
+        vector = [
+            reaches[0 if kind == "shared" else i // bucket] / top * number(2 * code - levels + 1)
+            for i, code in enumerate(found)
+        ]
+    for place, value in zip(places, values, strict=True):
+        vector[place] += value
+    return vector
+
+
+def shifted(found, levels, reaches, bucket, key, number):
+    """Return the paper's points: alike for all but for a shift of each 1024 coordinates."""
+    vector, apart = [], 1.0 if levels == 2 else (levels + 1) / (levels * (levels - 1))
+    for i, code in enumerate(found):
+        if i % 1024 == 0:
+            reach = float(reaches[i // bucket])
+            step, mid = number(reach * apart), number(0)
+            if key:
+                turn = (philox(i // 1024, *key)[0] + 0.5) * 2.0**-32
+                mid = number(reach * ((1 - 2 * turn) / levels))
+        vector.append(mid + step * number(2 * code - (levels - 1)))
+    return vector
+
+
+def code_bytes(count, width):
+    """Return the bytes of packed codes: whole blocks of 1024, and a stream for the rest."""
+    return count // 1024 * 128 * width + (count % 1024 * width + 7) // 8
 
 
 def points(packed, dim, bits, step, number):

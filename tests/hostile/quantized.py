@@ -18,6 +18,19 @@ def kept(k: int, tag: int = 0, *, least: float = 1.0) -> bytes:
     return struct.pack("<IBBHd", k, tag, 0, 0, least)
 
 
+def ranged(kind, *, tag=0, k=0, bucket=0, number=None, spare=0, rest=f4(1)) -> bytes:
+    """Return a payload of `cq` with two levels, one range and its long head."""
+    if number is None:
+        number = {0: 3.0, 3: 3.0, 4: 1.0}.get(kind, 0.0)
+    head = struct.pack("<BBBBIId", kind, tag, 0, spare, bucket, k, number)
+    return u4(0x40002) + head + rest + b"\1"
+
+
+def beyond(value: float, *, place: int = 0, reach: float = 1.0) -> bytes:
+    """Return the same with one value beyond the range."""
+    return ranged(0, k=1, rest=f4(reach, value) + u4(place))
+
+
 ATTACKS = [
     # uniform
     Attack("no bits", 2, frame(UNIFORM, 2, u4(0, 0)), "bits is 0"),
@@ -78,7 +91,24 @@ ATTACKS = [
     # cq
     Attack("cq of one level", 2, frame(CQ, 2, u4(1, 0)), "levels is 1"),
     Attack("cq of 257 levels", 2, frame(CQ, 2, u4(257, 0)), "levels is 257"),
-    Attack("unknown range", 2, frame(CQ, 2, u4(0x40002) + f4(1) + b"\1"), "range of kind 4"),
+    Attack("unknown range", 2, frame(CQ, 2, u4(0x50002) + f4(1) + b"\1"), "range of kind 5"),
+    Attack("no such range", 2, frame(CQ, 2, ranged(5)), "range 5 is not known"),
+    Attack("byte before the bucket", 2, frame(CQ, 2, ranged(0, spare=1)), "byte 7 is 0x01"),
+    Attack("bucket of 100", 2, frame(CQ, 2, ranged(0, bucket=100)), "multiple of 1024"),
+    Attack("buckets of one range", 2, frame(CQ, 2, ranged(3, bucket=1024)), "bucket must be 0"),
+    Attack("c of zero", 2, frame(CQ, 2, ranged(0, number=0.0)), "c must be a number of at least 1"),
+    Attack("c of nan", 2, frame(CQ, 2, ranged(0, number=NAN)), "c must be a number of at least 1"),
+    Attack("c of a maximum", 2, frame(CQ, 2, ranged(1, number=2.0)), "must be zero"),
+    Attack("number of zero", 2, frame(CQ, 2, ranged(4, number=0.0)), "range must be a positive"),
+    Attack("own range missing", 2, frame(CQ, 2, ranged(3)[:-1]), "takes 8 bytes"),
+    Attack("more beyond than all", 2, frame(CQ, 2, ranged(0, k=3)), "value takes 12 bytes"),
+    Attack("beyond by nan", 2, frame(CQ, 2, beyond(NAN)), "value 0 is nan"),
+    Attack("beyond by too much", 2, frame(CQ, 2, beyond(3e38, reach=3e38)), "overflows"),
+    Attack("beyond the vector", 2, frame(CQ, 2, beyond(1.0, place=2)), "ids"),
+    Attack("places of nothing", 2, frame(CQ, 2, ranged(0)[:-1] + b"\1\1"), "places, but no values"),
+    Attack("code of no places", 2, frame(CQ, 2, ranged(0, tag=2)), "places, but no values"),
+    Attack("4 billion beyond", LONGEST, frame(CQ, LONGEST, ranged(0, k=LONGEST)), "takes 171798"),
+    Attack("4 billion ranges", LONGEST, frame(CQ, LONGEST, ranged(0, bucket=1024)), "do not fit"),
     Attack("range below zero", 2, frame(CQ, 2, u4(2) + f4(-1) + b"\1"), "below zero"),
     Attack("range is inf", 2, frame(CQ, 2, u4(2) + f4(INF) + b"\1"), "range 0 is inf"),
     Attack("range of nan", 2, frame(CQ, 2, u4(4, 1, 1) + f4(NAN) + b"\1"), "range 0 is nan"),

@@ -166,11 +166,11 @@ def charged(packet, way="add_to"):
 # it was found, and what the same reasons lead to.
 EMPTY = node("randk:1.0+", node("threshold:1e-300"))
 SHARE = node("permk+", node("topk:k=1", vector="ones"))
-HALF = node("topk:0.5+", node("cq:256", vector="gaussian"), vector="gaussian")
+HALF = node("topk:0.5+", node("cq:256,range=l2", vector="gaussian"), vector="gaussian")
 FACTORS = node("huffman", node("huffman", node("powersgd:256,rows=500", vector="gaussian")))
 FOUND = {
     "a table for each of many codes": (sums(FACTORS, 3), 1000),
-    "a grid for each of many frames": (sums(node("huffman", node("cq:256")), 3), 1000),
+    "a grid for each of many frames": (sums(node("huffman", node("cq:256,range=l2")), 3), 1000),
     "many small matrices": (sums(node("topk:k=2000+", node("powersgd:2")), 3), 100_000),
     "sides of many matrices": (node("huffman", node("powersgd:1")), 100_000),
     "places in no order, in sums": (
@@ -255,7 +255,7 @@ def test_charges(spec, vector, steps):
         (node("scaled", node("identity")), 22),
         (node("rans", node("identity")), 40),
         (node("huffman", node("identity")), 60),
-        (node("cq:256"), 70),
+        (node("cq:256,range=l2"), 70),
         (sums(node("identity"), 3), 170),
     ],
     ids=str,

@@ -149,6 +149,11 @@ class Chain(Compressor):
         front, header, rest = _take(packet)
         return f"{front.spec_of_header(header)}+{reading.spec_of(Packet.view(rest.data))}"
 
+    @classmethod
+    def told(cls, packet: Packet) -> float | None:
+        """Return what the packet inside tells."""
+        return reading.told_of(cls._parts(packet)[1])
+
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind the front; what follows sees no tensors."""
         return Chain(cast(Front, self.front.bind(sizes)), self.rest)
@@ -172,6 +177,12 @@ class Chain(Compressor):
         bits = 8.0 * (_HEAD.size + HEADER_BYTES) + self.front.header_bits(dim) + then.bits
         ab = self._cohort_constants(first, then, cohort)
         return Traits(omega is not None, omega, _contraction(first, then), ab, bits)
+
+    def homogeneous(self, dim: int, cohort: int) -> float | None:
+        """Return the constant of the rest, after one orthogonal map for all senders."""
+        if not self.front.shared_map:
+            return None
+        return self.rest.homogeneous(self.front.length(dim, cohort), cohort)
 
     def _cohort_constants(
         self, first: Traits, then: Traits, cohort: int

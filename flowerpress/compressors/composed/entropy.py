@@ -165,6 +165,18 @@ class Entropy(Compressor):
         """Return the spec inside, and the stage."""
         return f"{reading.spec_of(cls.inside(packet))}+{cls.name}"
 
+    @classmethod
+    def told(cls, packet: Packet) -> float | None:
+        """Return what the packet inside tells, ahead of its codes: these stay as they are."""
+        reader = Reader(packet, cls.name)
+        number, *_, cut = reader.unpack(_HEAD)
+        ahead = np.concatenate(
+            [np.zeros(HEADER_BYTES, dtype=np.uint8), reader.take(cut, "what comes before")]
+        )
+        return reading.told_of(
+            Packet.unframed(Header(number, packet.dtype, packet.dim), ahead.data)
+        )
+
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind what is inside."""
         return replace(self, inner=self.inner.bind(sizes))
@@ -177,6 +189,10 @@ class Entropy(Compressor):
     def spec(self) -> str:
         """The spec inside, and the stage."""
         return f"{self.inner.spec}+{self.name}"
+
+    def homogeneous(self, dim: int, cohort: int) -> float | None:
+        """Return the constant inside."""
+        return self.inner.homogeneous(dim, cohort)
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants inside; the bits are those of a Gaussian vector, by measurement."""

@@ -10,29 +10,35 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
+from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import real, require_one_of, require_whole, whole
-from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.numpy.cq import Keys, fixed_digits
-from flowerpress.compressors.kernels.packing import BLOCK, packed_bytes
-from flowerpress.compressors.kernels.philox import block_keys
-from flowerpress.compressors.kernels.sums import F64
-from flowerpress.compressors.quantized import blocks
-from flowerpress.compressors.quantized.uniform import Points
+from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
+from flowerpress.compressors.quantized import points, ranges
+from flowerpress.compressors.quantized.points import Corrected
+from flowerpress.compressors.sparse.ids import RAW, decode_ids, encode_ids
+from flowerpress.compressors.sparse.topk import expected_id_bits
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet
-from flowerpress.compressors.wire.payload import Reader, require_finite
+from flowerpress.compressors.wire.payload import Reader, Sparse, require_finite
 
 MAX_LEVELS = 256
 MAX_COHORT = 1 << 16
 _OWN, _SHIFT, _ORDER, _GRID = 20, 21, 22, 23  # purposes of the keys
 _GRID_WORK = 120_000  # steps of drawing a grid, however few its blocks
+_RANGE_WORK = 15  # steps of a bucket's range
 
-# Levels; the range: the vector's own norm (0) or shared (1), plus 2 for independent rounding.
+# Levels; the kind: 1 for a number as the range, 2 for independent rounding, 4 for what follows.
 _HEAD = struct.Struct("<HH")
+# The range's kind, the places' code and its parameter, a zero byte; the bucket, the number of
+# values beyond the range; c, or the number that is the range.
+_MORE = struct.Struct("<BBBBIId")
 ROUNDINGS = ("correlated", "independent")
 _KEY = struct.Struct("<II")
+_KINDS = (*ranges.NAMES, "number")
+_PAPERS = (ranges.L2, "number")  # ranges whose points are the paper's
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,8 @@ class CQ(Compressor):
     Each packet alone is unbiased; the cohort's random numbers are spread evenly over [0, 1), so
     that the mean over senders with like vectors is far better than with independent ones, and never
     worse (Suresh, Sun, Ro and Yu, "Correlated quantization for distributed mean estimation and
-    optimization", ICML 2022, Algorithms 1 and 2, one for each coordinate). r is the norm of the
-    vector as in Panferov et al., "Correlated quantization for faster nonconvex distributed
-    optimization", UAI 2025; with it ``omega = d - 1`` for two levels, and d senders of any vectors
-    have ``A = (d - 1) / n, B = 0``. See :meth:`homogeneous` for equal vectors.
+    optimization", ICML 2022, Algorithms 1 and 2, one for each coordinate). Where they are not
+    alike, independent schemes such as `drive` are better: docs/correlated.md says when.
 
     The draw's `cohort` and `rank` must be those of the round. A decoder needs neither, and what
     arrives is unbiased whoever is missing.
@@ -53,22 +57,48 @@ class CQ(Compressor):
     Parameters
     ----------
     levels : int, default 2
-        The k of the paper, 2 to 256: two for one bit. From three on, the points are
-        ``(k + 1) / (k (k - 1))`` of the range apart, and shifted at random, alike for all senders
-        and anew for every 1024 coordinates. Three are hardly better than two.
-    range : float, optional
-        The r that all senders use; nothing in the vector may exceed it. Best where a bound is
-        known, but then the error does not shrink with the vector: there is no omega, and zeros
-        are rounded like any other number. By default each uses its own norm.
+        The k of the paper, 2 to 256: two for one bit. With ``rms``, ``max`` and ``shared`` the
+        points are evenly spaced and both ends are points; an odd k has a point at zero, and its
+        codes are mostly that: ``cq:5,c=5+rans`` takes 1.24 bits after a rotation. With ``l2`` or a
+        number the points of the paper are used: from three on they are ``(k + 1) / (k (k - 1))`` of
+        the range apart, and shifted at random, alike for all senders and anew for every 1024
+        coordinates.
+    range : {"rms", "max", "l2", "shared"} or float, default "rms"
+        The r. rms: `c` times the root mean square of the bucket; the few values beyond it are sent
+        exactly, with their places. max: the largest magnitude. l2: the norm, as in Panferov et al.,
+        "Correlated quantization for faster nonconvex distributed optimization", UAI 2025. shared:
+        as rms, but the cohort's range (`Draw.reach`) where that is 1 to 2 times the sender's own. A
+        number: for all senders and rounds; values beyond it are sent exactly too.
     rounding : {"correlated", "independent"}, default "correlated"
         Independent is what correlation is measured against: the same points and the same law of
         each packet, but every sender for itself.
+    c : float, default 3.0
+        Of ``rms`` and ``shared``, at least 1. Of normal values 1 in 370 is beyond 3.
+    bucket : int, default 0
+        Coordinates that share a range, a multiple of 1024; 0 for one range.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range; in `compress`, if a number lies outside the range, the norm
-        overflows the dtype, or the cohort has more than 65536 senders.
+        If a parameter is out of range; in `compress`, if the range overflows the dtype, or the
+        cohort has more than 65536 senders.
+
+    Notes
+    -----
+    With m the mean square of a bucket of n coordinates, c the range over sqrt(m), and a value at t
+    sqrt(m), the points are ``s = 2 c / (k - 1)`` apart. Rounding t between two points with the
+    shares that make it unbiased has the variance u (s - u), u the distance from the point below;
+    values beyond the range have none. So for any vector:
+
+    - k = 2: the variance is ``c^2 - t^2``, convex in no part: as a function of t^2, whose mean is
+      1, it is below the line from c^2 at 0 to 0 at n, hence ``omega = c^2 (1 - 1 / n)``, and
+      ``c^2 - 1`` where nothing can be beyond, as c is sqrt(n).
+    - k even: at most ``s^2 / 4``, which is ``c^2 / (k - 1)^2``.
+    - k odd: zero is a point, so it is ``s t - t^2`` up to s, and at most s^2 / 4: a function of t^2
+      below a concave one that is ``s t - t^2`` until t = s / 2. At a mean square of 1:
+      ``omega = s - 1`` if s >= 2, else ``s^2 / 4``.
+
+    None depends on d. With ``max`` and ``l2`` the range is at most the norm: c = sqrt(n).
 
     Examples
     --------
@@ -78,80 +108,115 @@ class CQ(Compressor):
     ...     add_to(CQ(range=1.0).compress(x, Draw(rank=rank, cohort=5)), total, 1 / 5)
     >>> total
     array([0.6])
+    >>> CQ().traits(10**9).omega, CQ(5, c=5.0).traits(10**9).omega, CQ(range="l2").traits(9).omega
+    (8.999999991, 1.5, 8.0)
     """
 
     levels: int = 2
-    range: float | None = None
+    range: ranges.Range = ranges.RMS
     rounding: str = "correlated"
+    c: float = 3.0
+    bucket: int = 0
 
     name: ClassVar[str] = "cq"
     codec: ClassVar[int] = 15
+    reading_work: ClassVar[float] = 1.5
     finds_nonfinite: ClassVar[bool] = True
+    torch_kernels: ClassVar[bool] = True
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {
         "levels": whole,
-        "range": real,
+        "range": ranges.parse,
         "rounding": str,
+        "c": real,
+        "bucket": whole,
     }
+
+    def __post_init__(self) -> None:
+        require_whole("levels", self.levels, 2, MAX_LEVELS)
+        ranges.require_range(self.range)
+        require_one_of("rounding", self.rounding, ROUNDINGS)
+        require_whole("bucket", self.bucket, 0, (1 << 32) - 1)
+        if self.bucket % BLOCK:
+            raise ValueError(f"bucket must be a multiple of {BLOCK}, got {self.bucket}")
+        if self.bucket and (self.range == ranges.SHARED or not isinstance(self.range, str)):
+            raise ValueError(f"range={self.range} is one range for all: bucket must be 0")
+        if not 1 <= self.c < math.inf:
+            raise ValueError(f"c must be a number of at least 1, got {self.c!r}")
+        if self.c != CQ.c and not self._by_rms:
+            raise ValueError(f"c is of range=rms and range=shared, not of range={self.range}")
 
     @property
     def correlates(self) -> bool:
         """Whether senders round against each other."""
         return self.rounding == "correlated"
 
-    def __post_init__(self) -> None:
-        require_whole("levels", self.levels, 2, MAX_LEVELS)
-        if self.range is not None and not 0 < self.range < math.inf:
-            raise ValueError(f"range must be a positive number, got {self.range!r}")
-        require_one_of("rounding", self.rounding, ROUNDINGS)
+    @property
+    def _by_rms(self) -> bool:
+        return self.range in (ranges.RMS, ranges.SHARED)
+
+    @property
+    def _papers(self) -> bool:
+        """Whether the points are those of the paper."""
+        return self._kind in _PAPERS
+
+    @property
+    def _shifted(self) -> bool:
+        return self._papers and self.levels > 2
+
+    @property
+    def _kind(self) -> str:
+        return self.range if isinstance(self.range, str) else "number"
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
-        """Return the levels, the grid's key, the range, and the codes."""
+        """Return the head, the grid's key, the ranges, what is beyond them, and the codes."""
         if draw.cohort > MAX_COHORT:
             raise ValueError(f"cq: a cohort of {draw.cohort} is above {MAX_COHORT} senders")
-        key = draw.shared_key(_GRID) if self.levels > 2 else None
-        reach = self._reach(x)
-        mids, step = _grid(reach, self.levels, key, x.size)
-        top = self.levels - 1
+        own = ranges.own(x, self.range, self.c, self.bucket)
+        told = used = own
+        if self.range == ranges.SHARED:
+            used, told = ranges.agreed(own, draw.reach), np.concatenate([own, own])
+            told[0] = used[0]
+        key = draw.shared_key(_GRID) if self._shifted else None
+        grid = points.Grid(used, self.bucket, self.levels, self._papers, key, x.size)
         with np.errstate(over="ignore"):
-            require_finite(np.abs(mids) + step * x.dtype.type(top), "range")
-        kind = (self.range is not None) + 2 * ROUNDINGS.index(self.rounding)
-        head = _HEAD.pack(self.levels, kind)
-        if key:
-            head += _KEY.pack(*key)
-        return [head, reach, self._round(x, reach[0], key, draw)]
+            require_finite(grid.ends(), "range")
+        packed = self._round(x, grid, draw)
+        beyond = self._beyond(x, grid)
+        kind = (self._kind == "number") + 2 * ROUNDINGS.index(self.rounding)
+        plain = self._papers and not self.bucket and not beyond.size
+        shifts = [_KEY.pack(*key)] if key else []
+        if plain:
+            return [_HEAD.pack(self.levels, kind), *shifts, told, packed]
+        tag, parameter, places = _places(beyond, x.size)
+        number = self.range if isinstance(self.range, float | int) else self.c * self._by_rms
+        which = _KINDS.index(self._kind)
+        more = _MORE.pack(which, tag, parameter, 0, self.bucket, beyond.size, number)
+        rest = grid.rest(x, beyond, packed)
+        if beyond.size:
+            require_finite(grid.largest(beyond, rest), "the sum")
+        head = _HEAD.pack(self.levels, kind & 2 | 4)
+        return [head, more, *shifts, told, rest, places, packed]
 
-    def _reach(self, x: Vector) -> Vector:
-        """Return the range as an array of one number."""
-        if self.range is None:
-            reach = blocks.norms(x, blocks.equal_blocks(x.size, 0))
-            if not np.isfinite(reach[0]):
-                refuse_nonfinite(x)
-            require_finite(reach, "norm")
-            return reach
-        refuse_nonfinite(x)
-        with np.errstate(over="ignore"):
-            reach = np.array([self.range]).astype(x.dtype)
-        require_finite(reach, "range")
-        outside = np.flatnonzero(np.abs(x) > reach[0])
-        if outside.size:
-            position = int(outside[0])
-            raise ValueError(
-                f"compress: x[{position}] is {x[position]}, outside of the range {reach[0]}"
-            )
-        return reach
+    def _beyond(self, x: Vector, grid: points.Grid) -> U32:
+        if self.range in (ranges.MAX, ranges.L2):
+            return np.empty(0, dtype=np.uint32)
+        found: U32 = twin("cq", x).beyond(x, grid.reaches)
+        return found
 
-    def _round(self, x: Vector, reach: Any, key: tuple[int, int] | None, draw: Draw) -> Buffer:
+    def _round(self, x: Vector, grid: points.Grid, draw: Draw) -> U8:
         top, width = self.levels - 1, (self.levels - 1).bit_length()
-        if not reach > 0:
+        if not grid.reaches.any():
             return np.zeros(packed_bytes(x.size, width), dtype=np.uint8)
-        unit = 2.0 ** fixed_digits(top) / _step(self.levels)
-        offsets = unit * (0.5 + _turns(key, x.size) / self.levels)
+        # Where the range is zero, so are all values but those beyond: the lowest code stands there.
+        filled = grid.reaches > 0
+        unit = 2.0 ** fixed_digits(top) / grid.share
+        offsets = np.where(filled, unit * (0.5 + grid.turns / self.levels), 0)
         keys = Keys(draw.key(_OWN), draw.shared_key(_SHIFT), draw.shared_key(_ORDER))
         alone = self.rounding == "independent"
         with np.errstate(under="ignore"):
-            packed: Buffer = twin("cq").correlated_pack(
+            packed: U8 = twin("cq", x).correlated_pack(
                 x,
-                reach,
+                np.where(filled, grid.reaches, x.dtype.type(1)),
                 x.dtype.type(unit / 2),
                 offsets.astype(np.int64),
                 top,
@@ -164,43 +229,64 @@ class CQ(Compressor):
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
-        """Check the range and every code."""
+        """Check the ranges, what is beyond them, and every code."""
         reader = Reader(packet, cls.name)
-        levels, _ = _read_head(reader)
-        key = reader.unpack(_KEY) if levels > 2 else None
-        budget.charge(_GRID_WORK if key else 0)
-        reach = reader.scales(1, packet.dtype, "range")
-        top, width = levels - 1, (levels - 1).bit_length()
+        head = _Head.read(reader)
+        budget.charge(_GRID_WORK if head.key else 0)
+        count = head.ranges(packet.dim)
+        if count * packet.dtype.itemsize > reader.left:  # before they take memory
+            raise reader.error(f"{count} ranges do not fit {reader.left} bytes")
+        budget.charge(_RANGE_WORK * count)
+        told = reader.scales(count, packet.dtype, "range")
+        used = told[:1] if head.kind == ranges.SHARED else told
+        values = reader.finite(head.beyond, packet.dtype, "value")
+        top, width = head.levels - 1, (head.levels - 1).bit_length()
+        size = reader.left - packed_bytes(packet.dim, width)
+        places = reader.take(max(size, 0), "places")
         packed = reader.codes(packet.dim, width)
         reader.done()
-        if top != (1 << width) - 1:
-            position = kernels().code_above(packed, packet.dim, width, top)
-            if position >= 0:
-                raise reader.error(f"code {position} is above {top}")
-        mids, step = _grid(reach, levels, key, packet.dim)
-        steps = np.full_like(mids, step)
-        return Points(packed, steps, 1, blocks.Blocks(packet.dim, BLOCK), top, mids)
+        points.require_codes(reader, packed, packet.dim, width, top)
+        papers = head.kind in _PAPERS
+        grid = points.Grid(used, head.bucket, head.levels, papers, head.key, packet.dim)
+        decoded = grid.decoded(packed)
+        if not head.beyond:
+            if places.size or head.tag or head.parameter:
+                raise reader.error("there are places, but no values")
+            return decoded
+        try:
+            ids = decode_ids(head.tag, head.parameter, places, head.beyond, packet.dim)
+        except ValueError as error:
+            raise reader.error(str(error)) from error
+        return Corrected(decoded, Sparse(ids, values), grid.largest(ids, values))
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
         """Return the points' codes."""
-        levels, _ = _read_head(Reader(packet, cls.name))
-        return packet.dim, (levels - 1).bit_length()
+        head = _Head.read(Reader(packet, cls.name))
+        return packet.dim, (head.levels - 1).bit_length()
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
-        """Return ``cq`` with its levels, and the range if it was shared."""
+        """Return ``cq`` with its fields."""
         reader = Reader(packet, cls.name)
-        levels, kind = _read_head(reader)
-        rounding = ROUNDINGS[kind >> 1]
-        if not kind & 1:
-            return cls(levels, rounding=rounding).spec
-        if levels > 2:
-            reader.unpack(_KEY)
-        reach = float(reader.scales(1, packet.dtype, "range")[0])
+        head = _Head.read(reader)
+        if head.kind != "number":
+            c = head.number if head.number else cls.c
+            return cls(head.levels, head.kind, head.rounding, c, head.bucket).spec
+        reach = head.number
+        if not reach:
+            reach = float(reader.scales(1, packet.dtype, "range")[0])
         if not reach > 0:
             raise reader.error("the shared range is zero")
-        return cls(levels, reach, rounding).spec
+        return cls(head.levels, reach, head.rounding).spec
+
+    @classmethod
+    def told(cls, packet: Packet) -> float | None:
+        """Return the sender's own range, where the cohort is to share one."""
+        reader = Reader(packet, cls.name)
+        if _Head.read(reader).kind != ranges.SHARED:
+            return None
+        return float(reader.scales(2, packet.dtype, "range")[1])
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants, which hold for any vectors of a cohort; see `homogeneous`.
@@ -209,65 +295,128 @@ class CQ(Compressor):
         monotone function of one of them; so no two errors have a positive covariance, and A is at
         most omega / n.
         """
-        width = (self.levels - 1).bit_length()
-        key = 8 * _KEY.size if self.levels > 2 else 0
-        bits = 8.0 * (_HEAD.size + packed_bytes(dim, width)) + key + 32
-        if self.range is not None:
+        bits = self._bits(dim)
+        if self._kind == "number":
             return Traits(True, None, None, None, bits)
-        omega = dim - 1.0
-        if self.levels > 2:
-            # A random shift by `share` of a step keeps the mean variance from being a quarter.
-            share = (self.levels - 1) / (self.levels + 1)
-            omega = dim * _step(self.levels) ** 2 * (1 - share**2 / 3)
+        omega = self._omega(dim)
         alpha = 1.0 if omega == 0 else None
         return Traits(True, omega, alpha, (omega / cohort, 0.0), bits)
 
-    def homogeneous(self, dim: int, cohort: int) -> float:
+    def homogeneous(self, dim: int, cohort: int) -> float | None:
         """Return A for equal vectors: ``E |mean C_i(x) - x|^2 <= A |x|^2``.
 
-        A is d / n^2 for two levels. It is no bound for unlike vectors: a step size that is derived
-        from it is not safe in general.
+        None for a number, and for independent rounding, which gains nothing from likeness.
+
+        n numbers that are spread evenly fall below y for n y senders, rounded up or down, so the
+        mean of n codes errs by less than 1 / n of a step, with a variance of at most a quarter of
+        its square: A is ``d (s / 2)^2 / n^2`` in units of the mean square, ``c^2 / ((k - 1) n)^2``.
+        It is no bound for unlike vectors: a step size from it is not safe in general.
 
         Examples
         --------
-        >>> CQ().homogeneous(100, 10), CQ().traits(100, 10).ab
-        (1.0, (9.9, 0.0))
+        >>> CQ().homogeneous(10**6, 100), CQ(range="l2").homogeneous(100, 10)
+        (0.0009, 1.0)
         """
-        if self.range is not None:
-            raise ValueError("cq with a shared range has no constants relative to the vector")
-        if self.rounding == "independent":
-            return (self.traits(dim).omega or 0.0) / cohort
-        return dim * _step(self.levels) ** 2 / cohort**2
+        if self._kind == "number" or not self.correlates:
+            return None
+        return (self._widest(dim) * points.share(self.levels, self._papers) / cohort) ** 2
+
+    def _widest(self, dim: int) -> float:
+        """Return the widest range of a bucket, in its root mean squares."""
+        size = min(self.bucket or dim, dim)
+        if not self._by_rms:
+            return math.sqrt(size)
+        near = ranges.NEAR if self.range == ranges.SHARED else 1.0
+        return near * ranges.widest(self.c, size)
+
+    def _omega(self, dim: int) -> float:
+        c, size = self._widest(dim), min(self.bucket or dim, dim)
+        if self.levels == 2:
+            return c * c * (1 - 1 / size) if c * c <= size else c * c - 1.0
+        half = c * points.share(self.levels, self._papers)  # half the distance of two points
+        if self._shifted:
+            # A random shift by a part of a step keeps the mean variance from being a quarter.
+            part = (self.levels - 1) / (self.levels + 1)
+            return half**2 * (1 - part**2 / 3)
+        return 2 * half - 1 if self.levels % 2 and half >= 1 else half**2
+
+    def _bits(self, dim: int) -> float:
+        """Return the bits of a vector of normal values."""
+        bits = 8.0 * (_HEAD.size + packed_bytes(dim, (self.levels - 1).bit_length()))
+        bits += 8 * _KEY.size * self._shifted + 32 * -(-dim // (self.bucket or dim))
+        if self._papers and not self.bucket:
+            return bits
+        bits += 8 * _MORE.size + 32 * (self.range == ranges.SHARED)
+        size = min(self.bucket or dim, dim)
+        if not self._by_rms or size <= self.c**2:
+            return bits
+        k = dim * math.erfc(self.c / math.sqrt(2))
+        return bits + 32 * k + (expected_id_bits(max(1, round(k)), dim) if k else 0.0)
 
 
-def _step(levels: int) -> float:
-    """Return the distance of two points, as a share of the range."""
-    return 1.0 if levels == 2 else (levels + 1) / (levels * (levels - 1))
+@dataclass(frozen=True)
+class _Head:
+    """What a packet begins with."""
+
+    levels: int
+    kind: str
+    rounding: str
+    key: tuple[int, int] | None
+    tag: int = RAW
+    parameter: int = 0
+    bucket: int = 0
+    beyond: int = 0
+    number: float = 0.0
+
+    @classmethod
+    def read(cls, reader: Reader) -> _Head:
+        """Read and check it."""
+        levels, flags = reader.unpack(_HEAD)
+        if not 2 <= levels <= MAX_LEVELS:
+            raise reader.error(f"levels is {levels}, must be in [2, {MAX_LEVELS}]")
+        if flags not in (0, 1, 2, 3, 4, 6):
+            raise reader.error(f"a range of kind {flags} is not known; known are 0 to 4, and 6")
+        rounding = ROUNDINGS[flags >> 1 & 1]
+        if flags < 4:
+            kind = "number" if flags & 1 else ranges.L2
+            return cls(levels, kind, rounding, _read_key(reader, kind, levels))
+        return cls._read_more(reader, levels, rounding)
+
+    @classmethod
+    def _read_more(cls, reader: Reader, levels: int, rounding: str) -> _Head:
+        which, tag, parameter, spare, bucket, beyond, number = reader.unpack(_MORE)
+        if spare:
+            raise reader.error(f"byte 7 is {spare:#04x}, must be zero")
+        if which >= len(_KINDS):
+            raise reader.error(f"range {which} is not known; known are 0 to {len(_KINDS) - 1}")
+        kind = _KINDS[which]
+        try:
+            fixed = kind == "number"
+            c = number if kind in (ranges.RMS, ranges.SHARED) else CQ.c
+            CQ(levels, number if fixed else kind, rounding, c, bucket)
+        except ValueError as error:
+            raise reader.error(str(error)) from None
+        if number and kind in (ranges.MAX, ranges.L2):
+            raise reader.error(f"the number of a range of {kind} is {number}, must be zero")
+        key = _read_key(reader, kind, levels)
+        return cls(levels, kind, rounding, key, tag, parameter, bucket, beyond, number)
+
+    def ranges(self, dim: int) -> int:
+        """Return how many ranges follow."""
+        if self.kind == ranges.SHARED:
+            return 2
+        return -(-dim // (self.bucket or dim))
 
 
-def _turns(key: tuple[int, int] | None, dim: int) -> F64:
-    """Return how far the points of each block of 1024 are shifted, in (0, 1); 0 for two levels."""
-    count = -(-dim // BLOCK)
-    if key is None:
-        return np.zeros(count)
-    word, _ = block_keys(key, 0, count)
-    return (word.astype(np.float64) + 0.5) * 2.0**-32
+def _read_key(reader: Reader, kind: str, levels: int) -> tuple[int, int] | None:
+    if levels == 2 or kind not in _PAPERS:
+        return None
+    k0, k1 = reader.unpack(_KEY)
+    return k0, k1
 
 
-def _grid(
-    reach: Vector, levels: int, key: tuple[int, int] | None, dim: int
-) -> tuple[Vector, np.floating[Any]]:
-    """Return the middle of the points of each block, and half the distance of two points."""
-    shifts = (1 - 2 * _turns(key, dim)) / levels if key else np.zeros(-(-dim // BLOCK))
-    wide = reach.astype(np.float64)
-    mids: Vector = (wide * shifts).astype(reach.dtype)
-    return mids, (wide * _step(levels)).astype(reach.dtype)[0]
-
-
-def _read_head(reader: Reader) -> tuple[int, int]:
-    levels, kind = reader.unpack(_HEAD)
-    if not 2 <= levels <= MAX_LEVELS:
-        raise reader.error(f"levels is {levels}, must be in [2, {MAX_LEVELS}]")
-    if kind > 3:
-        raise reader.error(f"a range of kind {kind} is not known; known are 0 to 3")
-    return levels, kind
+def _places(ids: U32, dim: int) -> tuple[int, int, Buffer]:
+    """Return the code of places, its parameter, and the bytes."""
+    if not ids.size:
+        return RAW, 0, b""
+    return encode_ids(ids, dim)

@@ -217,6 +217,7 @@ def check_cohort(compressor: Compressor, *, draws: int = 400) -> None:
         ab = bound.traits(dim, cohort).ab
         if ab is None:
             continue
+        alike = bound.homogeneous(dim, cohort)
         for name in ("gaussian", "one-hot", "sparse"):
             shared, rng = inputs(dim)[name], np.random.default_rng(1)
             for spread in (0.0, 1.0):  # equal inputs, and unlike ones
@@ -231,6 +232,9 @@ def check_cohort(compressor: Compressor, *, draws: int = 400) -> None:
                         add_to(bound.compress(row, draw), total, 1 / cohort)
                     errors[seed] = ((total - mean) ** 2).sum()
                 _check_at_most(errors, float(limit), f"cohort of {cohort}, {name}, d={dim}")
+                if not spread and alike is not None:
+                    limit = alike * (mean**2).sum()
+                    _check_at_most(errors, float(limit), f"{cohort} alike, {name}, d={dim}")
 
 
 def check_randomness(compressor: Compressor, changed: Callable[[int], Draw]) -> None:

@@ -84,6 +84,14 @@ def codes_of(packet: Packet) -> tuple[int, int]:
     return codes
 
 
+def told_of(packet: Packet) -> float | None:
+    """Return the range that a packet tells; see `Compressor.told`."""
+    kind = codec(packet.header.codec)
+    with budget.Frame(kind.codec):
+        told: float | None = kind.told(packet)
+    return told
+
+
 def whole_vector(
     packet: Packet, decoded: Decoded | None = None, left: budget.Budget | None = None
 ) -> Vector:
@@ -125,6 +133,11 @@ class Opened:
         self._budget = budget.of(packet)
         with self._budget:
             self.decoded = decode(packet)
+
+    def told(self) -> float | None:
+        """Return the range that the packet tells; see `Compressor.told`."""
+        with self.left():
+            return told_of(self.packet)
 
     def left(self) -> budget.Budget:
         """Return what decoding has left of the budget, for one thing that is done with it."""

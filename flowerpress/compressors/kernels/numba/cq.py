@@ -51,8 +51,12 @@ def _places(words: U32, cohort: np.uint32, order: np.uint32) -> None:
 def _fixed(
     x: Floats, reach: Any, scale: Any, offset: np.int32, largest: np.int32, out: I32
 ) -> None:
+    one = np.float32(1)
     for i in range(x.size):
-        place = np.int32(np.int32(x[i] / reach * scale) + offset)
+        share = x[i] / reach
+        share = share if share < one else one
+        share = share if share > -one else -one
+        place = np.int32(np.int32(share * scale) + offset)
         place = place if place > np.int32(0) else np.int32(0)
         out[i] = place if place < largest else largest
 
@@ -70,9 +74,38 @@ def _codes(fixed: I32, places: U32, own: U32, cohort: np.uint32, digits: int, co
 
 
 @jit
+def _count_beyond(x: Floats, reaches: Floats, counts: I64) -> None:
+    for block in range(counts.size):
+        count, reach = 0, reaches[block]
+        for i in range(block * BLOCK, min(block * BLOCK + BLOCK, x.size)):
+            count += int(abs(x[i]) > reach)
+        counts[block] = count
+
+
+@jit
+def _list_beyond(x: Floats, reaches: Floats, counts: I64, places: U32) -> None:
+    at = 0
+    for block in range(counts.size):
+        if counts[block]:
+            for i in range(block * BLOCK, min(block * BLOCK + BLOCK, x.size)):
+                if abs(x[i]) > reaches[block]:
+                    places[at] = i
+                    at += 1
+
+
+def beyond(x: Floats, reaches: Floats) -> U32:
+    """Return the places of the coordinates whose magnitude is above their block's reach."""
+    counts = np.empty(reaches.size, dtype=np.int64)
+    _count_beyond(x, reaches, counts)
+    places = np.empty(int(counts.sum()), dtype=np.uint32)
+    _list_beyond(x, reaches, counts, places)
+    return places
+
+
+@jit
 def _correlated_pack(
     x: Floats,
-    reach: Any,
+    reaches: Floats,
     scale: Any,
     offsets: I64,
     top: int,
@@ -97,14 +130,14 @@ def _correlated_pack(
         rounding_words(keys[2], keys[3], block, places)
         _places(places, np.uint32(cohort), np.uint32(order))
         size = stop - start
-        _fixed(x[start:stop], reach, scale, np.int32(offsets[block]), largest, fixed)
+        _fixed(x[start:stop], reaches[block], scale, np.int32(offsets[block]), largest, fixed)
         _codes(fixed[:size], places, own, np.uint32(cohort), digits, codes)
         store(codes, start, stop, width, packed, rest)
 
 
 def correlated_pack(
     x: Floats,
-    reach: Any,
+    reaches: Floats,
     scale: Any,
     offsets: I64,
     top: int,
@@ -118,5 +151,5 @@ def correlated_pack(
     parts = split(packed, x.size, width)
     words = np.array([*keys.own, *keys.shift, *keys.order], dtype=np.uint32)
     law = cq.fixed_digits(top), cohort, rank, cq.group_blocks(cohort)
-    _correlated_pack(x, reach, scale, offsets, top, width, *law, words, *parts)
+    _correlated_pack(x, reaches, scale, offsets, top, width, *law, words, *parts)
     return packed

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.kernels import packing
-from flowerpress.compressors.kernels.packing import BLOCK, U8, pieces
+from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, pieces
 from flowerpress.compressors.kernels.philox import block_keys, mix, rounding_words
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -64,9 +64,20 @@ def orders(dim: int, cohort: int, rank: int, key: Key) -> I64:
     return place
 
 
+def beyond(x: Floats, reaches: Floats) -> U32:
+    """Return the places of the coordinates whose magnitude is above their block's reach."""
+    places = [np.zeros(0, dtype=np.uint32)]
+    for start, stop in pieces(x.size):
+        first, last = start // BLOCK, -(-stop // BLOCK)
+        reach = np.repeat(reaches[first:last], BLOCK)[: stop - start]
+        found = np.flatnonzero(np.abs(x[start:stop]) > reach) + start
+        places.append(found.astype(np.uint32))
+    return np.concatenate(places)
+
+
 def correlated_pack(
     x: Floats,
-    reach: Any,
+    reaches: Floats,
     scale: Any,
     offsets: I64,
     top: int,
@@ -80,8 +91,8 @@ def correlated_pack(
     Parameters
     ----------
     x : ndarray of float32 or float64, shape (d,)
-    reach : float32 or float64, as `x`
-        The range is ``[-reach, reach]``; positive.
+    reaches : ndarray, shape (blocks of 1024,), as `x`
+        The range of a block is ``[-reach, reach]``; positive. What is beyond is rounded as its end.
     scale : float32 or float64, as `x`
         Half the range in units of a step, times ``2**digits``.
     offsets : ndarray of int64, shape (blocks of 1024,)
@@ -102,7 +113,9 @@ def correlated_pack(
         place = (shift + block_order[first : first + count, None]) % cohort
         own = rounding_words(keys.own, first, count).astype(np.int64)
         spread = ((place << 32) + own).reshape(-1)[: stop - start]
-        fixed = (x[start:stop] / reach * scale).astype(np.int64)
+        reach = np.repeat(reaches[first : first + count], BLOCK)[: stop - start]
+        share = np.clip(x[start:stop] / reach, -1, 1)
+        fixed = (share * scale).astype(np.int64)
         fixed += np.repeat(offsets[first : first + count], BLOCK)[: stop - start]
         fixed = np.clip(fixed, 0, top << digits)
         rest = ((fixed & ((1 << digits) - 1)) * cohort) << (32 - digits)
