@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,7 @@ class CompressedStrategy(Declared, Resumable):
 
     grid: Grid
     timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
-    kept = ("reach",)
+    kept: ClassVar[tuple[str, ...]] = ("reach",)
     reach: float  # the cohort's range, for compressors that share one; 0: none is known
     looping = False  # whether `start` runs the rounds, and no other loop
     told: dict[str, float]  # metrics of a round beside the workers'

@@ -308,9 +308,13 @@ class Run:
             self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False
         self.guard.accept(client, sizes)
-        if ask.compressed and packets and strategy.shares_range:
-            told = packets[0].told()  # None of a packet of another compressor
-            self.told += [told] if told is not None else []
+        if ask.compressed and strategy.shares_range:
+            self.told += [told for each in packets if (told := each.told()) is not None]
+        self._accept(client, reply, ask, buffers)
+        return True
+
+    def _accept(self, client: Client, reply: Reply, ask: Ask, buffers: Buffers | None) -> None:
+        """Note what an answer that went in says of its worker."""
         client.failing, client.held = "", reply.held
         if buffers is not None:
             self.buffers[client.id] = buffers
@@ -319,7 +323,6 @@ class Run:
                 self.received.append(self.buffers[client.id])
             if reply.packets:
                 client.receiver.apply(reply.version)
-        return True
 
     def _unpack_buffers(self, data: bytes) -> Buffers:
         """Return a worker's buffers; raises `PacketError` for what the model cannot take."""

@@ -40,7 +40,7 @@ SPECS: dict[str, tuple[str, ...]] = {
     "uniform": ("uniform:1", "uniform:2", "uniform:4", "uniform:8"),
     "topk": ("topk:0.01", "topk:0.001"),
     "randk": ("randk:0.01,law=stratified", "randk:0.01"),
-    "cq": ("cq:2", "cq:16"),
+    "cq": ("cq:2", "cq:16", "cq:5,c=5"),
     "countsketch": ("countsketch:ratio=0.004",),
 }
 

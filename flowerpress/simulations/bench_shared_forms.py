@@ -6,6 +6,7 @@ sketch are drawn once and kept, one bit takes a byte.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +23,15 @@ ROTATED = 8192
 
 
 def numpy_correlated(x: Vector, levels: int) -> Form:
-    """Round, the sender's rank shifted at each coordinate instead of shuffled."""
+    """Round, the sender's rank shifted at each coordinate instead of shuffled.
+
+    What is beyond the range is cut.
+    """
     rng = np.random.default_rng(0)
 
     def encode() -> Any:
-        reach = np.float32(np.sqrt(np.dot(x, x)))
-        place = (x / reach + np.float32(1)) * np.float32((levels - 1) / 2)
+        reach = np.float32(3 * np.sqrt(np.dot(x, x) / x.size))
+        place = (np.clip(x / reach, -1, 1) + np.float32(1)) * np.float32((levels - 1) / 2)
         order = (rng.integers(0, COHORT, x.size, dtype=np.int32) + RANK) % COHORT
         spread = (order + rng.random(x.size, dtype=np.float32)) / np.float32(COHORT)
         level = np.floor(place)
@@ -48,8 +52,8 @@ def torch_correlated(x: Vector, levels: int) -> Form:
     generator = torch.Generator().manual_seed(0)
 
     def encode() -> Any:
-        reach = float(tensor.norm())
-        place = (tensor / reach + 1) * ((levels - 1) / 2)
+        reach = 3 * float(tensor.norm()) / math.sqrt(tensor.numel())
+        place = ((tensor / reach).clamp(-1, 1) + 1) * ((levels - 1) / 2)
         shift = torch.randint(COHORT, tensor.shape, generator=generator, dtype=torch.int32)
         spread = ((shift + RANK) % COHORT + torch.rand(tensor.shape, generator=generator)) / COHORT
         level = place.floor()

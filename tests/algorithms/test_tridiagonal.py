@@ -12,7 +12,7 @@ DSGD, GD = "distributed SGD, CQ", "gradient descent"
 
 def bytes_until(target, workers, limit, noise=0.0, seed=0, methods=(GD, PERMK, CQ, ALONE)):
     problem = Tridiagonal(workers, noise=noise, seed=seed)
-    return {method: reach(method, problem, seed, limit, target) for method in methods}
+    return {method: reach(method, problem, workers, seed, limit, target) for method in methods}
 
 
 def check_order(found):
@@ -63,4 +63,4 @@ def test_constants_are_the_matrices_own(noise):
 
 def test_every_method_has_its_options():
     for name, kind in METHODS.values():
-        assert options(name, kind, Tridiagonal(4))["compressor"]
+        assert options(name, kind, Tridiagonal(4), 4)["compressor"]

@@ -193,10 +193,8 @@ def test_positions_are_those_of_the_whole_vector(spec, value, backend):
 
 
 def test_positions_in_a_stage_are_said_to_be_its_own():
-    with pytest.raises(
-        ValueError, match=r"x\[1\] is 3.0, outside .* \(x: the values that topk:k=2"
-    ):
-        make_compressor("topk:k=2+cq:range=1").compress(np.array([0.0, 0.5, 0.0, 3.0]))
+    with pytest.raises(ValueError, match=r"x\[1\] is 3.0.* \(x: the values that topk:k=2"):
+        make_compressor("topk:k=2+randsign").compress(np.array([0.0, 0.5, 0.0, 3.0]))
 
 
 OUTS = {

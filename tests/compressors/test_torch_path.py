@@ -41,6 +41,12 @@ SPECS = (
     "qsgd:100,bucket=1000",
     "qsgd:1000,bucket=3000",
     "qsgd:32767,bucket=1024",
+    "cq",
+    "cq:3,c=1.5,rounding=independent",
+    "cq:5,c=5+rans",
+    "cq:16,range=max,bucket=1024",
+    "cq:range=shared",
+    "cq:4,range=l2",
     "natural",
     "fp16",
     "bf16",
@@ -183,7 +189,7 @@ def test_the_vector_is_not_copied_to_the_host(spec, monkeypatch):
     assert 0 < sum(sent) < 0.8 * x.nbytes
 
 
-@pytest.mark.parametrize("spec", ["identity", "permk", "cq"])
+@pytest.mark.parametrize("spec", ["identity", "permk", "hadamard+cq"])
 def test_the_others_fall_back_to_the_host(spec):
     compressor = make_compressor(spec)
     x = np.linspace(-1, 2, 100, dtype=np.float32)

@@ -18,7 +18,7 @@ def kept(k: int, tag: int = 0, *, least: float = 1.0) -> bytes:
     return struct.pack("<IBBHd", k, tag, 0, 0, least)
 
 
-def ranged(kind, *, tag=0, k=0, bucket=0, number=None, spare=0, rest=f4(1)) -> bytes:
+def ranged(kind, *, tag=0, k=0, bucket=0, number=None, spare=0, rest=b"\0\0\x80?") -> bytes:
     """Return a payload of `cq` with two levels, one range and its long head."""
     if number is None:
         number = {0: 3.0, 3: 3.0, 4: 1.0}.get(kind, 0.0)
@@ -100,7 +100,7 @@ ATTACKS = [
     Attack("c of nan", 2, frame(CQ, 2, ranged(0, number=NAN)), "c must be a number of at least 1"),
     Attack("c of a maximum", 2, frame(CQ, 2, ranged(1, number=2.0)), "must be zero"),
     Attack("number of zero", 2, frame(CQ, 2, ranged(4, number=0.0)), "range must be a positive"),
-    Attack("own range missing", 2, frame(CQ, 2, ranged(3)[:-1]), "takes 8 bytes"),
+    Attack("own range missing", 2, frame(CQ, 2, ranged(3)[:-1]), "2 ranges do not fit 4"),
     Attack("more beyond than all", 2, frame(CQ, 2, ranged(0, k=3)), "value takes 12 bytes"),
     Attack("beyond by nan", 2, frame(CQ, 2, beyond(NAN)), "value 0 is nan"),
     Attack("beyond by too much", 2, frame(CQ, 2, beyond(3e38, reach=3e38)), "overflows"),
