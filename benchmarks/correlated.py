@@ -4,7 +4,7 @@
     python benchmarks/correlated.py --of gaussian --n 100 --plot correlated.png
 
 Client i has x_i = common + likeness * noise_i, with noise of the common part's norm; "none" is
-noise alone. Three kinds: normal values, Student's t with four degrees of freedom (d = 16,384), and
+noise alone. Three kinds: normal values, Student's t with four degrees of freedom (d = 65,536), and
 gradients of a small network on MNIST after some steps (d = 50,890): the mean of all clients, and
 what a batch of 8 images departs from it. The error is |mean of what arrives - mean|^2 / |mean|^2;
 bits are those sent, frames included, for each coordinate of a client.
@@ -17,6 +17,7 @@ the three lengths is the same within 10 %.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from rich.table import Table
 from flowerpress.compressors import Compressor, Draw, add_to, make_compressor
 
 Rows = npt.NDArray[np.float32]
-DIM, BATCH = 16_384, 8
+DIM, BATCH = 65_536, 8
 LENGTHS = (1_000, 100_000, 10_000_000)
 LIKENESS: tuple[float | None, ...] = (0.1, 0.3, 1.0, None)
 SPECS = (
@@ -83,11 +84,11 @@ def heavy(n: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
 
 def gradients(n: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
     """Return a network's gradient, and what the clients' batches depart from it."""
-    from flowerpress.simulations.tasks.mnist import Mnist
+    from flowerpress.simulations.tasks.mnist import MnistTaskFn
 
     del rng
-    task = Mnist(model="mlp", batch_size=BATCH).shard(np.arange(4000))
-    x = task.initial()
+    task = MnistTaskFn(model="mlp", batch_size=BATCH)(0, 1)
+    x = np.concatenate([array.numpy().ravel() for array in task.initial_arrays().values()])
     draw = np.random.default_rng(0)
     for _ in range(100):
         x = x - 0.1 * task.gradient(x, task.draw(draw))[1]
@@ -111,21 +112,21 @@ def cohort(common: Rows, noise: Rows, likeness: float | None) -> Rows:
 
 
 def made(spec: str, rows: Rows) -> tuple[Compressor, float]:
-    """Return a compressor, with a number that suits the rows, and the range that they share."""
-    roots = 3 * np.sqrt((rows.astype(np.float64) ** 2).mean(axis=1))
-    number = float(roots.mean())
-    return make_compressor(spec.replace("NUMBER", f"{number:.6g}")), float(np.median(roots))
+    """Return a compressor, with a number that suits the rows, and their median norm."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    number = 3 * float(norms.mean()) / math.sqrt(rows.shape[1])
+    return make_compressor(spec.replace("NUMBER", f"{number:.6g}")), float(np.median(norms))
 
 
 def measured(spec: str, rows: Rows, seeds: int) -> tuple[float, float]:
     """Return the bits of a coordinate, and the error of the mean, over some seeds."""
-    compressor, reach = made(spec, rows)
+    compressor, norm = made(spec, rows)
     mean, (n, dim) = rows.mean(axis=0, dtype=np.float64), rows.shape
     errors, sent = [], 0
     for seed in range(seeds):
         total = np.zeros(dim)
         for rank, row in enumerate(rows):
-            draw = Draw(seed, 1, rank, n, 0, reach if "shared" in spec else 0.0)
+            draw = Draw(seed, 1, rank, n, 0, norm if "shared" in spec else 0.0)
             packet = compressor.compress(row, draw)
             sent += packet.nbytes
             add_to(packet, total, 1 / n)

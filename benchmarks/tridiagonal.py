@@ -35,7 +35,8 @@ from flowerpress.simulations.tridiagonal import Tridiagonal
 from flowerpress.strategies import make_strategy
 from flowerpress.tasks.task import Task
 
-TARGET = 1e-4  # of the squared norm; it starts from 0.0625
+_LAM = 1e-3  # of the regularizer
+TARGET = 1e-4  # of the squared norm; it starts from 0.0625, of logistic regression about 0.04
 METHODS = {
     "gradient descent": ("marina", "identity"),
     "MARINA, PermK": ("marina", "permk"),
@@ -73,12 +74,12 @@ class Logistic:
 
     def __init__(self, workers: int, dim: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        features = rng.standard_normal((workers, 100, dim)) / math.sqrt(dim)
+        features = rng.standard_normal((workers, 100, dim)) / np.sqrt(np.arange(1, dim + 1))
         plane = rng.standard_normal(dim)
         labels = np.sign(features @ plane + 0.1 * rng.standard_normal((workers, 100)))
         self.dim, pairs = dim, list(zip(features, labels, strict=True))
-        self.tasks = [LogisticTask(a, b) for a, b in pairs]
-        self.whole = LogisticTask(np.concatenate(features), np.concatenate(labels))
+        self.tasks = [LogisticTask(a, b, _LAM) for a, b in pairs]
+        self.whole = LogisticTask(np.concatenate(features), np.concatenate(labels), _LAM)
         plus = math.sqrt(statistics.mean(task.smoothness() ** 2 for task in self.tasks))
         self.smoothness = Smoothness(self.whole.smoothness(), plus)
 

@@ -187,8 +187,8 @@ class Compressor(ABC):
         return None
 
     @classmethod
-    def told(cls, packet: Packet) -> float | None:
-        """Return the range that the sender of `packet` tells, for its cohort to share; or None."""
+    def norm_of(cls, packet: Packet) -> float | None:
+        """Return the norm of the vector that `packet` was made of, where it tells that; or None."""
         del packet
         return None
 

@@ -30,14 +30,14 @@ class Draw:
         How many senders take part, ``1 <= cohort < 2**32``.
     stream : int, default 0
         Which of a sender's packets in the round this is, ``0 <= stream < 2**32``.
-    reach : float, default 0.0
-        The range that the cohort shares in this round, for ``cq:range=shared``; 0 where none is
-        known. No random number depends on it.
+    norm : float, default 0.0
+        About the norm of the cohort's vectors in this round, for ``cq:range=shared``; 0 where it is
+        not known. No random number depends on it.
 
     Raises
     ------
     ValueError
-        If a field is not an integer in its range, or `reach` no number that is.
+        If a field is not an integer in its range, or `norm` no number that is.
 
     Notes
     -----
@@ -50,11 +50,11 @@ class Draw:
     rank: int = 0
     cohort: int = 1
     stream: int = 0
-    reach: float = 0.0
+    norm: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.reach < math.inf:
-            raise ValueError(f"Draw: reach must be a number >= 0, got {self.reach!r}")
+        if not 0 <= self.norm < math.inf:
+            raise ValueError(f"Draw: norm must be a number >= 0, got {self.norm!r}")
         for field in fields(self)[:-1]:
             value = getattr(self, field.name)
             top = 64 if field.name == "seed" else 32

@@ -29,7 +29,7 @@ class Algorithm:
     owing: ClassVar[bool] = False  # whether an update may hold what was owed for many rounds
     baseline: ClassVar[str] = "fedavg"  # the strategy that does the same uncompressed
     init_all = False  # whether all workers are asked to start, whatever sample is drawn
-    shares_range = False  # whether workers tell a range, and are told the cohort's
+    correlates = False  # whether the workers' compressors round against each other
     num_rounds = 0  # of the run, 0 where it is not known
     downlink = ""  # the model is sent dense, unless an algorithm has the option
     # Options of all strategies, see `CompressedStrategy`.

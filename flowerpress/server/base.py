@@ -13,7 +13,6 @@ An algorithm's round (`round`) yields its questions; around each of them:
 from __future__ import annotations
 
 import logging
-import statistics
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -47,7 +46,7 @@ from flowerpress.server.resumable import Resumable
 from flowerpress.server.rounds import EvaluateFn, Rounds, ShouldStop
 from flowerpress.server.run import Run
 from flowerpress.server.schedule import Factor, make_schedule
-from flowerpress.server.suitable import ANY_COMPRESSOR, shares_range
+from flowerpress.server.suitable import ANY_COMPRESSOR, correlates, shares_range
 from flowerpress.server.wrapped import refuse_other_arrays, refuse_privacy
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -69,8 +68,8 @@ class CompressedStrategy(Declared, Resumable):
 
     grid: Grid
     timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
-    kept: ClassVar[tuple[str, ...]] = ("reach",)
-    reach: float  # the cohort's range, for compressors that share one; 0: none is known
+    kept: ClassVar[tuple[str, ...]] = ("norm",)
+    norm: float  # of the cohort's vectors, for compressors that share a range; 0: not known
     looping = False  # whether `start` runs the rounds, and no other loop
     told: dict[str, float]  # metrics of a round beside the workers'
     _open: tuple[Steps, Ask]  # a round, and the question that it waits for answers to
@@ -187,15 +186,15 @@ class CompressedStrategy(Declared, Resumable):
     def hyper(self) -> Hyper:
         """Return the hyperparameters the workers need."""
         own = {"lr": self.rate, "downlink": self.downlink, "rule": self.rule}
-        reach = {"reach": self.reach} if self.shares_range else {}
-        return {**self.sent(), **own, **reach}
+        norm = {"norm": self.norm} if shares_range(self.compressor) else {}
+        return {**self.sent(), **own, **norm}
 
     def reset(self) -> None:
         """Forget all of an earlier run."""
         self.run = Run(self)
         self.forget_metrics()
-        self.server_round, self.told, self.reach = 1, {}, 0.0
-        self.shares_range = shares_range(self.compressor)
+        self.server_round, self.told, self.norm = 1, {}, 0.0
+        self.correlates = correlates(self.compressor)
 
     def begin_run(self, initial: ArrayRecord) -> None:
         """Forget all of an earlier run, and begin one from the model `initial`."""
@@ -281,8 +280,9 @@ class CompressedStrategy(Declared, Resumable):
                 seconds = self.timeout if ask.timeout is None else ask.timeout
                 replies = self.grid.send_and_receive(orders, timeout=seconds)
             taken, replies = run.take(server_round, ask, replies), None
-            if run.told:  # no minority of workers can set the median
-                self.reach = statistics.median(run.told)
+            if run.norms is not None:
+                self.norm = run.norms.median or self.norm
+                self.told.update(run.norms.told())
             if ask.applied:
                 applied, received = taken, run.received.copy()
             if not taken and ask.what != "model":

@@ -41,6 +41,7 @@ from flowerpress.server.ask import Ask
 from flowerpress.server.attendance import Attendance
 from flowerpress.server.client import Client
 from flowerpress.server.cohort import Wanted, with_starters
+from flowerpress.server.dispersion import Norms
 from flowerpress.server.downlink import Downlink
 from flowerpress.server.exchange import Exchange
 from flowerpress.server.failures import Failures, check_model
@@ -76,8 +77,8 @@ class Run:
         Buffers that came in the round's last exchange, by client.
     heard : set of int
         Whose answers to the last question could be read.
-    told : list of float
-        The ranges that workers told with these, for the cohort to share.
+    norms : Norms or None
+        Of the vectors of the last question's answers; None where compressors do not correlate.
     taken : list of (Client, Reply)
         The answers to the last question that went in, without packets and buffers.
     attendance : Attendance
@@ -106,7 +107,7 @@ class Run:
         self.buffers: dict[int, Buffers] = {}
         self._kept: Kept = {}  # what initial_arrays name beyond the layout
         self.heard: set[int] = set()
-        self.told: list[float] = []
+        self.norms: Norms | None = None
         self.taken: list[tuple[Client, Reply]] = []
         self._failures = Failures()
         self._longest = 0  # bytes of an answer
@@ -261,7 +262,8 @@ class Run:
         """
         self.received.clear()
         self.heard.clear()
-        self.told.clear()
+        measured = ask.compressed and self._strategy.correlates
+        self.norms = Norms(ask.into) if measured else None
         if ask.what != "values":
             self.buffers.clear()
         length = ask.length(self.started.layout)
@@ -308,8 +310,8 @@ class Run:
             self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False
         self.guard.accept(client, sizes)
-        if ask.compressed and strategy.shares_range:
-            self.told += [told for each in packets if (told := each.told()) is not None]
+        if self.norms is not None:
+            self.norms.hear(mass, reply.scale, packets)
         self._accept(client, reply, ask, buffers)
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.composed import nesting
@@ -38,10 +39,21 @@ def check_contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> None:
         raise ValueError(f"compressor {spec!r} for a model of {dim} numbers: {error}") from None
 
 
-def shares_range(spec: str) -> bool:
-    """Return whether the workers of a round share a range, which they tell the server."""
+@lru_cache
+def correlated(spec: str) -> tuple[CQ, ...]:
+    """Return the correlated quantizers that a compressor is made of."""
     parts = nesting.parts(make_compressor(spec)) if spec else ()
-    return any(isinstance(part, CQ) and part.range == SHARED for part in parts)
+    return tuple(part for part in parts if isinstance(part, CQ) and part.correlates)
+
+
+def correlates(spec: str) -> bool:
+    """Return whether the workers of a round quantize against each other."""
+    return bool(correlated(spec))
+
+
+def shares_range(spec: str) -> bool:
+    """Return whether they do so over one range, by the norm of the round before."""
+    return any(part.range == SHARED for part in correlated(spec))
 
 
 def _unbiased(spec: object) -> bool:

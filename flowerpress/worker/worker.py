@@ -74,8 +74,8 @@ class Job:
     def draw(self) -> Draw:
         """Return the randomness of this worker's packet in this round."""
         order = self.instruction
-        reach = float(self.hyper.get("reach", 0.0))
-        return Draw(order.seed, order.round, order.rank, order.cohort, UPLINK, reach)
+        norm = float(self.hyper.get("norm", 0.0))
+        return Draw(order.seed, order.round, order.rank, order.cohort, UPLINK, norm)
 
     def gradient(
         self, x: FloatVector, rng: np.random.Generator | None = None

@@ -327,36 +327,48 @@ def test_awkward_vectors(spec):
 
 
 def test_the_cohorts_range():
-    """It is used from one to two times the own range; whoever is above or far below has its own."""
+    """That of its norm is used from one to two times the own; else the sender has its own."""
     x = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
-    compressor = make_compressor("cq:range=shared")
-    own = CQ.told(compressor.compress(x))
-    assert own == pytest.approx(3.0, rel=0.05)
-    for reach, used in ((0.0, own), (1.5 * own, 1.5 * own), (0.9 * own, own), (3 * own, own)):
-        packet = compressor.compress(x, Draw(reach=reach))
-        assert CQ.told(packet) == own
-        assert np.abs(decompress(packet)).max() == pytest.approx(
-            max(used, np.abs(x).max()), rel=1e-6
-        )
-    assert CQ.told(CQ().compress(x)) is None
-    for spec in (
-        "hadamard+cq:range=shared",
-        "cq:3,range=shared+rans",
-        "hadamard+cq:range=shared+huffman",
-    ):
-        packet = make_compressor(spec).compress(x, Draw(reach=4.0))
-        told = type(make_compressor(spec)).told(packet)
-        assert told == pytest.approx(own, rel=0.05)
+    compressor, norm = make_compressor("cq:range=shared"), float(np.linalg.norm(x))
+    own = 3 * norm / np.sqrt(4000)
+    for times, used in ((0.0, own), (1.5, 1.5 * own), (0.9, own), (3, own)):
+        packet = compressor.compress(x, Draw(norm=times * norm))
+        assert CQ.norm_of(packet) == pytest.approx(norm, rel=1e-6)
+        most = max(used, np.abs(x).max())
+        assert np.abs(decompress(packet)).max() == pytest.approx(most, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec", "tells"),
+    [
+        ("cq", True),
+        ("cq:5,c=5,bucket=1024", True),
+        ("cq:3,range=l2,bucket=1024", True),
+        ("cq:range=l2", True),
+        ("hadamard+cq:range=shared", True),
+        ("cq:3,range=shared+rans", True),
+        ("hadamard+cq:range=shared+huffman", True),
+        ("cq:range=max", False),
+        ("cq:range=9", False),
+        ("topk:0.5+cq", False),
+        ("qsgd", False),
+    ],
+)
+def test_packets_tell_the_vectors_norm(spec, tells):
+    x = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    compressor = make_compressor(spec)
+    norm = compressor.norm_of(compressor.compress(x, Draw(norm=70.0)))
+    assert norm == (pytest.approx(np.linalg.norm(x), rel=1e-5) if tells else None)
 
 
 def test_the_cohorts_range_costs_little_where_norms_differ():
     rng = np.random.default_rng(0)
     scales = np.exp(0.3 * rng.standard_normal((100, 1))).astype(np.float32)
     rows = alike(100, 8192, 0.3) * scales
-    told = [CQ.told(CQ(range="shared").compress(row)) for row in rows]
+    norm = float(np.median(np.linalg.norm(rows, axis=1)))
     total, n = np.zeros(rows.shape[1]), len(rows)
     for rank, row in enumerate(rows):
-        draw = Draw(rank=rank, cohort=n, reach=float(np.median(told)))
+        draw = Draw(rank=rank, cohort=n, norm=norm)
         add_to(CQ(range="shared").compress(row, draw), total, 1 / n)
     mean = rows.mean(axis=0)
     shared = ((total - mean) ** 2).sum() / (mean**2).sum()
@@ -390,5 +402,5 @@ def test_what_options_are_refused():
     }.items():
         with pytest.raises(ValueError, match=says):
             make_compressor(spec)
-    with pytest.raises(ValueError, match="reach must be a number"):
-        Draw(reach=float("nan"))
+    with pytest.raises(ValueError, match="norm must be a number"):
+        Draw(norm=float("nan"))

@@ -150,9 +150,10 @@ class Chain(Compressor):
         return f"{front.spec_of_header(header)}+{reading.spec_of(Packet.view(rest.data))}"
 
     @classmethod
-    def told(cls, packet: Packet) -> float | None:
-        """Return what the packet inside tells."""
-        return reading.told_of(cls._parts(packet)[1])
+    def norm_of(cls, packet: Packet) -> float | None:
+        """Return what the packet inside tells, after an orthogonal map."""
+        front, *_ = _take(packet)
+        return reading.norm_of(cls._parts(packet)[1]) if front.shared_map else None
 
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind the front; what follows sees no tensors."""

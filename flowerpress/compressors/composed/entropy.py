@@ -166,14 +166,14 @@ class Entropy(Compressor):
         return f"{reading.spec_of(cls.inside(packet))}+{cls.name}"
 
     @classmethod
-    def told(cls, packet: Packet) -> float | None:
+    def norm_of(cls, packet: Packet) -> float | None:
         """Return what the packet inside tells, ahead of its codes: these stay as they are."""
         reader = Reader(packet, cls.name)
         number, *_, cut = reader.unpack(_HEAD)
         ahead = np.concatenate(
             [np.zeros(HEADER_BYTES, dtype=np.uint8), reader.take(cut, "what comes before")]
         )
-        return reading.told_of(
+        return reading.norm_of(
             Packet.unframed(Header(number, packet.dtype, packet.dim), ahead.data)
         )
 

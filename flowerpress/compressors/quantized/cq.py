@@ -16,7 +16,7 @@ from flowerpress.compressors.fields import real, require_one_of, require_whole, 
 from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.numpy.cq import Keys, fixed_digits
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
-from flowerpress.compressors.quantized import points, ranges
+from flowerpress.compressors.quantized import blocks, points, ranges
 from flowerpress.compressors.quantized.points import Corrected
 from flowerpress.compressors.sparse.ids import RAW, decode_ids, encode_ids
 from flowerpress.compressors.sparse.topk import expected_id_bits
@@ -67,8 +67,8 @@ class CQ(Compressor):
         The r. rms: `c` times the root mean square of the bucket; the few values beyond it are sent
         exactly, with their places. max: the largest magnitude. l2: the norm, as in Panferov et al.,
         "Correlated quantization for faster nonconvex distributed optimization", UAI 2025. shared:
-        as rms, but the cohort's range (`Draw.reach`) where that is 1 to 2 times the sender's own. A
-        number: for all senders and rounds; values beyond it are sent exactly too.
+        as rms, but that of the cohort's norm (`Draw.norm`) where it is 1 to 2 times the sender's
+        own. A number: for all senders and rounds; values beyond it are sent exactly too.
     rounding : {"correlated", "independent"}, default "correlated"
         Independent is what correlation is measured against: the same points and the same law of
         each packet, but every sender for itself.
@@ -174,7 +174,10 @@ class CQ(Compressor):
         own = ranges.own(x, self.range, self.c, self.bucket)
         told = used = own
         if self.range == ranges.SHARED:
-            used, told = ranges.agreed(own, draw.reach), np.concatenate([own, own])
+            used, told = (
+                ranges.agreed(own, self._reach(draw.norm, x.size)),
+                np.concatenate([own, own]),
+            )
             told[0] = used[0]
         key = draw.shared_key(_GRID) if self._shifted else None
         grid = points.Grid(used, self.bucket, self.levels, self._papers, key, x.size)
@@ -196,6 +199,10 @@ class CQ(Compressor):
             require_finite(grid.largest(beyond, rest), "the sum")
         head = _HEAD.pack(self.levels, kind & 2 | 4)
         return [head, more, *shifts, told, rest, places, packed]
+
+    def _reach(self, norm: float, dim: int) -> float:
+        """Return the range of a vector of that norm."""
+        return ranges.widest(self.c, dim) * norm / math.sqrt(dim)
 
     def _beyond(self, x: Vector, grid: points.Grid) -> U32:
         if self.range in (ranges.MAX, ranges.L2):
@@ -281,12 +288,18 @@ class CQ(Compressor):
         return cls(head.levels, reach, head.rounding).spec
 
     @classmethod
-    def told(cls, packet: Packet) -> float | None:
-        """Return the sender's own range, where the cohort is to share one."""
+    def norm_of(cls, packet: Packet) -> float | None:
+        """Return the norm, which the sender's own ranges tell but for a maximum or a number."""
         reader = Reader(packet, cls.name)
-        if _Head.read(reader).kind != ranges.SHARED:
+        head = _Head.read(reader)
+        if head.kind in (ranges.MAX, "number"):
             return None
-        return float(reader.scales(2, packet.dtype, "range")[1])
+        told = reader.scales(head.ranges(packet.dim), packet.dtype, "range")
+        own = told[1:] if head.kind == ranges.SHARED else told
+        sizes = np.diff(blocks.equal_blocks(packet.dim, head.bucket)).astype(np.float64)
+        if head.kind != ranges.L2:
+            own = own * np.sqrt(sizes) / np.minimum(head.number, np.sqrt(sizes))
+        return float(np.linalg.norm(own.astype(np.float64)))
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants, which hold for any vectors of a cohort; see `homogeneous`.

@@ -84,12 +84,12 @@ def codes_of(packet: Packet) -> tuple[int, int]:
     return codes
 
 
-def told_of(packet: Packet) -> float | None:
-    """Return the range that a packet tells; see `Compressor.told`."""
+def norm_of(packet: Packet) -> float | None:
+    """Return the norm that a packet tells; see `Compressor.norm_of`."""
     kind = codec(packet.header.codec)
     with budget.Frame(kind.codec):
-        told: float | None = kind.told(packet)
-    return told
+        norm: float | None = kind.norm_of(packet)
+    return norm
 
 
 def whole_vector(
@@ -134,10 +134,10 @@ class Opened:
         with self._budget:
             self.decoded = decode(packet)
 
-    def told(self) -> float | None:
-        """Return the range that the packet tells; see `Compressor.told`."""
-        with self.left():
-            return told_of(self.packet)
+    def norm(self) -> float | None:
+        """Return the norm that the packet tells; see `Compressor.norm_of`."""
+        with budget.of(self.packet):
+            return norm_of(self.packet)
 
     def left(self) -> budget.Budget:
         """Return what decoding has left of the budget, for one thing that is done with it."""

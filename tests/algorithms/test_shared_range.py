@@ -1,0 +1,98 @@
+"""The norm that a cohort shares: told by its packets, sent with the next round's question."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flowerpress.clients import FunctionTask
+from flowerpress.compressors.quantized.cq import CQ
+from flowerpress.simulations import simulate
+from flowerpress.strategies import make_strategy
+from flowerpress.worker.worker import Job
+
+CENTRES = np.random.default_rng(0).standard_normal((5, 40))
+
+
+def task_fn(i, n):
+    return FunctionTask(np.zeros(40), lambda x, _: (0.0, x - CENTRES[i]))
+
+
+def ranges(monkeypatch, spec, name="dsgd", rounds=4, **options):
+    """Run, and return the range of each round's question, and what workers told."""
+    asked, told = {}, {}
+    draw, norm_of = Job.draw, CQ.norm_of.__func__
+
+    def seen(job):
+        asked[job.instruction.round] = draw(job).norm
+        return draw(job)
+
+    def heard(cls, packet):
+        found = norm_of(cls, packet)
+        told.setdefault(max(asked), []).append(found)
+        return found
+
+    monkeypatch.setattr(Job, "draw", seen)
+    monkeypatch.setattr(CQ, "norm_of", classmethod(heard))
+    strategy = make_strategy(name, compressor=spec, lr=0.2, seed=1, **options)
+    simulate(strategy, task_fn, 5, rounds, 1, threads=1)
+    return asked, told
+
+
+@pytest.mark.parametrize("spec", ["cq:range=shared", "hadamard+cq:5,range=shared,c=4+rans"])
+def test_a_round_has_the_median_of_the_round_before(monkeypatch, spec):
+    asked, told = ranges(monkeypatch, spec)
+    assert asked[1] == 0
+    for each in (2, 3, 4):
+        assert asked[each] == pytest.approx(float(np.median(told[each - 1])), rel=1e-12)
+        assert asked[each] > 0
+
+
+def test_no_minority_sets_it(monkeypatch):
+    """Two of five that tell absurd ranges move it no further than to another worker's."""
+    real, count = CQ.norm_of.__func__, [0]
+
+    def absurd(cls, packet):
+        count[0] += 1
+        return 1e30 if count[0] % 5 < 2 else real(cls, packet)
+
+    monkeypatch.setattr(CQ, "norm_of", classmethod(absurd))
+    strategy = make_strategy("dsgd", compressor="cq:range=shared", lr=0.2, seed=1)
+    simulate(strategy, task_fn, 5, 5, 1, threads=1)
+    assert count[0] == 25
+    assert 0 < strategy.norm < 20
+
+
+@pytest.mark.parametrize("spec", ["cq", "qsgd:7", "cq:range=shared,rounding=independent"])
+def test_others_are_told_nothing(monkeypatch, spec):
+    asked, _ = ranges(monkeypatch, spec)
+    assert set(asked.values()) == {0.0}
+
+
+@pytest.mark.parametrize("spec", ["cq:16,c=6", "hadamard+cq:16,c=6+rans", "cq:16,range=l2"])
+@pytest.mark.parametrize("name", ["dsgd", "marina", "dasha"])
+def test_the_dispersion_is_measured(spec, name):
+    """In the first round: of the gradients at zero, which are the centres."""
+    strategy = make_strategy(name, compressor=spec, lr=0.2, seed=1)
+    outcome = simulate(strategy, task_fn, 5, 3, 1, threads=1)
+    found = [record.train.get("dispersion") for record in outcome.history[1:]]
+    gradients = -CENTRES
+    mean = gradients.mean(axis=0)
+    want = np.sqrt(((gradients - mean) ** 2).sum(axis=1).mean() / (mean**2).sum())
+    if name == "dsgd":
+        assert found[0] == pytest.approx(want, rel=0.2)  # what rounding adds to the mean
+    assert all(each is not None and np.isfinite(each) for each in found[name != "dsgd" :])
+
+
+def test_equal_vectors_have_no_dispersion():
+    strategy = make_strategy("dsgd", compressor="cq:64,c=6", lr=0.2, seed=1)
+    same = lambda i, n: FunctionTask(np.zeros(40), lambda x, _: (0.0, x - CENTRES[0]))  # noqa: E731
+    outcome = simulate(strategy, same, 5, 1, 1, threads=1)
+    assert outcome.history[1].train["dispersion"] < 0.05
+
+
+def test_it_is_kept_with_the_run():
+    strategy = make_strategy("dsgd", compressor="cq:range=shared", lr=0.2, seed=1)
+    simulate(strategy, task_fn, 5, 2, 1, threads=1)
+    assert strategy.state()["norm"] == strategy.norm > 0
+    assert strategy.hyper()["norm"] == strategy.norm
