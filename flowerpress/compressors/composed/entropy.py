@@ -165,18 +165,6 @@ class Entropy(Compressor):
         """Return the spec inside, and the stage."""
         return f"{reading.spec_of(cls.inside(packet))}+{cls.name}"
 
-    @classmethod
-    def norm_of(cls, packet: Packet) -> float | None:
-        """Return what the packet inside tells, ahead of its codes: these stay as they are."""
-        reader = Reader(packet, cls.name)
-        number, *_, cut = reader.unpack(_HEAD)
-        ahead = np.concatenate(
-            [np.zeros(HEADER_BYTES, dtype=np.uint8), reader.take(cut, "what comes before")]
-        )
-        return reading.norm_of(
-            Packet.unframed(Header(number, packet.dtype, packet.dim), ahead.data)
-        )
-
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind what is inside."""
         return replace(self, inner=self.inner.bind(sizes))

@@ -17,7 +17,7 @@ from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.numpy.cq import Keys, fixed_digits
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
 from flowerpress.compressors.quantized import blocks, points, ranges
-from flowerpress.compressors.quantized.points import Corrected
+from flowerpress.compressors.quantized.points import Correlated
 from flowerpress.compressors.sparse.ids import RAW, decode_ids, encode_ids
 from flowerpress.compressors.sparse.topk import expected_id_bits
 from flowerpress.compressors.wire import budget
@@ -255,16 +255,16 @@ class CQ(Compressor):
         points.require_codes(reader, packed, packet.dim, width, top)
         papers = head.kind in _PAPERS
         grid = points.Grid(used, head.bucket, head.levels, papers, head.key, packet.dim)
-        decoded = grid.decoded(packed)
+        decoded, norm = grid.decoded(packed), head.norm(told, packet.dim)
         if not head.beyond:
             if places.size or head.tag or head.parameter:
                 raise reader.error("there are places, but no values")
-            return decoded
+            return Correlated(decoded, norm)
         try:
             ids = decode_ids(head.tag, head.parameter, places, head.beyond, packet.dim)
         except ValueError as error:
             raise reader.error(str(error)) from error
-        return Corrected(decoded, Sparse(ids, values), grid.largest(ids, values))
+        return Correlated(decoded, norm, Sparse(ids, values), grid.largest(ids, values))
 
     @classmethod
     def codes(cls, packet: Packet) -> tuple[int, int]:
@@ -286,20 +286,6 @@ class CQ(Compressor):
         if not reach > 0:
             raise reader.error("the shared range is zero")
         return cls(head.levels, reach, head.rounding).spec
-
-    @classmethod
-    def norm_of(cls, packet: Packet) -> float | None:
-        """Return the norm, which the sender's own ranges tell but for a maximum or a number."""
-        reader = Reader(packet, cls.name)
-        head = _Head.read(reader)
-        if head.kind in (ranges.MAX, "number"):
-            return None
-        told = reader.scales(head.ranges(packet.dim), packet.dtype, "range")
-        own = told[1:] if head.kind == ranges.SHARED else told
-        sizes = np.diff(blocks.equal_blocks(packet.dim, head.bucket)).astype(np.float64)
-        if head.kind != ranges.L2:
-            own = own * np.sqrt(sizes) / np.minimum(head.number, np.sqrt(sizes))
-        return float(np.linalg.norm(own.astype(np.float64)))
 
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the constants, which hold for any vectors of a cohort; see `homogeneous`.
@@ -413,6 +399,17 @@ class _Head:
             raise reader.error(f"the number of a range of {kind} is {number}, must be zero")
         key = _read_key(reader, kind, levels)
         return cls(levels, kind, rounding, key, tag, parameter, bucket, beyond, number)
+
+    def norm(self, told: Vector, dim: int) -> float | None:
+        """Return the vector's norm, which its ranges tell but for a maximum or a number."""
+        if self.kind in (ranges.MAX, "number"):
+            return None
+        own = told[1:] if self.kind == ranges.SHARED else told
+        sizes = np.diff(blocks.equal_blocks(dim, self.bucket)).astype(np.float64)
+        wide = own.astype(np.float64)
+        if self.kind != ranges.L2:
+            wide *= np.sqrt(sizes) / np.minimum(self.number, np.sqrt(sizes))
+        return float(np.sqrt(wide @ wide))
 
     def ranges(self, dim: int) -> int:
         """Return how many ranges follow."""

@@ -124,27 +124,37 @@ class Grid:
         return largest
 
 
-class Corrected:
-    """Points, and what some values are more than theirs.
+class Correlated:
+    """Points, what some values are more than theirs, and the vector's norm.
 
     Parameters
     ----------
     points : Points
-    rest : Sparse
-    largest : Vector, shape (1,)
-        The largest magnitude of a sum of both.
+    norm : float or None
+        Of the vector that was compressed; None where it is not known.
+    rest : Sparse, optional
+    largest : Vector, shape (1,), optional
+        The largest magnitude of a sum of a point and what is more.
     """
 
-    def __init__(self, points: Points, rest: Sparse, largest: Vector) -> None:
-        if not np.isfinite(largest).all():
+    def __init__(
+        self,
+        points: Points,
+        norm: float | None,
+        rest: Sparse | None = None,
+        largest: Vector | None = None,
+    ) -> None:
+        if largest is not None and not np.isfinite(largest).all():
             raise PacketError("cq: a value beyond the range overflows")
-        self.points, self.rest, self.largest = points, rest, largest
+        self.points, self.norm, self.rest, self.largest = points, norm, rest, largest
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * (points + rest)``."""
-        weighted(self.largest, weight, out.dtype)  # refuses what overflows
+        if self.largest is not None:
+            weighted(self.largest, weight, out.dtype)  # refuses what overflows
         self.points.add_to(out, weight)
-        self.rest.add_to(out, weight)
+        if self.rest is not None:
+            self.rest.add_to(out, weight)
 
 
 def require_codes(reader: Reader, packed: U8, dim: int, width: int, top: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -54,6 +55,8 @@ class Rotation:
 
     key: tuple[int, int]
     dim: int
+
+    keeps_norm: ClassVar[bool] = True
 
     @property
     def size(self) -> int:

@@ -46,6 +46,12 @@ def decode(packet: Packet) -> Decoded:
     return decoded
 
 
+def norm_of(decoded: Decoded) -> float | None:
+    """Return the norm of the vector that was compressed, where its packet tells it."""
+    norm: float | None = getattr(decoded, "norm", None)
+    return norm
+
+
 def vector_from(decoded: Decoded) -> Vector | None:
     """Return the vector that is made anyway of what was decoded; None if none is."""
     make: Callable[[], Vector] | None = getattr(decoded, "vector", None)
@@ -82,14 +88,6 @@ def codes_of(packet: Packet) -> tuple[int, int]:
     with budget.Frame(kind.codec):
         codes: tuple[int, int] = kind.codes(packet)
     return codes
-
-
-def norm_of(packet: Packet) -> float | None:
-    """Return the norm that a packet tells; see `Compressor.norm_of`."""
-    kind = codec(packet.header.codec)
-    with budget.Frame(kind.codec):
-        norm: float | None = kind.norm_of(packet)
-    return norm
 
 
 def whole_vector(
@@ -134,10 +132,10 @@ class Opened:
         with self._budget:
             self.decoded = decode(packet)
 
+    @property
     def norm(self) -> float | None:
-        """Return the norm that the packet tells; see `Compressor.norm_of`."""
-        with budget.of(self.packet):
-            return norm_of(self.packet)
+        """The norm of the vector that was compressed, where the packet tells it."""
+        return norm_of(self.decoded)
 
     def left(self) -> budget.Budget:
         """Return what decoding has left of the budget, for one thing that is done with it."""
