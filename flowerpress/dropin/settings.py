@@ -39,6 +39,7 @@ class Settings(Declared):
     """
 
     name: ClassVar[str] = "press"
+    kind: ClassVar[str] = "drop-in"
 
     compressor: str = option(
         "topk:0.01", ANY_COMPRESSOR, "Of what clients send, see `make_compressor`.", letter="C"

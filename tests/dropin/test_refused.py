@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -37,6 +38,10 @@ def ask(grid, content=None, kind="train"):
     return list(grid.send_and_receive(messages, timeout=5))
 
 
+def serve_nothing(grid, context):
+    """Somebody's main function, below a bare `@pressed`."""
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -51,7 +56,8 @@ def ask(grid, content=None, kind="train"):
         ({"clip_sent": 1.0, "memory": "ef21"}, "clip_sent is 1: expected 0 with memory=ef21"),
         ({"max_scale": -1}, "max_scale is -1"),
         ({"dense": 3}, "dense is 3: expected patterns of names"),
-        ({"compresor": "sign"}, "no option 'compresor': did you mean 'compressor'"),
+        ({"compresor": "sign"}, "drop-in press has no option 'compresor': did you mean 'compr"),
+        ({"compressor": serve_nothing}, r"@pressed needs parentheses: @pressed\(\) or"),
     ],
 )
 def test_wrong_options_are_said_where_they_are_written(options, message):
@@ -64,6 +70,11 @@ def test_a_grid_is_pressed_once():
         once = press_grid(grid)
         with pytest.raises(ValueError, match="pressed already"):
             press_grid(once)
+
+
+def test_a_loop_of_ones_own_has_no_report_at_its_end():
+    with InProcessGrid(client_app, 1) as grid, pytest.raises(ValueError, match=r"grid\.ledger"):
+        press_grid(grid, report="report.json")
 
 
 # --- the run config -------------------------------------------------------------------------------
@@ -101,6 +112,23 @@ def test_the_run_config_goes_before_the_decorator(tmp_path):
     assert isinstance(off, InProcessGrid)
     with pytest.raises(ValueError, match=r"no run has a key 'flowerpress.memry'"):
         serve({"flowerpress.memry": "ef14"})
+
+
+def test_a_report_that_cannot_be_written_fails_no_run(tmp_path, caplog):
+    serve({"flowerpress.report": str(tmp_path)})
+    assert "flowerpress.report: [Errno" in caplog.text
+
+
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_the_summary_is_told_once_where_it_is_read(level, caplog):
+    """Flower shows its own log from INFO on, and of others what is at least a warning."""
+    caplog.set_level(level, "flowerpress")
+    caplog.handler.setLevel(logging.NOTSET)
+    serve({})
+    (told,) = (each for each in caplog.records if "uplink" in each.getMessage())
+    assert told.levelname == "INFO"
+    assert told.name == ("flwr" if level == logging.WARNING else "flowerpress")
+    assert told.getMessage().startswith("flowerpress: topk:0.01, memory ef14: uplink ")
 
 
 def test_an_app_with_a_server_fn_is_pressed_from_outside():
