@@ -192,7 +192,10 @@ def run_command(
 def list_command(
     name: Annotated[str, typer.Argument(autocompletion=names.named)] = "all",
 ) -> None:
-    """Show all strategies, compressors and tasks, one of these kinds, or all about one NAME."""
+    """Show all strategies, compressors and tasks, one of these kinds, or all about one NAME.
+
+    `flowerpress list dropin` has the keys with which the run config of a pressed app is written.
+    """
     from flowerpress.simulations.catalogue import KINDS, entries, page
 
     console = Console(highlight=False, soft_wrap=True)

@@ -57,7 +57,7 @@ def pressed(compressor: str = "topk:0.01", **options: Any) -> Callable[[Main], M
     Raises
     ------
     ValueError
-        An option is wrong.
+        An option is wrong, or it stands above ``@app.main()``.
 
     Examples
     --------
@@ -74,6 +74,10 @@ def pressed(compressor: str = "topk:0.01", **options: Any) -> Callable[[Main], M
     Settings(**given)  # what is wrong is said where it is written
 
     def decorate(main: Main) -> Main:
+        around = getattr(main, "__globals__", {}).values()
+        if any(getattr(each, "_main", None) is main for each in around):
+            raise ValueError("@pressed stands above @app.main(), which never sees it: put it below")
+
         @functools.wraps(main)
         def run(grid: Grid, context: Context) -> None:
             settings = Settings.of(context.run_config, given)

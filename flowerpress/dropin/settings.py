@@ -30,7 +30,7 @@ def _are_texts(given: Any) -> bool:
 
 
 class Settings(Declared):
-    """How an app is pressed.
+    """How a Flower app that exists is pressed: options of `pressed`, keys of its run config.
 
     Raises
     ------

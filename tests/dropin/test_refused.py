@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from flwr.serverapp.strategy import (
     FedAvg,
 )
 
-from flowerpress.dropin import press, press_grid, pressed, pressed_app
+from flowerpress.dropin import Settings, press, press_grid, pressed, pressed_app
 from flowerpress.dropin.arrays import Plan
 from flowerpress.protocol import ProtocolError
 from flowerpress.simulations.engine import InProcessGrid
@@ -63,6 +65,14 @@ def serve_nothing(grid, context):
 def test_wrong_options_are_said_where_they_are_written(options, message):
     with pytest.raises(ValueError, match=message):
         pressed(**options)
+
+
+def test_above_app_main_it_would_press_nothing(monkeypatch):
+    app = ServerApp()
+    monkeypatch.setitem(globals(), "the_app", app)
+    main = app.main()(lambda grid, context: None)
+    with pytest.raises(ValueError, match=r"above @app.main\(\).*put it below"):
+        pressed()(main)
 
 
 def test_a_grid_is_pressed_once():
@@ -129,6 +139,13 @@ def test_the_summary_is_told_once_where_it_is_read(level, caplog):
     assert told.levelname == "INFO"
     assert told.name == ("flwr" if level == logging.WARNING else "flowerpress")
     assert told.getMessage().startswith("flowerpress: topk:0.01, memory ef14: uplink ")
+
+
+def test_the_page_has_every_option_and_no_other():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "dropin.md").read_text("utf-8")
+    table = page.partition("| option |")[2].partition("\n\n")[0]
+    first = re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(Settings.options)
 
 
 def test_an_app_with_a_server_fn_is_pressed_from_outside():
