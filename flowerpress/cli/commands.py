@@ -192,7 +192,10 @@ def run_command(
 def list_command(
     name: Annotated[str, typer.Argument(autocompletion=names.named)] = "all",
 ) -> None:
-    """Show all strategies, compressors and tasks, one of these kinds, or all about one NAME."""
+    """Show all strategies, compressors and tasks, one of these kinds, or all about one NAME.
+
+    `flowerpress list dropin` has the keys with which the run config of a pressed app is written.
+    """
     from flowerpress.simulations.catalogue import KINDS, entries, page
 
     console = Console(highlight=False, soft_wrap=True)
@@ -231,15 +234,13 @@ def show_page(console: Console, page: Page) -> None:
 @app.command("new")
 def new_command(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
     """Make a small Flower app of your own in DIR, which runs at once and is yours to change."""
-    from flowerpress.cli.new_app import make
+    from flowerpress.cli.new_app import START, make
 
     package = make(folder)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{folder}: change {package}/task.py, and README.md says how to run it:")
-    console.print(
-        f"  flowerpress run {folder}/{package}/task.py --lr 0.2 --rounds 30", markup=False
-    )
-    console.print(f"  flwr run {folder}", markup=False)
+    console.print(f"  flowerpress run {folder}/{package}/task.py {START}", markup=False)
+    console.print(f"  flwr run {folder} --stream", markup=False)
 
 
 bench_app = typer.Typer(help="Measure speed, size and error.", no_args_is_help=True)

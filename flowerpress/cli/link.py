@@ -155,12 +155,21 @@ def resolve(name: str) -> App:
     return own_task_app(name) or find_app(name)
 
 
+def saves_itself(app: App) -> bool:
+    """Return whether an app declares in its run config that it makes checkpoints and resumes."""
+    return {"checkpoint", "resume"} <= app.run_config.keys()
+
+
 def server_config(
     found: App, given: dict[str, Any], clients: int, out: Path, *, resume: bool = False
 ) -> dict[str, Any]:
-    """Return the run config: the app's, with what the command line says where it has the keys."""
+    """Return the run config: the app's, with what the command line says of its files.
+
+    Only where it makes checkpoints and resumes, as flowerpress's apps do: else `out` may be a file.
+    """
     said = {"out": str(out), "checkpoint": str(out / CHECKPOINTS), "resume": resume}
-    config = found.run_config | {k: v for k, v in said.items() if k in found.run_config}
+    told = saves_itself(found)
+    config = found.run_config | {k: v for k, v in said.items() if told and k in found.run_config}
     if found.server.startswith(SHIPPED):
         config |= {"min-available-nodes": clients, "min-train-nodes": min(2, clients)}
     return config | given

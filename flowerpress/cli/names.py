@@ -50,7 +50,7 @@ def compressors(incomplete: str) -> list[str]:
 
 def named(incomplete: str) -> list[str]:
     """Return what `flowerpress list` can be asked for."""
-    kinds = ("all", "compressors", "strategies", "tasks")
+    kinds = ("all", "apps", "compressors", "dropin", "strategies", "tasks")
     every = (*strategies(incomplete), *compressors(incomplete), *tasks(incomplete))
     return [*_starting(incomplete, kinds), *every]
 

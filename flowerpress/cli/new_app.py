@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 from pathlib import Path
 
-START = "--lr 0.03 --compressor topk:0.1 --rounds 100"
+START = "--lr 0.03 --compressor topk:0.1 --rounds 100 --clients 4"
 """Options with which the example trains well."""
 
 _PROJECT = """\
@@ -16,7 +16,9 @@ build-backend = "hatchling.build"
 [project]
 name = "{name}"
 version = "0.1.0"
-dependencies = ["flowerpress"]
+# flowerpress is found in the Python that runs Flower: name it where your package index has it,
+# since `flwr run` installs what stands here.
+dependencies = []
 
 [tool.hatch.build.targets.wheel]
 packages = ["{package}"]
@@ -110,8 +112,8 @@ _README = """\
 # {name}
 
 ```bash
-flowerpress run ./{package}/task.py {start} --clients 4
-flwr run .   # Flower's simulation, or a SuperLink
+flowerpress run ./{package}/task.py {start}
+flwr run . --stream   # Flower's simulation, or a SuperLink
 ```
 
 On machines, with `flowerpress` and this folder on each:

@@ -22,6 +22,7 @@ from flowerpress.cli.link import (
     log_to_stderr,
     require_number,
     resolve,
+    saves_itself,
     say,
     server_config,
     stop_on_sigterm,
@@ -250,11 +251,6 @@ def prepare(app: App, given: str, clients: int, out: Path, every: int, *, resume
     plan = Plan(app, config, run_file, clients, out, every, resume)
     plan.check_files()
     return plan
-
-
-def saves_itself(app: App) -> bool:
-    """Return whether an app declares in its run config that it makes checkpoints and resumes."""
-    return {"checkpoint", "resume"} <= app.run_config.keys()
 
 
 def earlier_or_new(app: App, clients: int, out: Path, *, resume: bool) -> RunFile:

@@ -16,6 +16,7 @@ from flowerpress.dropin.grid import PressedGrid
 from flowerpress.dropin.settings import Settings
 
 log = logging.getLogger("flowerpress")
+flower = logging.getLogger("flwr")
 Main = Callable[[Grid, Context], None]
 
 
@@ -34,6 +35,11 @@ def press_grid(grid: Grid, compressor: str = "topk:0.01", **options: Any) -> Pre
     ValueError
         An option is wrong, or the grid is pressed already.
     """
+    if options.get("report"):
+        raise ValueError(
+            "report is written when a main function below @pressed ends: a loop of your own has "
+            "the same in grid.ledger and grid.summary()"
+        )
     return PressedGrid(grid, Settings(compressor=compressor, **options))
 
 
@@ -51,7 +57,7 @@ def pressed(compressor: str = "topk:0.01", **options: Any) -> Callable[[Main], M
     Raises
     ------
     ValueError
-        An option is wrong.
+        An option is wrong, or it stands above ``@app.main()``.
 
     Examples
     --------
@@ -62,10 +68,16 @@ def pressed(compressor: str = "topk:0.01", **options: Any) -> Callable[[Main], M
     ... def main(grid, context):
     ...     print(type(grid).__name__)
     """
+    if callable(compressor):
+        raise ValueError('@pressed needs parentheses: @pressed() or @pressed("topk:0.01")')
     given = {"compressor": compressor, **options}
     Settings(**given)  # what is wrong is said where it is written
 
     def decorate(main: Main) -> Main:
+        around = getattr(main, "__globals__", {}).values()
+        if any(getattr(each, "_main", None) is main for each in around):
+            raise ValueError("@pressed stands above @app.main(), which never sees it: put it below")
+
         @functools.wraps(main)
         def run(grid: Grid, context: Context) -> None:
             settings = Settings.of(context.run_config, given)
@@ -76,9 +88,7 @@ def pressed(compressor: str = "topk:0.01", **options: Any) -> Callable[[Main], M
             try:
                 main(own, context)
             finally:
-                log.warning(
-                    "%s, memory %s: %s", settings.compressor, settings.memory, own.summary()
-                )
+                _tell(f"{settings.compressor}, memory {settings.memory}: {own.summary()}")
                 if settings.report:
                     _write(Path(settings.report), own)
 
@@ -103,14 +113,27 @@ def pressed_app(app: ServerApp, compressor: str = "topk:0.01", **options: Any) -
     return around
 
 
+def _tell(line: str) -> None:
+    """Log a line where it is read: in Flower's log, unless flowerpress's own is shown.
+
+    Python shows nothing below a warning of a log that nobody has set up.
+    """
+    shown = log.hasHandlers() and log.isEnabledFor(logging.INFO)
+    (log if shown else flower).info("flowerpress: %s", line)
+
+
 def _write(path: Path, grid: PressedGrid) -> None:
     """Write bytes by round, and what was refused, as JSON."""
     told = {
         "settings": {name: getattr(grid.settings, name) for name in grid.settings.options},
         "refused": grid.refused,
+        "unpressed": grid.unpressed,
         "up_bytes": grid.ledger.up_bytes,
         "down_bytes": grid.ledger.down_bytes,
         "rounds": list(grid.ledger.as_dicts()),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:  # what was trained is worth more
+        log.error("flowerpress.report: %s", error)

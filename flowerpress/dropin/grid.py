@@ -83,13 +83,15 @@ class PressedGrid(Grid):
         Every message's bytes.
     refused : int
         Answers that were not believed, or could not be read.
+    unpressed : int
+        Updates that came dense, of clients without the mod.
     """
 
     def __init__(self, grid: Grid, settings: Settings) -> None:
         if isinstance(grid, PressedGrid):
             raise ValueError("this grid is pressed already: once is enough")
         self._grid, self.settings = grid, settings
-        self.ledger, self.refused = Ledger(), 0
+        self.ledger, self.refused, self.unpressed = Ledger(), 0, 0
         self._session = secrets.randbits(52)
         self._question = self._pushes = 0
         self._channels: dict[tuple[str, str], Channel] = {}
@@ -451,6 +453,7 @@ class PressedGrid(Grid):
         channel.peer(message.metadata.src_node_id).heard = question.push
         if not question.training:
             return message
+        self.unpressed += 1
         whole = channel.shifted(question, message.content)
         return message if whole is message.content else answer_with(message, whole)
 
@@ -474,7 +477,10 @@ class PressedGrid(Grid):
     def summary(self) -> str:
         """Return what was sent so far, in one line."""
         led = self.ledger
-        return f"uplink {led.up_bytes:,} bytes, downlink {led.down_bytes:,}, refused {self.refused}"
+        said = f"uplink {led.up_bytes:,} bytes, downlink {led.down_bytes:,}, refused {self.refused}"
+        if not self.unpressed:
+            return said
+        return f"{said}, unpressed {self.unpressed}: clients without mods=[press], or with it off"
 
 
 def _others(channel: Channel, node: int) -> bool:

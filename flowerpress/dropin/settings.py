@@ -30,7 +30,7 @@ def _are_texts(given: Any) -> bool:
 
 
 class Settings(Declared):
-    """How an app is pressed.
+    """How a Flower app that exists is pressed: options of `pressed`, keys of its run config.
 
     Raises
     ------
@@ -39,6 +39,7 @@ class Settings(Declared):
     """
 
     name: ClassVar[str] = "press"
+    kind: ClassVar[str] = "drop-in"
 
     compressor: str = option(
         "topk:0.01", ANY_COMPRESSOR, "Of what clients send, see `make_compressor`.", letter="C"

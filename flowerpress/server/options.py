@@ -192,6 +192,7 @@ class Declared:
     """
 
     name: ClassVar[str]
+    kind: ClassVar[str] = "strategy"  # what it is, for a sentence
     options: ClassVar[Mapping[str, Option]] = {}
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -219,7 +220,7 @@ class Declared:
         """Raise `UnknownOptionError` where there is no such option: names those that there are."""
         for name in given:
             if name not in cls.options:
-                what = f"strategy {cls.name} has no option {name!r}"
+                what = f"{cls.kind} {cls.name} has no option {name!r}"
                 raise UnknownOptionError(unknown(what, name, sorted(offered(cls)), "it has"))
 
     def accept(self, given: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from flowerpress.compressors import compressor_names
 from flowerpress.compressors.spec.registry import compressor_class
+from flowerpress.dropin.settings import PREFIX, Settings
 from flowerpress.simulations.own_task import installed
 from flowerpress.simulations.tasks import describe, task_names, task_options
 from flowerpress.strategies import (
@@ -59,10 +60,15 @@ def _tasks() -> list[Entry]:
     return [*(Entry(name, *describe(name)) for name in task_names()), *others]
 
 
+def _apps() -> list[Entry]:
+    return [Entry("dropin", _summary(Settings)[0].replace("`", ""), "")]
+
+
 _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "strategies": _strategies,
     "compressors": _compressors,
     "tasks": _tasks,
+    "apps": _apps,
 }
 
 KINDS = tuple(_LISTS)
@@ -93,7 +99,7 @@ class Page(NamedTuple):
 
 
 def page(name: str) -> Page:
-    """Return what there is to know of a strategy, a compressor or a task.
+    """Return what there is to know of a strategy, a compressor, a task or the drop-in.
 
     Raises
     ------
@@ -125,6 +131,8 @@ def option_rows(cls: type[CompressedStrategy]) -> tuple[list[Row], list[Row]]:
 
 def _row(name: str, each: Option) -> Row:
     default = str(each.default).lower() if isinstance(each.default, bool) else str(each.default)
+    if isinstance(each.default, tuple):
+        default = ",".join(each.default)  # as a run config takes it
     values = each.values.text if each.values else ""
     return Row(name.replace("_", "-"), default, values, each.letter, each.says)
 
@@ -144,4 +152,19 @@ def _task_page(entry: Entry) -> Page:
     return Page(entry, {}, f"options: {options.replace('_', '-')}")
 
 
-_PAGES = {"strategies": _strategy_page, "compressors": _compressor_page, "tasks": _task_page}
+def _app_page(entry: Entry) -> Page:
+    rows = [_row(PREFIX + name, each) for name, each in offered(Settings).items()]
+    return Page(
+        entry,
+        {"keys of the run config; after the dot, with _ for -, options of @pressed": rows},
+        f'{PREFIX}compressor = "" presses nothing; other keys that are empty are as in the code.\n'
+        "`flwr run --run-config` takes keys that the app's pyproject.toml has, and no others.",
+    )
+
+
+_PAGES = {
+    "strategies": _strategy_page,
+    "compressors": _compressor_page,
+    "tasks": _task_page,
+    "apps": _app_page,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
@@ -112,6 +113,10 @@ class _Client:
         self._metrics = MetricReader("the task's evaluate")
         self._unused: set[str] = set()  # keys of configs that were named in the log
         self._failures: dict[int, str] = {}  # the last of each client
+
+    def __reduce__(self) -> tuple[Callable[[TaskFn], _Client], tuple[TaskFn]]:
+        """Return what another process needs: Ray sends it the app with every message."""
+        return _client_here, (self._task_fn,)
 
     def hello(self, message: Message, context: Context) -> Message:
         """Say who this client is."""
@@ -226,6 +231,19 @@ class _Client:
                 log.exception("client %d failed: %s", client, reason)
         self._failures[client] = reason
         return Reply(client, version, status="failed", reason=reason)
+
+
+def _client_here(task_fn: TaskFn) -> _Client:
+    """Return this process's client of a task function: the same one whenever it is sent again."""
+    try:
+        return _kept(task_fn)
+    except TypeError:  # it cannot be hashed: one that is told apart by nothing is made anew
+        return _Client(task_fn)
+
+
+@lru_cache(maxsize=8)
+def _kept(task_fn: TaskFn) -> _Client:
+    return _Client(task_fn)
 
 
 def is_lasting(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from flowerpress.cli import main
 from flowerpress.cli.commands import run_command
 from flowerpress.cli.run_help import OPTIONS
 from flowerpress.compressors import compressor_names
+from flowerpress.dropin import Settings
 from flowerpress.simulations import bench_forms
 from flowerpress.simulations.tasks import task_names
 from flowerpress.strategies import offered, strategy_class, strategy_names, strategy_options
@@ -256,7 +257,7 @@ def test_list_shows_everything_with_its_source(capsys: pytest.CaptureFixture[str
     assert main(["list"]) == 0
     shown = capsys.readouterr().out.splitlines()
     names = {line.split()[0] for line in shown if line.startswith("  ") and line[2] != " "}
-    assert names == {*strategy_names(), *compressor_names(), *task_names()}
+    assert names == {*strategy_names(), *compressor_names(), *task_names(), "dropin"}
     for name in strategy_names():
         position = next(i for i, line in enumerate(shown) if line.split()[:1] == [name])
         assert shown[position + 1].startswith("      "), f"{name} has no citation"
@@ -288,6 +289,22 @@ def test_list_of_a_compressor_and_of_a_task(capsys: pytest.CaptureFixture[str]) 
     assert "Parameters" in capsys.readouterr().out
     assert main(["list", "libsvm"]) == 0
     assert "options: partition, " in capsys.readouterr().out
+
+
+def test_list_of_the_drop_in_has_the_run_config_of_a_pressed_app(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As it is shown, it can be given: every default, as text where it is one."""
+    assert main(["list", "dropin"]) == 0
+    shown = capsys.readouterr().out
+    found = dict(re.findall(r"^  (flowerpress\.[\w-]+) = (\S+)   \(", shown, re.MULTILINE))
+    assert len(found) == len(Settings.options)
+    for name, each in Settings.options.items():
+        key = f"flowerpress.{name.replace('_', '-')}"
+        is_text = isinstance(each.default, str | tuple)
+        value = found[key].strip('"') if is_text else json.loads(found[key])
+        assert getattr(Settings(**{name: value}), name) == each.default
+        assert each.says.split()[-1] in shown
 
 
 def test_list_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from flowerpress.simulations import simulate
 from flowerpress.simulations.loopback import free_port
 from flowerpress.simulations.tasks import make_task_fn
 from flowerpress.strategies import make_strategy
-from flowerpress.transport.apps import parse_config
+from flowerpress.transport.apps import App, parse_config
 
 pytest.importorskip("sklearn")  # the task digits
 
@@ -353,3 +353,11 @@ def test_the_examples_of_deployment_are_commands() -> None:
         context = root.commands[name].make_context(name, words)
         parse_config(context.params.get("run_config") or context.params["node_config"])
         assert context.params["app"] == "npy"
+
+
+def test_an_apps_own_key_out_is_its_own() -> None:
+    """It may name a file, as that of the example apps does."""
+    own = App("app:server", "app:client", {"out": "", "lr": 0.1})
+    assert server_config(own, {}, 2, Path("there")) == own.run_config
+    whole = App("app:server", "app:client", {"out": "", "checkpoint": "", "resume": False})
+    assert server_config(whole, {}, 2, Path("there"))["out"] == "there"

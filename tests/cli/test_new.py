@@ -24,11 +24,22 @@ def app(tmp_path: Path) -> Path:
 
 def test_it_trains_in_one_process(app: Path) -> None:
     out = app / "runs"
-    words = ["run", f"{app}/my_app/task.py", *START.split(), "--clients", "4", "--out", str(out)]
+    words = ["run", f"{app}/my_app/task.py", *START.split(), "--out", str(out)]
     assert main(words) == 0
     (file,) = out.glob("*/results.json")
     history = json.loads(file.read_text("utf-8"))["runs"][0]["history"]
     assert history[-1]["metrics"]["loss"] < history[0]["metrics"]["loss"] / 500
+
+
+def test_it_tells_commands_that_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "my-app"]) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert told[1] == ["flwr", "run", "my-app", "--stream"]
+    assert told[0][0] == "flowerpress"
+    assert main(told[0][1:]) == 0, "it does not diverge"
 
 
 def test_its_own_server_and_client_make_an_app(app: Path) -> None:

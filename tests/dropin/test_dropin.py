@@ -75,6 +75,8 @@ def test_clients_without_the_mod_answer_dense(off, downlink):
         assert largest_difference(bare, dense) < ORDER
     if off == 4:
         assert grid.ledger.up_payload == 0
+    assert grid.unpressed == 30 * off
+    assert ("unpressed" in grid.summary()) == (off > 0)
 
 
 def test_a_server_without_the_grid_sees_an_unpressed_app():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from flwr.serverapp.strategy import (
     FedAvg,
 )
 
-from flowerpress.dropin import press, press_grid, pressed, pressed_app
+from flowerpress.dropin import Settings, press, press_grid, pressed, pressed_app
 from flowerpress.dropin.arrays import Plan
 from flowerpress.protocol import ProtocolError
 from flowerpress.simulations.engine import InProcessGrid
@@ -35,6 +38,10 @@ def ask(grid, content=None, kind="train"):
     )
     messages = [Message(content, node, kind) for node in grid.get_node_ids()]
     return list(grid.send_and_receive(messages, timeout=5))
+
+
+def serve_nothing(grid, context):
+    """Somebody's main function, below a bare `@pressed`."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,8 @@ def ask(grid, content=None, kind="train"):
         ({"clip_sent": 1.0, "memory": "ef21"}, "clip_sent is 1: expected 0 with memory=ef21"),
         ({"max_scale": -1}, "max_scale is -1"),
         ({"dense": 3}, "dense is 3: expected patterns of names"),
-        ({"compresor": "sign"}, "no option 'compresor': did you mean 'compressor'"),
+        ({"compresor": "sign"}, "drop-in press has no option 'compresor': did you mean 'compr"),
+        ({"compressor": serve_nothing}, r"@pressed needs parentheses: @pressed\(\) or"),
     ],
 )
 def test_wrong_options_are_said_where_they_are_written(options, message):
@@ -59,11 +67,24 @@ def test_wrong_options_are_said_where_they_are_written(options, message):
         pressed(**options)
 
 
+def test_above_app_main_it_would_press_nothing(monkeypatch):
+    app = ServerApp()
+    monkeypatch.setitem(globals(), "the_app", app)
+    main = app.main()(lambda grid, context: None)
+    with pytest.raises(ValueError, match=r"above @app.main\(\).*put it below"):
+        pressed()(main)
+
+
 def test_a_grid_is_pressed_once():
     with InProcessGrid(client_app, 1) as grid:
         once = press_grid(grid)
         with pytest.raises(ValueError, match="pressed already"):
             press_grid(once)
+
+
+def test_a_loop_of_ones_own_has_no_report_at_its_end():
+    with InProcessGrid(client_app, 1) as grid, pytest.raises(ValueError, match=r"grid\.ledger"):
+        press_grid(grid, report="report.json")
 
 
 # --- the run config -------------------------------------------------------------------------------
@@ -101,6 +122,30 @@ def test_the_run_config_goes_before_the_decorator(tmp_path):
     assert isinstance(off, InProcessGrid)
     with pytest.raises(ValueError, match=r"no run has a key 'flowerpress.memry'"):
         serve({"flowerpress.memry": "ef14"})
+
+
+def test_a_report_that_cannot_be_written_fails_no_run(tmp_path, caplog):
+    serve({"flowerpress.report": str(tmp_path)})
+    assert "flowerpress.report: [Errno" in caplog.text
+
+
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_the_summary_is_told_once_where_it_is_read(level, caplog):
+    """Flower shows its own log from INFO on, and of others what is at least a warning."""
+    caplog.set_level(level, "flowerpress")
+    caplog.handler.setLevel(logging.NOTSET)
+    serve({})
+    (told,) = (each for each in caplog.records if "uplink" in each.getMessage())
+    assert told.levelname == "INFO"
+    assert told.name == ("flwr" if level == logging.WARNING else "flowerpress")
+    assert told.getMessage().startswith("flowerpress: topk:0.01, memory ef14: uplink ")
+
+
+def test_the_page_has_every_option_and_no_other():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "dropin.md").read_text("utf-8")
+    table = page.partition("| option |")[2].partition("\n\n")[0]
+    first = re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(Settings.options)
 
 
 def test_an_app_with_a_server_fn_is_pressed_from_outside():
