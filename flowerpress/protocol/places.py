@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.sparse.ids import decode_ids, encode_ids
+from flowerpress.compressors.wire.ids import decode_ids, encode_ids
 from flowerpress.protocol.blob import ProtocolError
 
 Places = npt.NDArray[np.uint32]

@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from flowerpress.compressors import decompress, make_compressor
 from flowerpress.compressors.kernels.numba import common as numba_kernels
 from flowerpress.compressors.kernels.numpy import common as numpy_kernels
-from flowerpress.compressors.sparse.ids import BITMAP, RAW, RICE, VARINT, decode_ids, encode_ids
 from flowerpress.compressors.testing.conformance import forced_kernels
+from flowerpress.compressors.wire.ids import BITMAP, RAW, RICE, VARINT, decode_ids, encode_ids
 
 KERNELS = [numpy_kernels, numba_kernels]
 

@@ -10,6 +10,8 @@
 `halves`     fp16 and bf16
 `sign`       one bit, and a scale for each block
 `randsign`   one bit, at random
+`points`     evenly spaced points over ranges, as `cq` places them
+`ranges`     the ranges of `cq`
 `blocks`     blocks of coordinates that share a scale
 ============ =======================================================================
 """

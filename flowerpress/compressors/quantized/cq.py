@@ -18,9 +18,8 @@ from flowerpress.compressors.kernels.numpy.cq import Keys, fixed_digits
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
 from flowerpress.compressors.quantized import blocks, points, ranges
 from flowerpress.compressors.quantized.points import Correlated
-from flowerpress.compressors.sparse.ids import RAW, decode_ids, encode_ids
-from flowerpress.compressors.sparse.topk import expected_id_bits
 from flowerpress.compressors.wire import budget
+from flowerpress.compressors.wire.ids import RAW, decode_ids, encode_ids, expected_id_bits
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, Sparse, require_finite
 

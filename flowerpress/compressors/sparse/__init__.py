@@ -6,6 +6,5 @@
 `randk`      random ones, drawn from a key
 `permk`      shared out among the senders of a cohort
 `signtopk`   the signs of the largest, and one scale
-`ids`        places in few bytes
 ============ =======================================================================
 """

@@ -16,9 +16,8 @@ from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import packed_bytes
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.quantized.sign import Signs
-from flowerpress.compressors.sparse.ids import decode_ids, encode_ids
-from flowerpress.compressors.sparse.topk import expected_id_bits
 from flowerpress.compressors.wire import budget
+from flowerpress.compressors.wire.ids import decode_ids, encode_ids, expected_id_bits
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, Sparse
 

@@ -14,8 +14,7 @@ from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import real
 from flowerpress.compressors.kernels.packing import U8, U32, pieces
-from flowerpress.compressors.sparse.ids import RAW, decode_ids, encode_ids
-from flowerpress.compressors.sparse.topk import expected_id_bits
+from flowerpress.compressors.wire.ids import RAW, decode_ids, encode_ids, expected_id_bits
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.wire.payload import Reader, Sparse
 

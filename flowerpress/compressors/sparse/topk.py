@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from flowerpress.compressors.fields import kept, real, require_share, whole
 from flowerpress.compressors.front import Expander, Front, Places
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import U32
-from flowerpress.compressors.sparse.ids import decode_ids, encode_ids
+from flowerpress.compressors.wire.ids import decode_ids, encode_ids, expected_id_bits
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, Sparse
 
@@ -133,12 +132,3 @@ def _read_ids(reader: Reader, tag: int, parameter: int, k: int, dim: int) -> U32
         return decode_ids(tag, parameter, reader.take(reader.left, "ids"), k, dim)
     except ValueError as error:
         raise reader.error(str(error)) from error
-
-
-def expected_id_bits(k: int, dim: int) -> float:
-    """Return the bits of k random places below `dim`: the smaller of Rice codes and a bitmap."""
-    skipped = 1 - k / dim  # chance that a place is skipped: gaps are geometric
-    if not skipped:
-        return float(8 * ((dim + 7) // 8))
-    rice = min(p + 1 + skipped ** (1 << p) / (1 - skipped ** (1 << p)) for p in range(32))
-    return min(k * rice, 8.0 * math.ceil(dim / 8))

@@ -5,6 +5,7 @@
 `packet`     the frame: its header, its check sum, its payload
 `payload`    a payload read without trust, and what several codecs share
 `codecs`     the table of codecs: which class reads the packets of a number
+`ids`        places in few bytes
 `budget`     what one packet may cost its reader
 `reading`    a packet, or one inside another, opened within that budget
 `apply`      `add_to` and `decompress`

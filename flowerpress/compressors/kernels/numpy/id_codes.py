@@ -1,4 +1,4 @@
-"""Varint and Rice codes of gaps: numpy's half; `compressors.sparse.ids` says what they are."""
+"""Varint and Rice codes of gaps: numpy's half; `compressors.wire.ids` says what they are."""
 
 from __future__ import annotations
 

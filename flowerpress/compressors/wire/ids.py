@@ -15,6 +15,8 @@ two streams: each can then be read by plain array operations.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from flowerpress.compressors.kernels import kernels
@@ -102,6 +104,15 @@ def decode_ids(tag: int, parameter: int, code: U8, count: int, dim: int) -> U32:
         raise ValueError(f"ids reach {last}, but the vector has length {dim}")
     places: U32 = ids
     return places
+
+
+def expected_id_bits(k: int, dim: int) -> float:
+    """Return the bits of k random places below `dim`: the smaller of Rice codes and a bitmap."""
+    skipped = 1 - k / dim  # chance that a place is skipped: gaps are geometric
+    if not skipped:
+        return float(8 * ((dim + 7) // 8))
+    rice = min(p + 1 + skipped ** (1 << p) / (1 - skipped ** (1 << p)) for p in range(32))
+    return min(k * rice, 8.0 * math.ceil(dim / 8))
 
 
 def _bitmap_decode(code: U8, count: int, dim: int) -> U32:
