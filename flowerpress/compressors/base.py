@@ -177,6 +177,14 @@ class Compressor(ABC):
     def traits(self, dim: int, cohort: int = 1) -> Traits:
         """Return the stated constants for vectors of length `dim` in a cohort of that size."""
 
+    def after_rotation(self, block: int) -> Compressor:
+        """Return the compressor for a vector whose blocks of so many coordinates were each mixed.
+
+        Only one with a range or a scale for each block differs from what it was.
+        """
+        del block
+        return self
+
     def homogeneous(self, dim: int, cohort: int) -> float | None:
         """Return A for a cohort of equal vectors, where it is below that of any vectors.
 

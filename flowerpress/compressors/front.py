@@ -40,9 +40,12 @@ class Front(Compressor):
     ----------
     shared_map : bool
         Every sender of a cohort applies the same orthogonal map.
+    mixed : int
+        It mixes the coordinates of blocks of this size; 0 if it does not.
     """
 
     shared_map: ClassVar[bool] = False
+    mixed: ClassVar[int] = 0
 
     @abstractmethod
     def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:

@@ -116,6 +116,8 @@ class Chain(Compressor):
                 f"{self.spec}: with permk each coordinate has one sender, so cq has nothing to "
                 "correlate; write permk, cq, or permk+cq:rounding=independent"
             )
+        if self.front.mixed:
+            object.__setattr__(self, "rest", self.rest.after_rotation(self.front.mixed))
         nesting.require_depth(self)
 
     @property

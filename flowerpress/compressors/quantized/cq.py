@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,8 +73,9 @@ class CQ(Compressor):
         each packet, but every sender for itself.
     c : float, default 3.0
         Of ``rms`` and ``shared``, at least 1. Of normal values 1 in 370 is beyond 3.
-    bucket : int, default 0
-        Coordinates that share a range, a multiple of 1024; 0 for one range.
+    bucket : int, optional
+        Coordinates that share a range, a multiple of 1024; 0 for one range, as by default; by rms
+        and max after a rotation, by default, its blocks of 8192 have one each.
 
     Raises
     ------
@@ -115,7 +116,7 @@ class CQ(Compressor):
     range: ranges.Range = ranges.RMS
     rounding: str = "correlated"
     c: float = 3.0
-    bucket: int = 0
+    bucket: int | None = None
 
     name: ClassVar[str] = "cq"
     codec: ClassVar[int] = 15
@@ -134,15 +135,25 @@ class CQ(Compressor):
         require_whole("levels", self.levels, 2, MAX_LEVELS)
         ranges.require_range(self.range)
         require_one_of("rounding", self.rounding, ROUNDINGS)
-        require_whole("bucket", self.bucket, 0, (1 << 32) - 1)
-        if self.bucket % BLOCK:
+        require_whole("bucket", self._bucket, 0, (1 << 32) - 1)
+        if self._bucket % BLOCK:
             raise ValueError(f"bucket must be a multiple of {BLOCK}, got {self.bucket}")
-        if self.bucket and (self.range == ranges.SHARED or not isinstance(self.range, str)):
+        if self._bucket and (self.range == ranges.SHARED or not isinstance(self.range, str)):
             raise ValueError(f"range={self.range} is one range for all: bucket must be 0")
         if not 1 <= self.c < math.inf:
             raise ValueError(f"c must be a number of at least 1, got {self.c!r}")
         if self.c != CQ.c and not self._by_rms:
             raise ValueError(f"c is of range=rms and range=shared, not of range={self.range}")
+
+    def after_rotation(self, block: int) -> CQ:
+        """Return the compressor with a range for each block, unless that was given."""
+        if self.bucket is not None or self.range not in (ranges.RMS, ranges.MAX):
+            return self
+        return replace(self, bucket=block)
+
+    @property
+    def _bucket(self) -> int:
+        return 0 if self.bucket is None else self.bucket
 
     @property
     def correlates(self) -> bool:
@@ -170,7 +181,7 @@ class CQ(Compressor):
         """Return the head, the grid's key, the ranges, what is beyond them, and the codes."""
         if draw.cohort > MAX_COHORT:
             raise ValueError(f"cq: a cohort of {draw.cohort} is above {MAX_COHORT} senders")
-        own = ranges.own(x, self.range, self.c, self.bucket)
+        own = ranges.own(x, self.range, self.c, self._bucket)
         told = used = own
         if self.range == ranges.SHARED:
             used, told = (
@@ -179,20 +190,20 @@ class CQ(Compressor):
             )
             told[0] = used[0]
         key = draw.shared_key(_GRID) if self._shifted else None
-        grid = points.Grid(used, self.bucket, self.levels, self._papers, key, x.size)
+        grid = points.Grid(used, self._bucket, self.levels, self._papers, key, x.size)
         with np.errstate(over="ignore"):
             require_finite(grid.ends(), "range")
         packed = self._round(x, grid, draw)
         beyond = self._beyond(x, grid)
         kind = (self._kind == "number") + 2 * ROUNDINGS.index(self.rounding)
-        plain = self._papers and not self.bucket and not beyond.size
+        plain = self._papers and not self._bucket and not beyond.size
         shifts = [_KEY.pack(*key)] if key else []
         if plain:
             return [_HEAD.pack(self.levels, kind), *shifts, told, packed]
         tag, parameter, places = _places(beyond, x.size)
         number = self.range if isinstance(self.range, float | int) else self.c * self._by_rms
         which = _KINDS.index(self._kind)
-        more = _MORE.pack(which, tag, parameter, 0, self.bucket, beyond.size, number)
+        more = _MORE.pack(which, tag, parameter, 0, self._bucket, beyond.size, number)
         rest = grid.rest(x, beyond, packed)
         if beyond.size:
             require_finite(grid.largest(beyond, rest), "the sum")
@@ -278,7 +289,7 @@ class CQ(Compressor):
         head = _Head.read(reader)
         if head.kind != "number":
             c = head.number if head.number else cls.c
-            return cls(head.levels, head.kind, head.rounding, c, head.bucket).spec
+            return cls(head.levels, head.kind, head.rounding, c, head.bucket or None).spec
         reach = head.number
         if not reach:
             reach = float(reader.scales(1, packet.dtype, "range")[0])
@@ -321,14 +332,14 @@ class CQ(Compressor):
 
     def _widest(self, dim: int) -> float:
         """Return the widest range of a bucket, in its root mean squares."""
-        size = min(self.bucket or dim, dim)
+        size = min(self._bucket or dim, dim)
         if not self._by_rms:
             return math.sqrt(size)
         near = ranges.NEAR if self.range == ranges.SHARED else 1.0
         return near * ranges.widest(self.c, size)
 
     def _omega(self, dim: int) -> float:
-        c, size = self._widest(dim), min(self.bucket or dim, dim)
+        c, size = self._widest(dim), min(self._bucket or dim, dim)
         if self.levels == 2:
             return c * c * (1 - 1 / size) if c * c <= size else c * c - 1.0
         half = c * points.share(self.levels, self._papers)  # half the distance of two points
@@ -341,11 +352,11 @@ class CQ(Compressor):
     def _bits(self, dim: int) -> float:
         """Return the bits of a vector of normal values."""
         bits = 8.0 * (_HEAD.size + packed_bytes(dim, (self.levels - 1).bit_length()))
-        bits += 8 * _KEY.size * self._shifted + 32 * -(-dim // (self.bucket or dim))
-        if self._papers and not self.bucket:
+        bits += 8 * _KEY.size * self._shifted + 32 * -(-dim // (self._bucket or dim))
+        if self._papers and not self._bucket:
             return bits
         bits += 8 * _MORE.size + 32 * (self.range == ranges.SHARED)
-        size = min(self.bucket or dim, dim)
+        size = min(self._bucket or dim, dim)
         if not self._by_rms or size <= self.c**2:
             return bits
         k = dim * math.erfc(self.c / math.sqrt(2))

@@ -10,7 +10,7 @@ from typing import ClassVar
 from flowerpress.compressors.base import Decoded, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.front import Expander, Front
-from flowerpress.compressors.rotated.rotation import Rotation
+from flowerpress.compressors.rotated.rotation import BLOCK, Rotation
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, require_finite
@@ -48,6 +48,7 @@ class Hadamard(Front):
     name: ClassVar[str] = "hadamard"
     codec: ClassVar[int] = 20
     shared_map: ClassVar[bool] = True
+    mixed: ClassVar[int] = BLOCK
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the key and the rotated values."""
