@@ -9,6 +9,7 @@ import pytest
 
 from flowerpress.compressors import Draw, Opened, add_to, decompress, make_compressor
 from flowerpress.compressors.kernels.numpy import cq as kernel
+from flowerpress.compressors.quantized import ranges
 from flowerpress.compressors.quantized.cq import CQ
 from flowerpress.compressors.testing.conformance import forced_kernels
 
@@ -438,3 +439,20 @@ def test_omega_does_not_depend_on_the_length():
         assert long.omega == pytest.approx(short.omega, rel=1e-3)
         assert long.ab == pytest.approx((short.omega / 20, 0.0), rel=1e-3)
         assert compressor.homogeneous(10**9, 20) == compressor.homogeneous(10**4, 20)
+
+
+def test_buckets_are_whole_but_for_one():
+    """As many as are said, none longer than 1023 more, and all edges at multiples of 1024."""
+    for dim in (1, 1023, 1024, 1025, 2048, 2049, 3000, 4095, 4096, 4097, 50_890, 65_536, 100_000):
+        for bucket in (0, 1024, 2048, 8192):
+            edges = ranges.edges(dim, bucket)
+            assert edges[0] == 0
+            assert edges[-1] == dim
+            assert edges.size == ranges.count(dim, bucket) + 1
+            sizes = np.diff(edges)
+            assert (sizes > 0).all()
+            assert sizes.max() == CQ(bucket=bucket)._largest(dim)
+            assert not (edges[:-1] % 1024).any()
+            if bucket and dim > bucket:
+                assert bucket <= sizes[-1] < bucket + 1024
+                assert (sizes[:-2] == bucket).all()

@@ -65,18 +65,19 @@ def cq(data, dim, number):
     key = None
     if levels > 2 and kind in ("l2", "number"):
         key, at = struct.unpack_from("<II", data, at), at + 8
-    bucket = bucket or dim
-    reaches, at = numbers(data, at, 2 if kind == "shared" else -(-dim // bucket), number)
+    starts = bucket_starts(dim, bucket)
+    which = [sum(start <= i for start in starts) - 1 for i in range(0, dim, 1024)]
+    reaches, at = numbers(data, at, 2 if kind == "shared" else len(starts), number)
     values, at = numbers(data, at, k, number)
     packed = data[len(data) - code_bytes(dim, (levels - 1).bit_length()) :]
     places = topk_places(data[at : len(data) - len(packed)], k, tag, p, dim) if k else []
     found = codes(packed, dim, (levels - 1).bit_length())
     if kind in ("l2", "number"):
-        vector = shifted(found, levels, reaches, bucket, key, number)
+        vector = shifted(found, levels, reaches, which, key, number)
     else:
         top = number(levels - 1)
         vector = [
-            reaches[0 if kind == "shared" else i // bucket] / top * number(2 * code - levels + 1)
+            reaches[which[i // 1024]] / top * number(2 * code - levels + 1)
             for i, code in enumerate(found)
         ]
     for place, value in zip(places, values, strict=True):
@@ -84,12 +85,20 @@ def cq(data, dim, number):
     return vector
 
 
-def shifted(found, levels, reaches, bucket, key, number):
+def bucket_starts(dim, bucket):
+    """Return where buckets begin: at multiples of their size, the last so that it is whole."""
+    if not bucket or dim <= bucket:
+        return [0]
+    last = (dim - bucket) // 1024 * 1024
+    return [*(start for start in range(0, dim - bucket, bucket) if start < last), last]
+
+
+def shifted(found, levels, reaches, which, key, number):
     """Return the paper's points: alike for all but for a shift of each 1024 coordinates."""
     vector, apart = [], 1.0 if levels == 2 else (levels + 1) / (levels * (levels - 1))
     for i, code in enumerate(found):
         if i % 1024 == 0:
-            reach = float(reaches[i // bucket])
+            reach = float(reaches[which[i // 1024]])
             step, mid = number(reach * apart), number(0)
             if key:
                 turn = (philox(i // 1024, *key)[0] + 0.5) * 2.0**-32

@@ -16,7 +16,7 @@ from flowerpress.compressors.fields import real, require_one_of, require_whole, 
 from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.numpy.cq import Keys, fixed_digits
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
-from flowerpress.compressors.quantized import blocks, points, ranges
+from flowerpress.compressors.quantized import points, ranges
 from flowerpress.compressors.quantized.points import Correlated
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.ids import RAW, decode_ids, encode_ids, expected_id_bits
@@ -74,8 +74,9 @@ class CQ(Compressor):
     c : float, default 3.0
         Of ``rms`` and ``shared``, at least 1. Of normal values 1 in 370 is beyond 3.
     bucket : int, optional
-        Coordinates that share a range, a multiple of 1024; 0 for one range, as by default; by rms
-        and max after a rotation, by default, its blocks of 8192 have one each.
+        Coordinates that share a range, a multiple of 1024; the last bucket is up to 1023 longer,
+        the one before it shorter. 0 for one range, as by default; by rms and max after a rotation,
+        by default, its blocks of 8192 have one each.
 
     Raises
     ------
@@ -330,16 +331,21 @@ class CQ(Compressor):
             return None
         return (self._widest(dim) * points.share(self.levels, self._papers) / cohort) ** 2
 
+    def _largest(self, dim: int) -> int:
+        """Return the size of the largest bucket."""
+        bucket = self._bucket
+        return max(bucket, bucket + (dim - bucket) % BLOCK) if 0 < bucket < dim else dim
+
     def _widest(self, dim: int) -> float:
         """Return the widest range of a bucket, in its root mean squares."""
-        size = min(self._bucket or dim, dim)
+        size = self._largest(dim)
         if not self._by_rms:
             return math.sqrt(size)
         near = ranges.NEAR if self.range == ranges.SHARED else 1.0
         return near * ranges.widest(self.c, size)
 
     def _omega(self, dim: int) -> float:
-        c, size = self._widest(dim), min(self._bucket or dim, dim)
+        c, size = self._widest(dim), self._largest(dim)
         if self.levels == 2:
             return c * c * (1 - 1 / size) if c * c <= size else c * c - 1.0
         half = c * points.share(self.levels, self._papers)  # half the distance of two points
@@ -352,11 +358,11 @@ class CQ(Compressor):
     def _bits(self, dim: int) -> float:
         """Return the bits of a vector of normal values."""
         bits = 8.0 * (_HEAD.size + packed_bytes(dim, (self.levels - 1).bit_length()))
-        bits += 8 * _KEY.size * self._shifted + 32 * -(-dim // (self._bucket or dim))
+        bits += 8 * _KEY.size * self._shifted + 32 * ranges.count(dim, self._bucket)
         if self._papers and not self._bucket:
             return bits
         bits += 8 * _MORE.size + 32 * (self.range == ranges.SHARED)
-        size = min(self._bucket or dim, dim)
+        size = self._largest(dim)
         if not self._by_rms or size <= self.c**2:
             return bits
         k = dim * math.erfc(self.c / math.sqrt(2))
@@ -415,7 +421,7 @@ class _Head:
         if self.kind in (ranges.MAX, "number"):
             return None
         own = told[1:] if self.kind == ranges.SHARED else told
-        sizes = np.diff(blocks.equal_blocks(dim, self.bucket)).astype(np.float64)
+        sizes = np.diff(ranges.edges(dim, self.bucket)).astype(np.float64)
         wide = own.astype(np.float64)
         if self.kind != ranges.L2:
             wide *= np.sqrt(sizes) / np.minimum(self.number, np.sqrt(sizes))
@@ -425,7 +431,7 @@ class _Head:
         """Return how many ranges follow."""
         if self.kind == ranges.SHARED:
             return 2
-        return -(-dim // (self.bucket or dim))
+        return ranges.count(dim, self.bucket)
 
 
 def _read_key(reader: Reader, kind: str, levels: int) -> tuple[int, int] | None:

@@ -71,7 +71,7 @@ class Grid:
     ) -> None:
         self.used, self.bucket, self.dim = used, bucket, dim
         self.levels, self.papers = levels, papers
-        self.reaches = ranges.of_blocks(used, bucket, dim)
+        self.reaches = ranges.of_blocks(used, ranges.edges(dim, bucket))
         self.turns: F64 = np.zeros(self.reaches.size)
         self.shifted = key is not None
         if key is not None:
@@ -100,7 +100,8 @@ class Grid:
         """Return codes as vectors of points."""
         top = self.levels - 1
         if not self.papers:
-            return Points(packed, self.used, top, blocks.Blocks(self.dim, self.bucket), top)
+            listed = ranges.edges(self.dim, self.bucket) if self.bucket else None
+            return Points(packed, self.used, top, blocks.Blocks(self.dim, listed=listed), top)
         mids, steps = self._middles()
         return Points(packed, steps, 1, blocks.Blocks(self.dim, BLOCK), top, mids)
 

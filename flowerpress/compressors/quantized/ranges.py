@@ -11,6 +11,7 @@ from flowerpress.compressors.base import Vector, refuse_nonfinite
 from flowerpress.compressors.fields import real
 from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.packing import BLOCK
+from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.wire.payload import require_finite
 
@@ -49,6 +50,32 @@ def widest(c: float, size: int) -> float:
     return min(c, math.sqrt(size))
 
 
+def count(dim: int, bucket: int) -> int:
+    """Return the number of buckets; see `edges`."""
+    if not bucket or dim <= bucket:
+        return 1
+    regular = -(-(dim - bucket) // bucket)
+    return regular + ((dim - bucket) // BLOCK * BLOCK > (regular - 1) * bucket)
+
+
+def edges(dim: int, bucket: int) -> Offsets:
+    """Return the edges of the buckets: multiples of the size, but that the last one is whole.
+
+    It begins as long before the end, at the multiple of 1024 before that, as the last block of a
+    rotation does.
+
+    >>> edges(5000, 2048).tolist(), edges(4096, 2048).tolist(), edges(1500, 1024).tolist()
+    ([0, 2048, 5000], [0, 2048, 4096], [0, 1500])
+    >>> edges(6500, 2048).tolist(), edges(6500, 0).tolist(), count(6500, 2048)
+    ([0, 2048, 4096, 6500], [0, 6500], 3)
+    """
+    if not bucket or dim <= bucket:
+        return np.array([0, dim], dtype=np.int64)
+    starts = np.arange(0, dim - bucket, bucket, dtype=np.int64)
+    last = (dim - bucket) // BLOCK * BLOCK
+    return np.concatenate([starts[starts < last], np.array([last, dim], dtype=np.int64)])
+
+
 def own(x: Vector, kind: Range, c: float, bucket: int) -> Vector:
     """Return the range of each bucket of `x`, finite.
 
@@ -63,7 +90,7 @@ def own(x: Vector, kind: Range, c: float, bucket: int) -> Vector:
             ranges = np.array([kind]).astype(x.dtype)
         require_finite(ranges, "range")
         return ranges
-    offsets = blocks.equal_blocks(x.size, bucket)
+    offsets = edges(x.size, bucket)
     if kind == MAX:
         ranges = twin("affine", x).block_maxima(x, offsets)
     elif kind == L2:
@@ -91,10 +118,7 @@ def agreed(own_range: Vector, reach: float) -> Vector:
     return theirs if near and np.isfinite(theirs[0]) else own_range
 
 
-def of_blocks(ranges: Vector, bucket: int, dim: int) -> Vector:
+def of_blocks(ranges: Vector, offsets: Offsets) -> Vector:
     """Return the range of each block of 1024 coordinates, from those of the buckets."""
-    count = -(-dim // BLOCK)
-    if ranges.size == 1:
-        return np.repeat(ranges, count)
-    spread: np.ndarray[Any, Any] = np.repeat(ranges, bucket // BLOCK)[:count]
+    spread: np.ndarray[Any, Any] = np.repeat(ranges, np.diff(-(-offsets // BLOCK)))
     return spread
