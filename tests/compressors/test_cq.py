@@ -456,3 +456,10 @@ def test_buckets_are_whole_but_for_one():
             if bucket and dim > bucket:
                 assert bucket <= sizes[-1] < bucket + 1024
                 assert (sizes[:-2] == bucket).all()
+
+
+@pytest.mark.parametrize("spec", ["cq", "cq:3,c=20", "cq:3,range=max", "hadamard+cq:3,c=16+rans"])
+def test_the_constant_of_equal_vectors_is_no_worse_than_that_of_any(spec):
+    compressor = make_compressor(spec)
+    for n in (1, 2, 4, 10, 100):
+        assert compressor.homogeneous(10**6, n) <= compressor.traits(10**6, n).ab[0] * (1 + 1e-12)

@@ -329,7 +329,8 @@ class CQ(Compressor):
         """
         if self._kind == "number" or not self.correlates:
             return None
-        return (self._widest(dim) * points.share(self.levels, self._papers) / cohort) ** 2
+        alike = (self._widest(dim) * points.share(self.levels, self._papers) / cohort) ** 2
+        return min(alike, self._omega(dim) / cohort)  # the latter holds for any vectors
 
     def _largest(self, dim: int) -> int:
         """Return the size of the largest bucket."""
