@@ -45,7 +45,7 @@ from flowerpress.server.dispersion import Norms
 from flowerpress.server.downlink import Downlink
 from flowerpress.server.exchange import Exchange
 from flowerpress.server.failures import Failures, check_model
-from flowerpress.server.guard import Guard, OversizedError, UnknownScaleError
+from flowerpress.server.guard import UPDATES, Guard, OversizedError, UnknownScaleError
 from flowerpress.server.options import require
 from flowerpress.server.packets import check_packets
 from flowerpress.server.population import Population, wait_for
@@ -311,7 +311,7 @@ class Run:
             return False
         self.guard.accept(client, sizes)
         if self.norms is not None:
-            self.norms.hear(mass, reply.scale, packets)
+            self.norms.hear(mass, reply.scale, packets, sizes.get(UPDATES, 0.0))
         self._accept(client, reply, ask, buffers)
         return True
 

@@ -215,7 +215,9 @@ class VRMarina(Marina):
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:
-            raise ValueError("vr-marina has a theory for unbiased compressors only: give lr")
+            raise ValueError(
+                "vr-marina has a theory for unbiased compressors of known variance only: give lr"
+            )
         return vr_marina_lr(self.constants, traits.omega, n, p)
 
 
@@ -256,7 +258,9 @@ class PPMarina(Marina):
 
     def lr_for(self, traits: Traits, n: int, p: float) -> float:
         if traits.omega is None or not traits.unbiased:
-            raise ValueError("pp-marina has a theory for unbiased compressors only: give lr")
+            raise ValueError(
+                "pp-marina has a theory for unbiased compressors of known variance only: give lr"
+            )
         return pp_marina_lr(self.constants, traits.omega, self.asked(n), p)
 
     def _part_for(self, client: Client) -> ModelPart:

@@ -404,6 +404,11 @@ def test_what_options_are_refused():
     }.items():
         with pytest.raises(ValueError, match=says):
             make_compressor(spec)
+    with pytest.raises(ValueError, match="the range 1e-46 is zero in float32"):
+        make_compressor("cq:range=1e-46").compress(np.zeros(3, dtype=np.float32))
+    for spec in ("permk+cq", "permk+scaled(cq)", "permk+induced(topk:0.1; cq)"):
+        with pytest.raises(ValueError, match="nothing to correlate"):
+            make_compressor(spec)
     with pytest.raises(ValueError, match="norm must be a number"):
         Draw(norm=float("nan"))
 

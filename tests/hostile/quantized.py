@@ -101,6 +101,11 @@ ATTACKS = [
     Attack("c of a maximum", 2, frame(CQ, 2, ranged(1, number=2.0)), "must be zero"),
     Attack("number of zero", 2, frame(CQ, 2, ranged(4, number=0.0)), "range must be a positive"),
     Attack("own range missing", 2, frame(CQ, 2, ranged(3)[:-1]), "2 ranges do not fit 4"),
+    Attack("own range absurd", 2, frame(CQ, 2, ranged(3, rest=f4(1, 1e30))), "the sender's own"),
+    Attack("range of another", 2, frame(CQ, 2, ranged(3, rest=f4(3, 1))), "the sender's own"),
+    Attack(
+        "beyond a maximum", 2, frame(CQ, 2, ranged(1, k=1, rest=f4(1, 1) + u4(0))), "is the max"
+    ),
     Attack("more beyond than all", 2, frame(CQ, 2, ranged(0, k=3)), "value takes 12 bytes"),
     Attack("beyond by nan", 2, frame(CQ, 2, beyond(NAN)), "value 0 is nan"),
     Attack("beyond by too much", 2, frame(CQ, 2, beyond(3e38, reach=3e38)), "overflows"),

@@ -201,8 +201,7 @@ class Chain(Compressor):
 
 
 def _correlates(rest: Compressor) -> bool:
-    last = rest.rest if isinstance(rest, Chain) else rest
-    return isinstance(last, CQ) and last.correlates if last is rest else _correlates(last)
+    return any(isinstance(part, CQ) and part.correlates for part in nesting.parts(rest))
 
 
 def _contraction(first: Traits, then: Traits) -> float | None:

@@ -165,6 +165,10 @@ class Entropy(Compressor):
         """Return the spec inside, and the stage."""
         return f"{reading.spec_of(cls.inside(packet))}+{cls.name}"
 
+    def after_rotation(self, block: int) -> Compressor:
+        """Return it with what is inside for such a vector."""
+        return replace(self, inner=self.inner.after_rotation(block))
+
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind what is inside."""
         return replace(self, inner=self.inner.bind(sizes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
@@ -107,6 +107,10 @@ class Scaled(Compressor):
         reader.unpack(_HEAD)
         inner = reading.spec_of(Packet.view(reader.take(reader.left, "packet").data))
         return f"{cls.name}({inner})"
+
+    def after_rotation(self, block: int) -> Compressor:
+        """Return it with what is inside for such a vector."""
+        return replace(self, inner=self.inner.after_rotation(block))
 
     def bind(self, sizes: Sequence[int]) -> Compressor:
         """Bind what is inside."""

@@ -67,7 +67,8 @@ class CQ(Compressor):
         exactly, with their places. max: the largest magnitude. l2: the norm, as in Panferov et al.,
         "Correlated quantization for faster nonconvex distributed optimization", UAI 2025. shared:
         as rms, but that of the cohort's norm (`Draw.norm`) where it is 1 to 2 times the sender's
-        own. A number: for all senders and rounds; values beyond it are sent exactly too.
+        own; only the server of a run with the quantizer alone, rotated or entropy-coded, knows one.
+        A number: for all senders and rounds; values beyond it are sent exactly too.
     rounding : {"correlated", "independent"}, default "correlated"
         Independent is what correlation is measured against: the same points and the same law of
         each packet, but every sender for itself.
@@ -109,8 +110,8 @@ class CQ(Compressor):
     ...     add_to(CQ(range=1.0).compress(x, Draw(rank=rank, cohort=5)), total, 1 / 5)
     >>> total
     array([0.6])
-    >>> CQ().traits(10**9).omega, CQ(5, c=5.0).traits(10**9).omega, CQ(range="l2").traits(9).omega
-    (8.999999991, 1.5, 8.0)
+    >>> CQ().traits(900).omega, CQ(5, c=5.0).traits(10**9).omega, CQ(range="l2").traits(9).omega
+    (8.99, 1.5, 8.0)
     """
 
     levels: int = 2
@@ -257,6 +258,10 @@ class CQ(Compressor):
         budget.charge(_RANGE_WORK * count)
         told = reader.scales(count, packet.dtype, "range")
         used = told[:1] if head.kind == ranges.SHARED else told
+        if head.kind == ranges.SHARED and not told[1] <= told[0] <= ranges.NEAR * float(told[1]):
+            raise reader.error(f"the range is {told[0]}, the sender's own {told[1]}")
+        if head.beyond and head.kind in (ranges.MAX, ranges.L2):
+            raise reader.error(f"values beyond a range that is the {head.kind}")
         values = reader.finite(head.beyond, packet.dtype, "value")
         top, width = head.levels - 1, (head.levels - 1).bit_length()
         size = reader.left - packed_bytes(packet.dim, width)
@@ -426,7 +431,9 @@ class _Head:
         wide = own.astype(np.float64)
         if self.kind != ranges.L2:
             wide *= np.sqrt(sizes) / np.minimum(self.number, np.sqrt(sizes))
-        return float(np.sqrt(wide @ wide))
+        largest = float(wide.max())  # first, so that no square overflows
+        norm = largest * float(np.linalg.norm(wide / largest)) if largest else 0.0
+        return norm if math.isfinite(norm) else None
 
     def ranges(self, dim: int) -> int:
         """Return how many ranges follow."""

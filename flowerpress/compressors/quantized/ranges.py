@@ -89,6 +89,8 @@ def own(x: Vector, kind: Range, c: float, bucket: int) -> Vector:
         with np.errstate(over="ignore"):
             ranges = np.array([kind]).astype(x.dtype)
         require_finite(ranges, "range")
+        if not ranges[0] > 0:
+            raise ValueError(f"compress: the range {kind!r} is zero in {x.dtype}")
         return ranges
     offsets = edges(x.size, bucket)
     if kind == MAX:
