@@ -82,7 +82,7 @@ def test_the_dispersion_is_measured(spec, name):
     mean = gradients.mean(axis=0)
     want = np.sqrt(((gradients - mean) ** 2).sum(axis=1).mean() / (mean**2).sum())
     if name == "dsgd":
-        assert found[0] == pytest.approx(want, rel=0.2)  # rounding is known on average only
+        assert found[0] == pytest.approx(want, rel=0.3)  # rounding is known on average only
     assert all(each is not None and np.isfinite(each) for each in found[name != "dsgd" :])
 
 
