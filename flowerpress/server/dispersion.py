@@ -63,8 +63,8 @@ def dispersion(told: Sequence[Told], total: FloatVector) -> float | None:
     masses, norms, decoded = np.array(told).T
     mass = masses.sum()
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = float(masses @ norms**2 / mass)
-        errors = float(masses**2 @ (decoded**2 - norms**2) / mass**2)
+        squares = float((masses * norms**2).sum() / mass)
+        errors = float((masses**2 * (decoded**2 - norms**2)).sum() / mass**2)
         heard = float(np.square(total.astype(np.float64) / mass).sum())
     mean = heard - max(0.0, errors)
     if not (math.isfinite(squares) and math.isfinite(mean) and mean > _LEAST * heard):

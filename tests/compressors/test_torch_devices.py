@@ -46,7 +46,13 @@ def test_torch_is_not_imported_for_arrays():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
-@pytest.mark.parametrize("spec", [s for s in SPECS if not s.startswith("topk")])
+def lists_places(spec):
+    """Whether it asks where values are large: how many places there are depends on the values."""
+    by_rms = spec.startswith("cq") and "range=max" not in spec and "range=l2" not in spec
+    return by_rms or spec.startswith("topk")
+
+
+@pytest.mark.parametrize("spec", [s for s in SPECS if not lists_places(s)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_operation_mixes_devices(spec, dtype, monkeypatch):
     """On torch's device without values, which refuses operations with tensors of the host."""

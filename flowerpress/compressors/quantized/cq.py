@@ -432,7 +432,8 @@ class _Head:
         if self.kind != ranges.L2:
             wide *= np.sqrt(sizes) / np.minimum(self.number, np.sqrt(sizes))
         largest = float(wide.max())  # first, so that no square overflows
-        norm = largest * float(np.linalg.norm(wide / largest)) if largest else 0.0
+        # In one order everywhere: what is made of it is sent.
+        norm = largest * math.sqrt(math.fsum((wide / largest) ** 2)) if largest else 0.0
         return norm if math.isfinite(norm) else None
 
     def ranges(self, dim: int) -> int:
