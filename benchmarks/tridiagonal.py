@@ -46,6 +46,7 @@ METHODS = {
     "MARINA, CQ by rms": ("marina", "cq"),
     "MARINA, rotated CQ by rms": ("marina", "hadamard+cq"),
     "MARINA, rotated CQ, 5 levels": ("marina", "hadamard+cq:5,c=5+rans"),
+    "MARINA, rotated CQ, 33 levels": ("marina", "hadamard+cq:33,c=6+rans"),
     "MARINA, independent 1-bit": ("marina", "independent"),
     "MARINA, RandK": ("marina", "randk"),
     "distributed SGD, CQ": ("dsgd", "cq:range=l2"),
