@@ -468,3 +468,13 @@ def test_the_constant_of_equal_vectors_is_no_worse_than_that_of_any(spec):
     compressor = make_compressor(spec)
     for n in (1, 2, 4, 10, 100):
         assert compressor.homogeneous(10**6, n) <= compressor.traits(10**6, n).ab[0] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_beyond_has_the_outermost_code_for_all_levels(dtype):
+    """Also where 1 / (1 / (k - 1)) is not k - 1, as for 49."""
+    x = np.random.default_rng(0).standard_t(2, 3000).astype(dtype)
+    beyond = np.abs(x) > 1.00001 * np.sqrt((x.astype(float) ** 2).mean())
+    for levels in range(2, 257):
+        y = decompress(CQ(levels, c=1.0).compress(x))
+        assert np.abs(y - x)[beyond].max() <= 1e-6 * np.abs(x).max()

@@ -186,11 +186,8 @@ class CQ(Compressor):
         own = ranges.own(x, self.range, self.c, self._bucket)
         told = used = own
         if self.range == ranges.SHARED:
-            used, told = (
-                ranges.agreed(own, self._reach(draw.norm, x.size)),
-                np.concatenate([own, own]),
-            )
-            told[0] = used[0]
+            used = ranges.agreed(own, self._reach(draw.norm, x.size))
+            told = np.concatenate([used, own])
         key = draw.shared_key(_GRID) if self._shifted else None
         grid = points.Grid(used, self._bucket, self.levels, self._papers, key, x.size)
         with np.errstate(over="ignore"):
@@ -228,7 +225,9 @@ class CQ(Compressor):
             return np.zeros(packed_bytes(x.size, width), dtype=np.uint8)
         # Where the range is zero, so are all values but those beyond: the lowest code stands there.
         filled = grid.reaches > 0
-        unit = 2.0 ** fixed_digits(top) / grid.share
+        # Of the even points it must be exact: what is beyond the range has the outermost code.
+        one = 2.0 ** fixed_digits(top)
+        unit = one / grid.share if self._papers else one * top
         offsets = np.where(filled, unit * (0.5 + grid.turns / self.levels), 0)
         keys = Keys(draw.key(_OWN), draw.shared_key(_SHIFT), draw.shared_key(_ORDER))
         alone = self.rounding == "independent"
