@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
 from flowerpress.clients import FunctionTask
-from flowerpress.compressors import Draw, Opened, add_to, make_compressor, norm
+from flowerpress.compressors import Draw, Opened, Packet, add_to, make_compressor, norm
 from flowerpress.server.dispersion import Norms, Told, dispersion
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy
 from flowerpress.worker.worker import Job
+from tests.hostile.attacks import frame
 
 CENTRES = np.random.default_rng(0).standard_normal((5, 40))
 
@@ -142,6 +145,8 @@ def test_the_dispersion_is_near_the_true_one(n, noise, spec):
 
 
 def test_no_squares_overflow():
+    absurd = struct.pack("<HHBBBBIIdd", 2, 4, 0, 0, 0, 0, 0, 0, 3.0, 1e308) + bytes(1250)
+    assert Opened(Packet.parse(frame(15, 10_000, absurd, dtype=2))).norm is None
     big = np.full(50, 1e300)
     assert Opened(make_compressor("cq").compress(big)).norm == pytest.approx(1e300 * np.sqrt(50))
     assert dispersion([Told(1.0, 1e200, 1e200)] * 2, np.full(3, 1e200)) is None

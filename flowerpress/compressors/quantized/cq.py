@@ -92,15 +92,15 @@ class CQ(Compressor):
     shares that make it unbiased has the variance u (s - u), u the distance from the point below;
     values beyond the range have none. So for any vector:
 
-    - k = 2: the variance is ``c^2 - t^2``, convex in no part: as a function of t^2, whose mean is
-      1, it is below the line from c^2 at 0 to 0 at n, hence ``omega = c^2 (1 - 1 / n)``, and
-      ``c^2 - 1`` where nothing can be beyond, as c is sqrt(n).
+    - k = 2: the variance is ``c^2 - t^2`` within the range. As a function of t^2, whose mean is 1,
+      it lies below the line from c^2 at 0 to 0 at n, hence ``omega = c^2 (1 - 1 / n)``; where
+      nothing can be beyond, as c is sqrt(n), it is ``c^2 - 1``.
     - k even: at most ``s^2 / 4``, which is ``c^2 / (k - 1)^2``.
     - k odd: zero is a point, so it is ``s t - t^2`` up to s, and at most s^2 / 4: a function of t^2
       below a concave one that is ``s t - t^2`` until t = s / 2. At a mean square of 1:
       ``omega = s - 1`` if s >= 2, else ``s^2 / 4``.
 
-    None depends on d. With ``max`` and ``l2`` the range is at most the norm: c = sqrt(n).
+    None of these depends on d. With ``max`` and ``l2`` the range is at most the norm: c = sqrt(n).
 
     Examples
     --------
@@ -429,10 +429,13 @@ class _Head:
         sizes = np.diff(ranges.edges(dim, self.bucket)).astype(np.float64)
         wide = own.astype(np.float64)
         if self.kind != ranges.L2:
-            wide *= np.sqrt(sizes) / np.minimum(self.number, np.sqrt(sizes))
+            with np.errstate(over="ignore"):
+                wide *= np.sqrt(sizes) / np.minimum(self.number, np.sqrt(sizes))
         largest = float(wide.max())  # first, so that no square overflows
+        if not largest or math.isinf(largest):
+            return None if largest else 0.0
         # In one order everywhere: what is made of it is sent.
-        norm = largest * math.sqrt(math.fsum((wide / largest) ** 2)) if largest else 0.0
+        norm = largest * math.sqrt(math.fsum((wide / largest) ** 2))
         return norm if math.isfinite(norm) else None
 
     def ranges(self, dim: int) -> int:
