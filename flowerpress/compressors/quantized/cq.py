@@ -265,9 +265,7 @@ class CQ(Compressor):
         top, width = head.levels - 1, (head.levels - 1).bit_length()
         size = reader.left - packed_bytes(packet.dim, width)
         places = reader.take(max(size, 0), "places")
-        packed = reader.codes(packet.dim, width)
-        reader.done()
-        points.require_codes(reader, packed, packet.dim, width, top)
+        packed = reader.last_codes(packet.dim, width, top)
         papers = head.kind in _PAPERS
         grid = points.Grid(used, head.bucket, head.levels, papers, head.key, packet.dim)
         decoded, norm = grid.decoded(packed), head.norm(told, packet.dim)

@@ -12,7 +12,7 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
-from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.packing import U8, packed_bytes
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, weighted
@@ -94,11 +94,7 @@ class LogGrid(Compressor):
         reader = Reader(packet, cls.name)
         k = _read_head(reader)
         (largest,) = reader.scales(1, packet.dtype, "magnitude")
-        packed = reader.codes(packet.dim, _width(k))
-        reader.done()
-        position = kernels().code_above(packed, packet.dim, _width(k), 2 * k)
-        if position >= 0:
-            raise reader.error(f"code {position} is above {2 * k}")
+        packed = reader.last_codes(packet.dim, _width(k), 2 * k)
         with np.errstate(under="ignore"):
             powers = np.ldexp(largest, np.arange(1 - k, 1)).astype(packet.dtype)
         zero = np.zeros(1, dtype=packet.dtype)

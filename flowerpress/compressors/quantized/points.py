@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from flowerpress.compressors.base import Vector
-from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32
 from flowerpress.compressors.kernels.philox import block_keys
 from flowerpress.compressors.kernels.sums import F64
 from flowerpress.compressors.quantized import blocks, ranges
 from flowerpress.compressors.quantized.uniform import Points
 from flowerpress.compressors.wire.packet import PacketError
-from flowerpress.compressors.wire.payload import Reader, Sparse, weighted
+from flowerpress.compressors.wire.payload import Sparse, weighted
 
 
 def share(levels: int, papers: bool) -> float:
@@ -156,12 +155,3 @@ class Correlated:
         self.points.add_to(out, weight)
         if self.rest is not None:
             self.rest.add_to(out, weight)
-
-
-def require_codes(reader: Reader, packed: U8, dim: int, width: int, top: int) -> None:
-    """Raise `PacketError` if one of the packed codes is above `top`."""
-    if top == (1 << width) - 1:
-        return
-    position = kernels().code_above(packed, dim, width, top)
-    if position >= 0:
-        raise reader.error(f"code {position} is above {top}")

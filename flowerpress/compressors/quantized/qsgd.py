@@ -137,11 +137,7 @@ class QSGD(Compressor):
             raise reader.error(f"{count} norms do not fit {reader.left} bytes")
         budget.charge(_BLOCK_WORK * count + _WIDE_WORK * packet.dim * (width > 8))
         norms = reader.scales(count, packet.dtype, "norm")
-        packed = reader.codes(packet.dim, width)
-        reader.done()
-        position = kernels().code_above(packed, packet.dim, width, 2 * levels)
-        if position >= 0:
-            raise reader.error(f"code {position} is above {2 * levels}")
+        packed = reader.last_codes(packet.dim, width, 2 * levels)
         return Levels(packed, norms, blocks.Blocks(packet.dim, bucket), levels)
 
     @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.packing import packed_bytes
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.quantized.uniform import Points
@@ -55,11 +55,7 @@ class TernGrad(Compressor):
         """Check the magnitude and every code."""
         reader = Reader(packet, cls.name)
         largest = reader.scales(1, packet.dtype, "magnitude")
-        packed = reader.codes(packet.dim, _BITS)
-        reader.done()
-        position = kernels().code_above(packed, packet.dim, _BITS, _TOP)
-        if position >= 0:
-            raise reader.error(f"code {position} is above {_TOP}")
+        packed = reader.last_codes(packet.dim, _BITS, _TOP)
         return Points(packed, largest, 2, blocks.Blocks(packet.dim), _TOP)
 
     @classmethod

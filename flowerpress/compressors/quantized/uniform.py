@@ -12,7 +12,7 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
-from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.packing import BLOCK, U8, packed_bytes
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.wire import budget
@@ -149,12 +149,8 @@ class Uniform(Compressor):
             raise reader.error(f"{count} maxima do not fit {reader.left} bytes")
         budget.charge(_BLOCK_WORK * count)
         maxima = reader.scales(count, packet.dtype, "maximum")
-        packed = reader.codes(packet.dim, width)
-        reader.done()
         top = _top(width, nearest)
-        position = kernels().code_above(packed, packet.dim, width, top)
-        if position >= 0:
-            raise reader.error(f"code {position} is above {top}")
+        packed = reader.last_codes(packet.dim, width, top)
         return Points(packed, maxima, top, blocks.Blocks(packet.dim, bucket), top)
 
     @classmethod

@@ -91,6 +91,16 @@ class Reader:
             raise self.error("the padding after the codes is not zero")
         return packed
 
+    def last_codes(self, count: int, width: int, top: int) -> U8:
+        """Return the bytes of the codes that the payload ends with; none may be above `top`."""
+        packed = self.codes(count, width)
+        self.done()
+        if top != (1 << width) - 1:
+            position = kernels().code_above(packed, count, width, top)
+            if position >= 0:
+                raise self.error(f"code {position} is above {top}")
+        return packed
+
     def done(self) -> None:
         """Check that nothing is left."""
         if self.left:
