@@ -69,6 +69,16 @@ class Outcome:
         )
 
     @property
+    def status(self) -> str:
+        """What became of it: see `Verdict`."""
+        return self.verdict.status
+
+    @property
+    def reason(self) -> str:
+        """One sentence about it; empty where all went well."""
+        return self.verdict.reason
+
+    @property
     def rounds(self) -> int:
         """Rounds that have ended."""
         return self.history[-1].round if self.history else 0

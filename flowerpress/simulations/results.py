@@ -111,6 +111,17 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     return failed
 
 
+def save_runs(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write a file of runs that have ended, in the form of a ``results.json``.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    _write(path, _as_text(describe(outcomes, None, datetime.now(UTC))))
+
+
 def save(
     directory: Path, outcomes: Sequence[Outcome], dense: Outcome | None = None
 ) -> tuple[Path, list[str]]:
@@ -213,6 +224,7 @@ def _run(outcome: Outcome, dense: Outcome | None) -> dict[str, Any]:
         "up_bytes": outcome.up_bytes,
         "down_bytes": outcome.down_bytes,
         "up_collected": outcome.up_collected,
+        "dense_up_bytes": outcome.dense_up_bytes,
         "ratio_to_dense": {"value": ratio, "source": source},
         "seconds": outcome.seconds,
         "clients": {str(client): asdict(part) for client, part in outcome.clients.items()},
