@@ -101,7 +101,7 @@ def run_command(
         str | None,
         strategy_option(autocompletion=names.compressors, metavar="SPEC"),
     ] = None,
-    lr: Annotated[float | None, strategy_option()] = None,
+    lr: Annotated[str | None, strategy_option(metavar="NUMBER|theory")] = None,
     momentum: Annotated[float | None, strategy_option()] = None,
     local_steps: Annotated[int | None, strategy_option()] = None,
     local_lr: Annotated[float | None, strategy_option()] = None,
@@ -137,7 +137,7 @@ def run_command(
     """Run one experiment, and its dense baseline when asked."""
     from flowerpress.cli.training import Training, closing_lines
     from flowerpress.simulations.experiment import Experiment
-    from flowerpress.simulations.options import merge_options
+    from flowerpress.simulations.options import merge_options, parse_value
     from flowerpress.simulations.outcome import Targets
     from flowerpress.simulations.presets import PRESETS, describe, preset
 
@@ -152,7 +152,7 @@ def run_command(
         strategy_options=merge_options(
             "--strategy-option",
             more_strategy,
-            lr=lr,
+            lr=None if lr is None else parse_value(lr),
             momentum=momentum,
             local_steps=local_steps,
             local_lr=local_lr,

@@ -1,4 +1,4 @@
-"""Shipped tasks, by name: problems on real data that need no download.
+"""Shipped tasks, by name: problems of the papers, and on real data, that need no download.
 
 A task function is called with `(partition_id, num_partitions)` for each client's task. It also has
 `initial_arrays()`, the model all clients start from, and `evaluate_fn(server_round, arrays)`.
@@ -24,10 +24,13 @@ __all__ = [
 
 # Imported on demand: the modules need packages (torch, scikit-learn) the others do without.
 _TASKS = {
+    "breast-cancer": "BreastCancerTaskFn",
     "digits": "DigitsTaskFn",
+    "divergence": "DivergenceTaskFn",
     "libsvm": "LibsvmTaskFn",
     "mnist": "MnistTaskFn",
     "npy": "NpyTaskFn",
+    "quadratic": "QuadraticTaskFn",
 }
 
 
@@ -37,7 +40,7 @@ def task_names() -> list[str]:
     Examples
     --------
     >>> task_names()
-    ['digits', 'libsvm', 'mnist', 'npy']
+    ['breast-cancer', 'digits', 'divergence', 'libsvm', 'mnist', 'npy', 'quadratic']
     """
     return sorted(_TASKS)
 
@@ -56,10 +59,8 @@ def make_task_fn(
     seed : int, default 0
         Fixes the shards and the initial model.
     **options
-        The task's own options: `batch_size` (0 or None: all the data) for each; `backend` (`numpy`,
-        `torch`) for `digits`; `model` (`cnn`, `mlp`) for `mnist`; `path`, `test_path`, `lam`, `x0`,
-        `dim`, `equal_shards` for `libsvm`; `path`, `dim`, `classes`, `hidden` for `npy`. Values may
-        be text.
+        The task's own options, see `task_options` and the page ``docs/tasks.md``. Values may be
+        text. `batch_size` is 0 or None for all the data.
 
     Raises
     ------
@@ -98,6 +99,6 @@ def task_class(name: str) -> type[ShippedTaskFn]:
     """Return the class of a shipped task; raises `ValueError` for an unknown name."""
     if name not in _TASKS:
         raise ValueError(unknown(f"unknown task {name!r}", name, task_names()))
-    module = import_module(f"flowerpress.simulations.tasks.{name}")
+    module = import_module(f"flowerpress.simulations.tasks.{name.replace('-', '_')}")
     task: type[ShippedTaskFn] = getattr(module, _TASKS[name])
     return task
