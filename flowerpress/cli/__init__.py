@@ -1,6 +1,7 @@
 """The command line: arguments in, one line out for what is wrong.
 
-`commands` has `run`, `list` and `bench`; `link` has `certs` and `join`, `serve` the server.
+`commands` has `run`, `list` and `bench`; `link` has `certs` and `join`, `serve` the server,
+`reproduce` the papers' claims.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 
 import click
 
-from flowerpress.cli import errors, link, serve
+from flowerpress.cli import errors, link, reproduce, serve
 from flowerpress.cli.commands import app
 from flowerpress.cli.consoles import readable_anywhere, without_reader
 from flowerpress.cli.errors import (
@@ -26,6 +27,7 @@ from flowerpress.cli.errors import (
 
 link.add_to(app)
 serve.add_to(app)
+reproduce.add_to(app)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,5 +55,13 @@ def named(incomplete: str) -> list[str]:
     return [*_starting(incomplete, kinds), *every]
 
 
+def claims(incomplete: str) -> list[str]:
+    """Return the papers and claims that a word may become."""
+    from flowerpress.simulations.reproduce import papers
+
+    every = [(paper.name, *(claim.name for claim in paper.claims)) for paper in papers()]
+    return _starting(incomplete, [name for group in every for name in group])
+
+
 def _starting(incomplete: str, words: Iterable[str]) -> list[str]:
     return [word for word in words if word.startswith(incomplete)]
