@@ -6,7 +6,7 @@ from typing import Any
 
 from flowerpress.simulations.reproduce.arms import arm
 from flowerpress.simulations.reproduce.claims import Claim, Paper, Study
-from flowerpress.simulations.reproduce.figures import UP, bytes_until, last
+from flowerpress.simulations.reproduce.figures import bytes_until, last
 from flowerpress.simulations.reproduce.rules import at_most, less
 
 DENSE, CD, ONEBIT, EF21 = "AMSGrad", "CDAdam", "1-bit Adam", "EF21"
@@ -31,7 +31,7 @@ def _study(quick: bool) -> Study:
             arm(ONEBIT, "onebit-adam", "sign", grid, warmup_rounds=rounds * 15 // 100, **both),
             arm(EF21, "ef21", "sign", steps, **common),
         ),
-        (norm, sent, UP),
+        (norm, sent),
         (
             at_most(norm, CD, DENSE, 10),
             less(sent, CD, DENSE),
@@ -48,8 +48,7 @@ PAPER = Paper(
         Claim(
             "cdadam-logistic",
             "CDAdam goes as far as AMSGrad at far fewer bytes, and needs fewer than 1-bit Adam.",
-            "The paper has LIBSVM sets and networks on CIFAR-10. With 30 coordinates a message is "
-            "mostly frame, so that byte ratios are smaller than the paper's 32.",
+            "The paper has LIBSVM sets and networks on CIFAR-10.",
             _study,
         ),
     ),

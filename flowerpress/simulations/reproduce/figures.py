@@ -59,9 +59,23 @@ ACCURACY = Column(
 )
 """On held-out data, the mean over the last ten rounds."""
 
-UP = Column("kB up", lambda run: run.up_training / 1e3 / run.experiment.clients, form="{:,.1f}")
-DOWN = Column("kB down", lambda run: run.down_bytes / 1e3 / run.experiment.clients, form="{:,.1f}")
-"""As sent, frames included, of one worker in the whole run."""
+
+def _packets(run: Outcome, rounds: float = math.inf) -> float:
+    """Return kB of packets that one worker sent until the end of a round."""
+    sent = sum(row.up_payload for row in run.ledger_rounds if row.round <= rounds)
+    return sent / 1e3 / run.experiment.clients
+
+
+UP = Column("kB up", _packets, form="{:,.3g}")
+DOWN = Column(
+    "kB down",
+    lambda run: sum(r.down_payload for r in run.ledger_rounds) / 1e3 / run.experiment.clients,
+    form="{:,.3g}",
+)
+"""Packets with their headers, of one worker in the whole run."""
+
+SENT = Column("kB sent", lambda run: run.up_training / 1e3 / run.experiment.clients, form="{:,.3g}")
+"""Of one node of a graph, framing too, but for the nodes' own models that were asked for."""
 
 
 def rounds_until(name: str, target: float) -> Column:
@@ -75,16 +89,13 @@ def rounds_until(name: str, target: float) -> Column:
 
 
 def bytes_until(name: str, target: float) -> Column:
-    """Return the column of the bytes that one worker sent until then."""
+    """Return the column of kB of packets that one worker sent until then."""
 
     def of(run: Outcome) -> float:
         reached = _reached(run, name, target)
-        if reached is None:
-            return math.inf
-        sent = sum(record.up_bytes for record in run.history if record.round <= reached.round)
-        return sent / 1e3 / run.experiment.clients
+        return math.inf if reached is None else _packets(run, reached.round)
 
-    return Column("kB up until there", of, form="{:,.1f}")
+    return Column("kB up", of, form="{:,.3g}")
 
 
 def _reached(run: Outcome, name: str, target: float) -> RoundRecord | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flowerpress.simulations.reproduce.arms import Grid, arm, vision
 from flowerpress.simulations.reproduce.claims import Claim, Paper, Study
-from flowerpress.simulations.reproduce.figures import ACCURACY, UP, last
+from flowerpress.simulations.reproduce.figures import ACCURACY, SENT, last
 from flowerpress.simulations.reproduce.rules import at_most, less, more, near
 
 SQUARM, PLAIN, ALWAYS = "SQuARM-SGD", "without momentum", "without trigger"
@@ -37,15 +37,15 @@ def _study(quick: bool) -> Study:
             arm(CHOCO, "choco-sgd", spec, grid, gamma=0.15, **common),
             arm(DENSE, "d-psgd", None, slow, local_steps=5, momentum=0.9, **common),
         ),
-        (loss, ACCURACY, UP),
+        (loss, ACCURACY, SENT),
         (
             near(ACCURACY, SQUARM, DENSE, 2.0),
-            less(UP, SQUARM, DENSE, 5 if quick else 100),
+            less(SENT, SQUARM, DENSE, 5 if quick else 100),
             more(ACCURACY, SQUARM, PLAIN),
-            less(UP, SQUARM, ALWAYS, 1.1),
+            less(SENT, SQUARM, ALWAYS, 1.1),
             near(ACCURACY, SQUARM, ALWAYS, 0.5),
             more(ACCURACY, SQUARM, CHOCO),
-            at_most(UP, SQUARM, CHOCO, 1.05),
+            at_most(SENT, SQUARM, CHOCO, 1.05),
         ),
     )
 
