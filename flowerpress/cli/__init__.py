@@ -1,7 +1,7 @@
 """The command line: arguments in, one line out for what is wrong.
 
-`commands` has `run`, `list` and `bench`; `link` has `certs` and `join`, `serve` the server,
-`reproduce` the papers' claims.
+`commands` has `run`, `list` and `bench`; `compare` has `compare` and `plot`; `link` has `certs` and
+`join`, `serve` the server; `reproduce` the papers' claims.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from flowerpress.cli import errors, link, reproduce, serve
+from flowerpress.cli import compare, errors, link, reproduce, serve
 from flowerpress.cli.commands import app
 from flowerpress.cli.consoles import readable_anywhere, without_reader
 from flowerpress.cli.errors import (
@@ -25,6 +25,7 @@ from flowerpress.cli.errors import (
     valid_choices,
 )
 
+compare.add_to(app)
 link.add_to(app)
 serve.add_to(app)
 reproduce.add_to(app)

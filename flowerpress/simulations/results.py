@@ -53,8 +53,8 @@ def make_folder(directory: Path, experiment: Experiment) -> Path:
     try:
         folder = _new_folder(directory, f"{begun:%Y%m%d-%H%M%S}", experiment)
         run = {"config": experiment.as_dict(), "status": RUNNING}
-        head = {"begun": begun.isoformat(timespec="seconds"), "versions": _versions()}
-        _write(folder / RESULTS, _as_text({**head, "runs": [run]}))
+        head = {"begun": begun.isoformat(timespec="seconds"), "versions": versions()}
+        write_file(folder / RESULTS, _as_text({**head, "runs": [run]}))
     except OSError as error:
         reason = f"{error.strerror or error}"
         raise OSError(
@@ -105,7 +105,7 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     failed = []
     for name, data in files.items():
         try:
-            _write(folder / name, data)
+            write_file(folder / name, data)
         except OSError as error:
             failed.append(f"{name} ({error.strerror or error})")
     return failed
@@ -119,7 +119,12 @@ def save_runs(path: Path, outcomes: Sequence[Outcome]) -> None:
     OSError
         It cannot be written.
     """
-    _write(path, _as_text(describe(outcomes, None, datetime.now(UTC))))
+    write_json(path, describe(outcomes, None, datetime.now(UTC)))
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON file whole, or leave what was there; raises `OSError` where it cannot."""
+    write_file(path, _as_text(document))
 
 
 def save(
@@ -147,7 +152,7 @@ def describe(
     rows = [*outcomes, *([dense] if dense is not None else [])]
     return {
         "finished": finished.isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": versions(),
         "runs": [_run(row, dense) for row in rows],
     }
 
@@ -238,7 +243,8 @@ def _as_text(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that figures may depend on."""
     found = {"python": platform.python_version()}
     for package in REPORTED_PACKAGES:
         with suppress(PackageNotFoundError):
@@ -258,7 +264,7 @@ def _new_folder(directory: Path, begun: str, experiment: Experiment) -> Path:
     raise FileExistsError(f"it holds a thousand folders named {name}")
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write a file whole, or leave what was there."""
     part = path.with_name(f".{path.name}.part")
     try:

@@ -1,0 +1,122 @@
+"""A comparison of runs that were made one by one, read from their folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from flowerpress.simulations.compare.comparison import RUNS, Comparison, Result
+from flowerpress.simulations.compare.curves import metrics_of
+from flowerpress.simulations.compare.methods import Candidate, Method
+from flowerpress.simulations.compare.settings import SETTINGS, Settings
+from flowerpress.simulations.compare.targets import Link, parse_metric, usual_metric
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.outcome import Outcome
+from flowerpress.simulations.reading import read_runs
+
+
+def plotted(
+    paths: Sequence[Path], metric: str = "", targets: tuple[str, ...] = (), link: Link | None = None
+) -> Comparison:
+    """Return runs as a comparison: those that differ in their seed alone are one method.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        ``results.json`` files, folders with one, and folders of comparisons, of which it is the
+        runs on the seeds reported.
+    metric : str
+        See `parse_metric`. Default: as for a comparison.
+    targets : tuple of str
+        See `parse_target`.
+    link : Link, optional
+        What modelled seconds are of.
+
+    Raises
+    ------
+    ValueError, OSError
+        A path has no runs that have ended, or they are of different tasks.
+    """
+    outcomes = [outcome for path in paths for outcome in _read(path)]
+    tasks = sorted({outcome.experiment.task for outcome in outcomes})
+    if len(tasks) > 1:
+        raise ValueError(f"runs are of different tasks: {', '.join(tasks)}")
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(json.dumps(_unseeded(outcome).as_dict(), sort_keys=True), []).append(
+            outcome
+        )
+    experiments = [_unseeded(runs[0]) for runs in groups.values()]
+    labels = _labels(experiments)
+    results = tuple(
+        Result(Candidate(label, experiment, "given"), None, tuple(runs))
+        for label, experiment, runs in zip(labels, experiments, groups.values(), strict=True)
+    )
+    first = outcomes[0].experiment
+    seeds = tuple(sorted({outcome.experiment.seed for outcome in outcomes}))
+    settings = Settings(
+        task=first.task,
+        methods=tuple(
+            Method(e.strategy, e.compressor, e.strategy_options, label)
+            for label, e in zip(
+                labels, map(_unseeded, (r[0] for r in groups.values())), strict=True
+            )
+        ),
+        seeds=seeds,
+        tuning_seeds=(max(seeds) + 1,),  # none was tuned on: these are no one's
+        clients=first.clients,
+        rounds=first.rounds,
+        task_options=first.task_options,
+        metric=metric,
+        targets=targets,
+        link=link or Link(),
+    )
+    judged = parse_metric(metric) if metric else usual_metric(metrics_of(outcomes))
+    return Comparison(settings, judged, results)
+
+
+def _read(path: Path) -> list[Outcome]:
+    """Return the runs that a path has."""
+    if not (path / SETTINGS).exists():
+        return read_runs(path)
+    seeds = json.loads((path / SETTINGS).read_text("utf-8"))["seeds"]
+    files = sorted((path / RUNS).glob("*.json"))
+    found = [outcome for file in files for outcome in read_runs(file)]
+    reported = [outcome for outcome in found if outcome.experiment.seed in seeds]
+    if not reported:
+        raise ValueError(f"{path}: no run of this comparison has ended")
+    return reported
+
+
+def _unseeded(outcome: Outcome) -> Experiment:
+    return replace(outcome.experiment, seed=0, threads=None)
+
+
+def _labels(experiments: Sequence[Experiment]) -> list[str]:
+    """Return names that tell runs apart: strategy and compressor, and where they differ the rest.
+
+    Examples
+    --------
+    >>> runs = [Experiment(task="digits", strategy="fedavg", strategy_options={"lr": lr})
+    ...     for lr in (0.1, 0.3)]
+    >>> _labels(runs)
+    ['fedavg lr=0.1', 'fedavg lr=0.3']
+    """
+    parts = [_parts(each) for each in experiments]
+    labels = []
+    for experiment, mine in zip(experiments, parts, strict=True):
+        like = [p for e, p in zip(experiments, parts, strict=True) if e.title == experiment.title]
+        told = [
+            f"{key}={value}".replace("_", "-")
+            for key, value in mine.items()
+            if any(other.get(key) != value for other in like)
+        ]
+        labels.append(" ".join([experiment.title, *told]))
+    return labels
+
+
+def _parts(experiment: Experiment) -> dict[str, object]:
+    counts = {"rounds": experiment.rounds, "clients": experiment.clients}
+    return {**experiment.strategy_options, **experiment.task_options, **counts}
