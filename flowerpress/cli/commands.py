@@ -139,7 +139,7 @@ def run_command(
     from flowerpress.simulations.experiment import Experiment
     from flowerpress.simulations.options import merge_options, parse_value
     from flowerpress.simulations.outcome import Targets
-    from flowerpress.simulations.presets import PRESETS, describe, preset
+    from flowerpress.simulations.presets import describe, find_preset, preset
 
     experiment = Experiment(
         task=task,
@@ -175,7 +175,9 @@ def run_command(
     console = Console()
     if tuned is not experiment:
         experiment = tuned if rounds is None else replace(tuned, rounds=rounds)
-        baseline_lr = PRESETS[strategy].work.dense_lr if baseline_lr is None else baseline_lr
+        found = find_preset(task, strategy)
+        if baseline_lr is None and found is not None:
+            baseline_lr = found.work.dense_lr
         console.print(describe(experiment), markup=False, highlight=False, soft_wrap=True)
     experiments = [experiment, experiment.dense(baseline_lr)] if baseline else [experiment]
     training = Training(console, experiments, out, checkpoint, resume=resume)

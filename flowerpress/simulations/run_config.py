@@ -45,6 +45,7 @@ TASK_KEYS = (
     "model",
     "noise",
     "path",
+    "source",
     "test-path",
     "x0",
 )

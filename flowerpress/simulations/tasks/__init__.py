@@ -31,6 +31,8 @@ _TASKS = {
     "mnist": "MnistTaskFn",
     "npy": "NpyTaskFn",
     "quadratic": "QuadraticTaskFn",
+    "resnet": "ResnetTaskFn",
+    "text": "TextTaskFn",
 }
 
 
@@ -39,14 +41,14 @@ def task_names() -> list[str]:
 
     Examples
     --------
-    >>> task_names()
-    ['breast-cancer', 'digits', 'divergence', 'libsvm', 'mnist', 'npy', 'quadratic']
+    >>> task_names()[:5]
+    ['breast-cancer', 'digits', 'divergence', 'libsvm', 'mnist']
     """
     return sorted(_TASKS)
 
 
 def make_task_fn(
-    name: str, *, partition: str = "iid", seed: int = 0, **options: Any
+    name: str, *, partition: str | None = None, seed: int = 0, **options: Any
 ) -> ShippedTaskFn:
     """Make the task function of a shipped task.
 
@@ -54,8 +56,9 @@ def make_task_fn(
     ----------
     name : str
         One of `task_names()`.
-    partition : str, default "iid"
-        `iid`, `contiguous`, `dirichlet:ALPHA` or `pathological:CLASSES`.
+    partition : str, optional
+        `iid`, `contiguous`, `dirichlet:ALPHA` or `pathological:CLASSES`. Default: `iid`, and
+        `by-text` for `text`.
     seed : int, default 0
         Fixes the shards and the initial model.
     **options
@@ -72,9 +75,10 @@ def make_task_fn(
         If a package the task needs is not installed; says how to install it.
     """
     task: Any = task_class(name)
-    made: ShippedTaskFn = task(
-        partition=partition, seed=seed, **read_options(name, task.options, options)
-    )
+    given = read_options(name, task.options, options)
+    if partition is not None:
+        given["partition"] = partition
+    made: ShippedTaskFn = task(seed=seed, **given)
     return made
 
 
