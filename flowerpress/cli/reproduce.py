@@ -37,11 +37,13 @@ def reproduce_command(
     quick: Annotated[bool, typer.Option("--quick", help="Small: minutes for all.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; one a core.")] = None,
     out: Annotated[Path, typer.Option(help="Gets runs, page and JSON.")] = Path("runs/reproduce"),
-    seeds: Annotated[str, typer.Option(help="Of the verdict, such as 2,3,4.")] = "",
+    seeds: Annotated[str, typer.Option(help="Of the verdict: how many, or which, as 2,3,4.")] = "",
     page: Annotated[Path | None, typer.Option(help="Gets the page too.")] = None,
 ) -> None:
     """Measure claims, or list them."""
+    from flowerpress.simulations.compare.settings import read_seeds
     from flowerpress.simulations.reproduce import find, papers, report
+    from flowerpress.simulations.reproduce.claims import TUNING
     from flowerpress.simulations.reproduce.measure import measure
     from flowerpress.simulations.reproduce.progress import StageProgress
 
@@ -62,7 +64,7 @@ def reproduce_command(
         measured = measure(
             claims,
             quick=quick,
-            seeds=_seeds(seeds) if seeds else None,
+            seeds=read_seeds("--seeds", seeds, max(TUNING) + 1) if seeds else None,
             jobs=jobs,
             folder=out / "runs",
             on_stage=progress.stage,
@@ -75,13 +77,3 @@ def reproduce_command(
     console.print(f"\nwritten to {out}", markup=False, soft_wrap=True)
     if any(each.table is None for each in measured):
         raise typer.Exit(FAILED)
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        found = [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--seeds {text}: expected whole numbers, such as 2,3,4") from None
-    if min(found) < 0:
-        raise ValueError(f"--seeds {text}: a seed must not be negative")
-    return sorted(set(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowerpress.simulations.reproduce.arms import arm
+from flowerpress.simulations.reproduce.arms import Grid, arm
 from flowerpress.simulations.reproduce.claims import Claim, Paper, Study
 from flowerpress.simulations.reproduce.figures import bytes_until, last
 from flowerpress.simulations.reproduce.rules import at_most, less
@@ -14,8 +14,8 @@ DENSE, CD, ONEBIT, EF21 = "AMSGrad", "CDAdam", "1-bit Adam", "EF21"
 
 def _study(quick: bool) -> Study:
     clients, rounds = (8, 150) if quick else (20, 1000)
-    grid = (0.005, 0.02) if quick else (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
-    steps = (0.25, 1.0) if quick else (0.125, 0.25, 0.5, 1.0, 2.0)
+    grid: Grid = (0.001, 0.004, 0.016, 0.064) if quick else (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+    steps: Grid = (0.5, 1.0, 2.0) if quick else (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
     common: dict[str, Any] = {"task": "breast-cancer", "clients": clients, "rounds": rounds}
     common["task_options"] = {"partition": "contiguous", "lam": 0.1}
     target = 1e-3 if quick else 1e-4

@@ -82,7 +82,7 @@ def rounds_until(name: str, target: float) -> Column:
     """Return the column of rounds until a metric is at most a target; none: not within the run."""
 
     def of(run: Outcome) -> float:
-        reached = _reached(run, name, target)
+        reached = first_at_most(run, name, target)
         return math.inf if reached is None else reached.round
 
     return Column("rounds", of, form="{:,.0f}")
@@ -92,11 +92,12 @@ def bytes_until(name: str, target: float) -> Column:
     """Return the column of kB of packets that one worker sent until then."""
 
     def of(run: Outcome) -> float:
-        reached = _reached(run, name, target)
+        reached = first_at_most(run, name, target)
         return math.inf if reached is None else _packets(run, reached.round)
 
     return Column("kB up", of, form="{:,.3g}")
 
 
-def _reached(run: Outcome, name: str, target: float) -> RoundRecord | None:
+def first_at_most(run: Outcome, name: str, target: float) -> RoundRecord | None:
+    """Return the first round in which a metric is at most a target; None: not within the run."""
     return next((record for record in run.history if _metric(record, name) <= target), None)

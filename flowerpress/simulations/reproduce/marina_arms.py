@@ -11,8 +11,10 @@ from flowerpress.compressors import make_compressor
 from flowerpress.server.theory import Smoothness, best_p, marina_lr, variance_constants
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.options import Option
+from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reproduce.arms import Options, smoothness
-from flowerpress.simulations.reproduce.claims import Arm
+from flowerpress.simulations.reproduce.claims import Arm, Column
+from flowerpress.simulations.reproduce.figures import first_at_most
 
 GD, PERMK, RANDK, DSGD = "gradient descent", "PermK", "RandK", "DSGD with CQ"
 CQ, ALIKE, AUTHORS = "CQ, any workers", "CQ, alike workers", "CQ, authors"
@@ -53,6 +55,28 @@ def theory(method: str, dim: int, n: int) -> Theory:
     }[method]
 
 
+def paper_bits(dim: int, name: str, target: float) -> Column:
+    """Return the column of bits that one worker sent until a metric was at most a target.
+
+    They are counted as in the paper: floats of 32 bits, no places, no headers. With so few
+    coordinates headers are most of a packet.
+    """
+
+    def of(run: Outcome) -> float:
+        reached = first_at_most(run, name, target)
+        if reached is None:
+            return math.inf
+        n = run.experiment.clients
+        rows = [row for row in run.ledger_rounds if 1 <= row.round <= reached.round]
+        dense = sum(row.up_payload >= 8 * dim * n for row in rows)  # in float64
+        kind = (run.experiment.compressor or "identity").partition(":")[0]
+        k = max(1, dim // n)
+        bits = {"identity": 32 * dim, "cq": 32 + dim}.get(kind, 32 * k)
+        return (32 * dim * dense + bits * (len(rows) - dense)) / 1e3
+
+    return Column("kbit, paper", of)
+
+
 @dataclass(frozen=True)
 class Problem:
     """A task with known constants.
@@ -74,17 +98,30 @@ class Problem:
         make = self._dsgd if method == DSGD else self._marina(theory(method, self.dim, self.n))
         return Arm(method + label, make)
 
+    def cost(self, method: str, seed: int = 0) -> float:
+        """Return bits for a unit of progress by theory: of a round, over the step size."""
+        p, lr = self._coin(theory(method, self.dim, self.n), self._constants(seed))
+        return (p + (1 - p) * self._share) / lr
+
+    @property
+    def _share(self) -> float:
+        """Bits of a quantized vector over those of a dense one."""
+        return (32 + self.dim) / (32 * self.dim)
+
+    def _coin(self, by: Theory, s: Smoothness) -> tuple[float, float]:
+        """Return MARINA's coin and its step size."""
+        ab = (by.variance, 0.0)
+        if by.variance < 0:
+            ab = variance_constants(make_compressor(by.spec).traits(self.dim, self.n), self.n)
+        p = by.coin or best_p(lambda p: marina_lr(s, ab, p), self._share)
+        return p, marina_lr(s, ab, p)
+
     def _marina(self, by: Theory) -> Callable[[int], Experiment]:
         def make(seed: int) -> Experiment:
-            s, ab = self._constants(seed), (by.variance, 0.0)
-            if by.variance < 0:
-                traits = make_compressor(by.spec).traits(self.dim, self.n)
-                ab = variance_constants(traits, self.n)
-            share = (32 + self.dim) / (32 * self.dim)
-            p = by.coin or best_p(lambda p: marina_lr(s, ab, p), share)
-            rounds = math.ceil(self.base / (s.L * marina_lr(s, ab, p)))
-            steps = {"smoothness": s.L, "smoothness_plus": s.plus, "smoothness_pm": s.pm}
-            own: dict[str, Option] = {"lr": "theory", "p": p, "variance": by.variance, **steps}
+            s = self._constants(seed)
+            p, lr = self._coin(by, s)
+            rounds = math.ceil(self.base / (s.L * lr))
+            own: dict[str, Option] = {"lr": "theory", "p": p, "variance": by.variance}
             return self._experiment("marina", by.spec, rounds, seed, own)
 
         return make
