@@ -42,7 +42,7 @@ def at_most(column: Column, arm: str, than: str, times: float) -> Rule:
 def near(column: Column, arm: str, than: str, points: float) -> Rule:
     """Return the rule that `arm` loses at most some points of a column, more of which is better."""
     text = f"{column.name}: {arm} is at most {points:g} below {than}"
-    return _beside(text, column, arm, than, lambda a, b: b - a <= points)
+    return _beside(text, column, arm, than, lambda a, b: b - a <= points and a > column.worst)
 
 
 def more(column: Column, arm: str, than: str, points: float = 0.0) -> Rule:

@@ -16,9 +16,9 @@ DENSE, AMS, SGD = "AMSGrad", "SketchedAMSGrad", "Sketched-SGD"
 def _vision(quick: bool) -> Study:
     common, said = vision(quick, 120)
     sketch, k = ("countsketch:columns=20", 0.05) if quick else ("countsketch:columns=200", 0.01)
-    dense: Grid = (0.01, 0.04) if quick else (0.001, 0.003, 0.01)
-    ams: Grid = (0.01, 0.04) if quick else (0.003, 0.01, 0.03)
-    sgd: Grid = (0.1, 0.4) if quick else (0.05, 0.1, 0.2, 0.4)
+    dense: Grid = (0.02, 0.06, 0.2) if quick else (0.001, 0.003, 0.01)
+    ams: Grid = (0.02, 0.06, 0.2) if quick else (0.003, 0.01, 0.03)
+    sgd: Grid = (0.2, 0.6, 2.0) if quick else (0.05, 0.1, 0.2, 0.4)
     own: dict[str, Any] = {"k_ratio": k, "candidates": 2, **common}
     moments: dict[str, Any] = {"beta1": 0.0, "beta2": 0.9, "eps": 0.01}
     return Study(
@@ -68,15 +68,15 @@ def _speed(quick: bool) -> Study:
 
 def _lengths(quick: bool) -> Study:
     dims = (128, 512, 2048) if quick else (128, 512, 2048, 8192)
-    rounds = 60 if quick else 300
+    rounds = 100 if quick else 300
     norm, k = tail("gradient_norm_sq", "|grad f|^2", 0.1), 16
     own: dict[str, Any] = {"k": k, "candidates": 2, "beta1": 0.0, "beta2": 0.9, "eps": 0.01}
     arms, rules = [], []
     for dim in dims:
         common: dict[str, Any] = {"task": "quadratic", "clients": 4, "rounds": rounds, "lr": 0.02}
-        common |= {"task_options": {"dim": dim}, **own}
+        common |= {"task_options": {"dim": dim, "gradient_noise": 0.1}, **own}
         rows = 2 * round(0.4 * (dim - 1).bit_length()) + 1
-        sketch = f"countsketch:rows={rows},columns={2 * k}"
+        sketch = f"countsketch:rows={rows},columns={4 * k}"
         arms += [
             arm(f"d = {dim}", "sketched-amsgrad", sketch, **common),
             arm(f"d = {dim}, exact top-k", "sketched-amsgrad", "identity", **common),
@@ -87,8 +87,8 @@ def _lengths(quick: bool) -> Study:
         at_most(UP, f"d = {most}", f"d = {first}", 1.3 * most.bit_length() / first.bit_length())
     )
     return Study(
-        f"the tridiagonal quadratic of d coordinates, 4 workers alike, {k} coordinates a round, "
-        f"lr 0.02, {rounds} rounds; tables of {2 * k} columns and about 0.8 log2 d rows, beside "
+        f"the tridiagonal quadratic of d coordinates, 4 workers alike, noise of norm 0.1 in "
+        f"each gradient, {k} coordinates a round, lr 0.02, {rounds} rounds; tables of {4 * k} columns and about 0.8 log2 d rows, beside "
         "tables in which nothing collides; means of the last tenth.",
         tuple(arms),
         (norm, UP),

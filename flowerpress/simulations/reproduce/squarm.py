@@ -15,14 +15,15 @@ _NEVER: dict[str, Any] = {"threshold": -1.0, "threshold_step": 0.0, "threshold_e
 
 
 def _study(quick: bool) -> Study:
-    common, said = vision(quick, 60, partition="dirichlet:0.5")
+    common, said = vision(quick, 80, partition="dirichlet:0.5")
     common = {**common, "topology": "ring", "collect_every": 20}
-    grid: Grid = (0.05, 0.2) if quick else (0.02, 0.05, 0.1, 0.2)
+    grid: Grid = (0.1, 0.2, 0.4) if quick else (0.02, 0.05, 0.1, 0.2)
     spec = "signtopk:0.1" if quick else "signtopk:0.02"
-    trigger: dict[str, Any] = {"threshold": 20.0}
+    gamma = 0.4 if quick else 0.15
+    trigger: dict[str, Any] = {"threshold": 400.0, "threshold_step": 200.0, "threshold_every": 10}
     if not quick:
         trigger = {"threshold": 600.0, "threshold_step": 200.0, "threshold_every": 50}
-    steps: dict[str, Any] = {"local_steps": 5, "momentum": 0.9, "gamma": 0.15, **common}
+    steps: dict[str, Any] = {"local_steps": 5, "momentum": 0.9, "gamma": gamma, **common}
     plain: dict[str, Any] = {**steps, "momentum": 0.0}
     loss = last("loss", "loss")
     slow = tuple(lr / 4 for lr in grid)
@@ -34,7 +35,7 @@ def _study(quick: bool) -> Study:
             arm(SQUARM, "squarm-sgd", spec, slow, **steps, **trigger),
             arm(PLAIN, "squarm-sgd", spec, grid, **plain, **trigger),
             arm(ALWAYS, "squarm-sgd", spec, slow, **steps, **_NEVER),
-            arm(CHOCO, "choco-sgd", spec, grid, gamma=0.15, **common),
+            arm(CHOCO, "choco-sgd", spec, grid, gamma=gamma, **common),
             arm(DENSE, "d-psgd", None, slow, local_steps=5, momentum=0.9, **common),
         ),
         (loss, ACCURACY, SENT),
