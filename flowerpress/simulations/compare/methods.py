@@ -179,7 +179,7 @@ def candidates(
         lr = "given" if "lr" in plain.strategy_options else "tuned"
         if lr == "tuned" and "lr" in tuned.strategy_options:
             lr = "preset"
-        label = method.name or tuned.title
+        label = method.name or _label(method, tuned)
         try:
             prepared = tuned.prepare()
         except ValueError as error:
