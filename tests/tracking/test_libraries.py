@@ -1,6 +1,8 @@
 """What each library reads of what was written for it."""
 
 import math
+import os
+import socket
 import time
 
 import pytest
@@ -161,6 +163,20 @@ def test_mlflow_goes_where_its_user_says(tmp_path, monkeypatch):
     client = MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name("their study").experiment_id])
     assert {run.info.run_name for run in runs} == {"a", "b"}
+
+
+@of_mlflow
+def test_mlflows_server_is_given_up_within_seconds(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("mlflow")
+    with socket.socket() as taken:  # bound, and not listening: nobody else answers there
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+        start = time.monotonic()
+        write("mlflow", tmp_path)
+    assert time.monotonic() - start < 60
+    assert caplog.text.count("tracking by mlflow has failed") == 1
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
 @of_mlflow

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,24 @@ from flowerpress.simulations.tracking.naming import Setting
 from flowerpress.simulations.verdict import DONE, INTERRUPTED, Verdict
 
 _METRICS, _PARAMS = 1000, 100  # of one call at most, by MLflow's limits
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _LONGEST = 500  # letters of a parameter: what its oldest servers take
+
+
+@contextmanager
+def few_retries() -> Iterator[None]:
+    """Let MLflow give up a server that does not answer within seconds; by itself it takes minutes.
+
+    The user's own setting is kept, and MLflow's other callers have theirs again afterwards.
+    """
+    given = _RETRIES in os.environ
+    if not given:
+        os.environ[_RETRIES] = "2"
+    try:
+        yield
+    finally:
+        if not given:
+            os.environ.pop(_RETRIES, None)
 
 
 class MLflowWriter:
@@ -38,6 +56,7 @@ class MLflowWriter:
         self._client: Any = None
         self._id = ""
 
+    @few_retries()
     def open(self, config: Mapping[str, Setting]) -> None:
         """Make the run, and its experiment if it is not there."""
         import mlflow
@@ -64,6 +83,7 @@ class MLflowWriter:
         for start in range(0, len(params), _PARAMS):
             client.log_batch(self._id, params=params[start : start + _PARAMS])
 
+    @few_retries()
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write a metric for each value."""
         from mlflow.entities import Metric
@@ -73,6 +93,7 @@ class MLflowWriter:
         for start in range(0, len(metrics), _METRICS):
             self._client.log_batch(self._id, metrics=metrics[start : start + _METRICS])
 
+    @few_retries()
     def close(self, verdict: Verdict) -> None:
         """Write the verdict, and end the run."""
         if not self._id:
