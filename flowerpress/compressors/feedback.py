@@ -12,6 +12,10 @@ EF14     C(x + e)        e             nothing
 EF21     C(x - g)        g             g (or the mean over senders)
 ======== =============== ============= ==============================
 
+EF14 switched off, which papers compare it with, is plain (``feedback="none"`` of an algorithm).
+Then nothing is owed, and an unbiased compressor goes unscaled: it is the memory that needs a
+contraction, and without one a scaled packet would only be a shorter, biased step.
+
 **The commit rule.** Delivery is at most once, and a sender cannot know whether a packet arrived
 until the receiver's next message names the last packet it applied. So a sender holds its memory and
 the one packet in flight, and settles when it is told:

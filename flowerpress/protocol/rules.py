@@ -14,6 +14,10 @@ ef21      what is known      g               g += c;  x -= rate g
 onebit    error (EF14)       m, v            m = c;  x -= rate m / (sqrt(v) + eps)  (0 if v = 0)
 amsgrad   what is known      g, m, v, w      g += c;  AMSGrad on g (w: the largest v so far)
 ========= ================== =============== =============================================
+
+With the hyperparameter ``feedback="none"`` rules with an error have none: what the server's
+compressor drops is gone, and an unbiased compressor goes unscaled, since there is no memory that
+needs a contraction. It is the comparison that papers on error feedback make.
 """
 
 from __future__ import annotations
@@ -32,6 +36,9 @@ from flowerpress.compressors.contraction import contraction
 FloatVector = npt.NDArray[np.floating[Any]]
 Kept = dict[str, FloatVector]
 
+NO_FEEDBACK = "none"
+"""Value of the hyperparameter ``feedback`` that switches error feedback off, both ways."""
+
 
 @dataclass(frozen=True)
 class Rule(ABC):
@@ -46,11 +53,12 @@ class Rule(ABC):
     feedback : {"none", "error", "known"}
         What a server adds to a quantity before it compresses it: nothing; the error it still owes
         (EF14); or minus what is known already, the kept vector "g" (EF21, Markov compression).
+        "none" where a run switches the error off.
     """
 
     kept: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[tuple[str, ...]] = ()
-    feedback: ClassVar[str] = "none"
+    feedback: str = "none"
 
     def bind(self, spec: str, shapes: Sequence[tuple[int, ...]]) -> tuple[Compressor, float]:
         """Return the compressor of deltas for tensors of these shapes, and the scale of a delta.
@@ -90,7 +98,7 @@ class Rule(ABC):
 class Step(Rule):
     """x -= c: the step size is inside (two-way EF14)."""
 
-    feedback = "error"
+    feedback: str = "error"
 
     def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
         add_to(packet, x, -scale)
@@ -125,7 +133,7 @@ class EF21(Rule):
     """g += c; x -= rate g (EF21-BC: Fatkhullin et al. 2021, arXiv:2110.03294)."""
 
     kept = ("g",)
-    feedback = "known"
+    feedback: str = "known"
 
     def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
         g = kept["g"]
@@ -142,10 +150,10 @@ class OneBit(Rule):
     """
 
     eps: float = 1e-8
+    feedback: str = "error"
 
     takes = ("eps",)
     kept = ("m", "v")
-    feedback = "error"
 
     def bind(self, spec: str, shapes: Sequence[tuple[int, ...]]) -> tuple[Compressor, float]:
         """As `Rule.bind`; what has no bound (the paper's sign:scale=l2) goes unscaled."""
@@ -171,10 +179,10 @@ class AMSGrad(Rule):
     beta1: float = 0.9
     beta2: float = 0.99
     eps: float = 1e-8
+    feedback: str = "known"
 
     takes = ("beta1", "beta2", "eps")
     kept = ("g", "m", "v", "w")
-    feedback = "known"
 
     def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
         g, m, v, w = (kept[name] for name in self.kept)
@@ -235,6 +243,8 @@ _RULES: dict[str, type[Rule]] = {
 def make_rule(name: str, hyper: Mapping[str, Any]) -> Rule:
     """Return the rule `name` with the hyperparameters that it `takes`, and no others.
 
+    One with an error has none where ``feedback`` is "none".
+
     Raises
     ------
     ValueError
@@ -243,11 +253,16 @@ def make_rule(name: str, hyper: Mapping[str, Any]) -> Rule:
     Examples
     --------
     >>> make_rule("onebit", {"eps": 1e-3, "lr": 0.1})
-    OneBit(eps=0.001)
+    OneBit(feedback='error', eps=0.001)
+    >>> make_rule("step", {"feedback": "none"})
+    Step(feedback='none')
     """
     if name not in _RULES:
         raise ValueError(f"unknown rule {name!r}: known are {', '.join(_RULES)}")
     rule = _RULES[name]
     if missing := [key for key in rule.takes if key not in hyper]:
         raise ValueError(f"rule {name} needs {', '.join(missing)}, which it was not given")
-    return rule(**{key: float(hyper[key]) for key in rule.takes})
+    taken: dict[str, Any] = {key: float(hyper[key]) for key in rule.takes}
+    if rule.feedback == "error" and hyper.get("feedback") == NO_FEEDBACK:
+        taken["feedback"] = "none"
+    return rule(**taken)

@@ -32,6 +32,7 @@ class Algorithm:
     correlates = False  # whether the workers' compressors round against each other
     num_rounds = 0  # of the run, 0 where it is not known
     downlink = ""  # the model is sent dense, unless an algorithm has the option
+    feedback = "ef"  # the memory that it has is in use, unless an algorithm has the option
     # Options of all strategies, see `CompressedStrategy`.
     options: ClassVar[Mapping[str, Option]]
     seed: int

@@ -14,7 +14,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from flowerpress.suggestions import unknown
 
 _WIDTH = 92
 _LARGEST = sys.float_info.max
+
+Told = bool | Literal["changed"] | None
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,10 @@ class Option:
         What it means, its first sentence by itself; empty: as in the base class.
     letter : str
         What the paper calls it, if anything.
-    sent : bool or None
-        Whether the workers are told: then they find it under its name. None: as in the base class.
+    sent : bool, "changed" or None
+        Whether the workers are told: then they find it under its name. "changed": where it is not
+        the default, so that an option which came later leaves all other messages as they were.
+        None: as in the base class.
     fixed : bool
         Whether the algorithm has no other value, so that nobody needs to be told of the option.
     kind : str
@@ -134,7 +138,7 @@ class Option:
     values: Values | None = None
     says: str = ""
     letter: str = ""
-    sent: bool | None = None
+    sent: Told = None
     fixed: bool = False
     kind: str = ""
 
@@ -167,7 +171,7 @@ def option(
     says: str = "",
     *,
     letter: str = "",
-    sent: bool | None = None,
+    sent: Told = None,
 ) -> Any:
     """Declare an option in a class body; what is left out is as in the base class, see `Option`."""
     return Option(default, values, says, letter, sent)
@@ -240,7 +244,12 @@ class Declared:
 
     def sent(self) -> dict[str, Any]:
         """Return the options that the workers are told, with their values."""
-        return {name: getattr(self, name) for name, each in self.options.items() if each.sent}
+        told = {name: getattr(self, name) for name, each in self.options.items() if each.sent}
+        return {
+            name: value
+            for name, value in told.items()
+            if self.options[name].sent is True or value != self.options[name].default
+        }
 
 
 def offered(cls: type[Declared]) -> dict[str, Option]:

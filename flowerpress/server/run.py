@@ -36,6 +36,7 @@ from flowerpress.protocol.buffers import (
 )
 from flowerpress.protocol.grids import allow_answers
 from flowerpress.protocol.layout import Kept, other_values
+from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.server.algorithm import Algorithm
 from flowerpress.server.ask import Ask
 from flowerpress.server.attendance import Attendance
@@ -96,7 +97,7 @@ class Run:
         self.guard = Guard(
             self.population,
             strategy.max_scale,
-            owing=strategy.owing,
+            owing=strategy.owing and strategy.feedback != NO_FEEDBACK,
             buffers_norm=self._buffers_norm,
             model_norm=lambda: math.sqrt(square_sum(self.started.x)),
         )

@@ -11,7 +11,8 @@ from flowerpress.compressors.composed import nesting
 from flowerpress.compressors.contraction import contraction
 from flowerpress.compressors.quantized.cq import CQ
 from flowerpress.compressors.quantized.ranges import SHARED
-from flowerpress.server.options import Values, text
+from flowerpress.protocol.rules import NO_FEEDBACK
+from flowerpress.server.options import Values, one_of, option, text
 
 # Whether a compressor has a class depends on the dimension where stages are chained: these are of a
 # small model and of one of ordinary size. The model's own is looked at when it is there.
@@ -83,3 +84,12 @@ OF_GRADIENTS = Values(
     "a compressor of gradients (randsign is for birder alone)",
     normalised,
 )
+FEEDBACK = option(
+    "ef",
+    one_of("ef", NO_FEEDBACK),
+    "ef: what a compressor drops is owed and sent later; none, for comparison: it is gone, both "
+    "ways, and so is a lost packet. With none an unbiased compressor is not scaled.",
+    sent="changed",
+)
+"""The option of an algorithm that its paper compares with itself without error feedback."""
+OWES_NOTHING = "none: what is sent dense leaves nothing to owe"

@@ -10,6 +10,8 @@ arXiv:2205.02719); AMSGrad: Reddi, Kale, Kumar 2018 (arXiv:1904.09237).
     5. COMP-AMS:  x -= lr m / sqrt(w + eps), w = 0 at first
        FedCAMS:   x -= lr m / sqrt(w), w = eps at first ("max stabilisation")
 
+With ``feedback="none"``, the papers' comparison: e_i = 0 throughout.
+
 d_i is COMP-AMS's gradient, FedCAMS's x - x_K after K local steps of SGD. The moments live on the
 server, so the fixed point is the solution where workers' data differ too; workers keep e_i alone.
 There is no bias correction (the authors' code of FedCAMS has it). The worker halves are in
@@ -27,7 +29,7 @@ import numpy as np
 from flowerpress.protocol.rules import amsgrad
 from flowerpress.server.ask import Ask, Steps
 from flowerpress.server.options import fixed, number, option
-from flowerpress.server.suitable import CONTRACTION, CONTRACTIVE
+from flowerpress.server.suitable import CONTRACTION, CONTRACTIVE, FEEDBACK, OWES_NOTHING
 from flowerpress.strategies.adaptive import (
     BETA,
     Adaptive,
@@ -51,6 +53,7 @@ class CompAMS(Adaptive):
         0.999, BETA, "Weight of the OLD average of the squared mean update.", letter="beta_2"
     )
     eps: float = option(1e-8, number("(0, inf)"), "Inside the square root.", letter="epsilon")
+    feedback: str = FEEDBACK
 
     def check(self) -> None:
         super().check()
@@ -102,6 +105,7 @@ class AMSGrad(CompAMS):
 
     compressor: str = fixed("identity", "none: amsgrad is dense; see dsgd or ef21")
     client_compressors: bool = fixed(False, "false: amsgrad is dense")
+    feedback: str = fixed("none", OWES_NOTHING)
 
 
 class FedAMS(FedCAMS):
@@ -114,3 +118,4 @@ class FedAMS(FedCAMS):
 
     compressor: str = fixed("identity", "none: fedams is dense; see dsgd or ef21")
     client_compressors: bool = fixed(False, "false: fedams is dense")
+    feedback: str = fixed("none", OWES_NOTHING)

@@ -14,6 +14,9 @@ With ``downlink`` Q, instead of 1 and 4:
 
     4. p = q + e;  broadcast delta = Q(p);  e = p - delta;  everyone: x -= delta
 
+With ``feedback="none"``, to compare: e_i = e = 0 throughout, which is compressed SGD (signSGD with
+``sign``), both ways where there is a downlink.
+
 At constant lr, x - (mean of e_i) - e follows uncompressed SGD exactly. The worker half is in
 ``clients/ef14.py``.
 
@@ -26,7 +29,12 @@ from __future__ import annotations
 from flowerpress.server.ask import Ask, Steps
 from flowerpress.server.base import CompressedStrategy
 from flowerpress.server.options import option
-from flowerpress.server.suitable import CONTRACTION, CONTRACTION_OR_DENSE, CONTRACTIVE
+from flowerpress.server.suitable import (
+    CONTRACTION,
+    CONTRACTION_OR_DENSE,
+    CONTRACTIVE,
+    FEEDBACK,
+)
 
 
 class EF14(CompressedStrategy):
@@ -45,6 +53,7 @@ class EF14(CompressedStrategy):
         "Compressor of the server's step, with error feedback of its own; empty: the model is sent "
         "dense.",
     )
+    feedback: str = FEEDBACK
 
     def round(self, server_round: int) -> Steps:
         S, w = self.sample(server_round), self.zeros()

@@ -12,6 +12,8 @@ e_i) - e follows the uncompressed method exactly. a_t is ``lr`` (the paper's the
 lr / sqrt(t): ``decay="sqrt"``), the weight beta2 constant, as in practice. The worker half is in
 ``clients/efficient_adam.py``.
 
+With ``feedback="none"``, the paper's comparison: e_i = e = 0 throughout, both ways.
+
 **Where workers' data differ this method does not find the solution.** It rests where the workers'
 normalised steps cancel, not where their gradients do: with two workers and identity compressors it
 may not move at all. A warning at the start says so.
@@ -25,7 +27,12 @@ from __future__ import annotations
 
 from flowerpress.server.ask import Ask, Steps
 from flowerpress.server.options import SWITCH, number, option
-from flowerpress.server.suitable import CONTRACTION, CONTRACTION_OF_STEPS, CONTRACTIVE
+from flowerpress.server.suitable import (
+    CONTRACTION,
+    CONTRACTION_OF_STEPS,
+    CONTRACTIVE,
+    FEEDBACK,
+)
 from flowerpress.strategies.adaptive import (
     BETA,
     Adaptive,
@@ -70,6 +77,7 @@ class EfficientAdam(Adaptive):
         "the paper does not.",
         sent=True,
     )
+    feedback: str = FEEDBACK
 
     def begin(self) -> None:
         warn_where_workers_differ(self.name)

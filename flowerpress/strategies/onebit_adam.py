@@ -16,6 +16,8 @@ Then v stands still, and everyone holds x, m and v:
     6. broadcast c = Q(q);  e = q - c
     7. everyone: m = c;  x -= lr m / (sqrt(v) + eps)
 
+With ``feedback="none"``, to compare: e_i = e = 0 throughout.
+
 With P = lr / (sqrt(v) + eps), x - P (e + mean of e_i) follows the uncompressed method exactly. The
 server compresses q as one chunk: in the authors' code n workers do, each a part with a scale of its
 own (``downlink="sign:scale=l2,block=SIZE"`` has as many scales). The worker half is in
@@ -49,7 +51,7 @@ from flowerpress.protocol import Hyper
 from flowerpress.protocol.rules import ratio
 from flowerpress.server.ask import Ask, FloatVector, Steps
 from flowerpress.server.options import Values, number, option, text, whole
-from flowerpress.server.suitable import CONTRACTIVE, require_contraction
+from flowerpress.server.suitable import CONTRACTIVE, FEEDBACK, require_contraction
 from flowerpress.strategies.adaptive import BETA, Adaptive, require_finite_moment
 
 log = logging.getLogger("flowerpress")
@@ -107,6 +109,7 @@ class OneBitAdam(Adaptive):
         "Coordinates stand still whose sqrt(v) is less than this times its median at the end of "
         "the warm-up, of those where it is not 0. 0: those alone where it is 0.",
     )
+    feedback: str = FEEDBACK
 
     def begin(self) -> None:
         self._m, self._v = self.zeros(), self.zeros()

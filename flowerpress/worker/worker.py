@@ -19,8 +19,10 @@ from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
 from flowerpress.worker.memory import (
     STAGED,
+    OnceSender,
     begin_session,
     commit_staged,
+    forgets,
     keep_moments,
     keep_sender,
     recall,
@@ -194,9 +196,12 @@ class Worker(ABC):
         """Learn what became of the packet in flight; returns a reply where no more is to do."""
         order = job.instruction
         begin_session(job.state, order.session)
-        sender = job.sender = restore_sender(self.sender, job.state)
+        kind, owing = self.sender, self.owing
+        if forgets(kind, job.hyper):
+            kind, owing = OnceSender, False  # what is dropped or lost is gone
+        sender = job.sender = restore_sender(kind, job.state)
         # What was damaged on the way is owed as if it was lost; nothing shows that it was absurd.
-        refused = 0 < sender.pending == (order.absurd if self.owing else order.refused)
+        refused = 0 < sender.pending == (order.absurd if owing else order.refused)
         outcome = sender.settle(order.applied, order.version, order.absurd)
         reply = Reply(job.client, order.version, base=sender.heard, reason=outcome.value)
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:

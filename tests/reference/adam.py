@@ -2,14 +2,15 @@
 
 A round takes x^{r-1} to x^r. `gradient(i, x, r)` is worker i's (stochastic) gradient in round r;
 `compress(v, i, r)` is worker i's compressor in round r, `downlink(v, r)` the server's; `cohort(r)`
-are the workers that take part; `lr(r)` is round r's step size. Each yields (x, {name: state}).
+are the workers that take part; `lr(r)` is round r's step size. Without `feedback` all errors stay
+0. Each yields (x, {name: state}).
 """
 
 import numpy as np
 
 
 def efficient_adam(
-    x, gradient, n, compress, downlink, lr, cohort, beta1, beta2, eps, correct=False
+    x, gradient, n, compress, downlink, lr, cohort, beta1, beta2, eps, correct=False, feedback=True
 ):
     m, v, e = (np.zeros((n, x.size)) for _ in range(3))
     error, t = np.zeros_like(x), np.zeros(n)
@@ -26,11 +27,11 @@ def efficient_adam(
             below = v[i] / (1 - beta2 ** t[i]) if correct else v[i]
             p = lr(r) * top / (np.sqrt(below) + eps) + e[i]
             delta = compress(p, i, r)
-            e[i] = p - delta
+            e[i] = (p - delta) * feedback
             sent.append(delta)
         q = np.mean(sent, axis=0) + error
         delta = downlink(q, r)
-        error = q - delta
+        error = (q - delta) * feedback
         x = x - delta
         yield x, {"m": m, "v": v, "e": e, "error": error}
 
@@ -49,7 +50,9 @@ def adam(x, gradient, lr, beta1, beta2, eps, frozen_after=None):
         yield x, {"m": m, "v": v}
 
 
-def onebit_adam(x, gradient, n, compress, downlink, lr, cohort, warmup, beta1, beta2, eps):
+def onebit_adam(
+    x, gradient, n, compress, downlink, lr, cohort, warmup, beta1, beta2, eps, feedback=True
+):
     m, v, error = (np.zeros_like(x) for _ in range(3))
     e = np.zeros((n, x.size))
     r = 0
@@ -64,11 +67,11 @@ def onebit_adam(x, gradient, n, compress, downlink, lr, cohort, warmup, beta1, b
             for i in cohort(r):
                 p = beta1 * m + (1 - beta1) * gradient(i, x, r) + e[i]
                 w = compress(p, i, r)
-                e[i] = p - w
+                e[i] = (p - w) * feedback
                 sent.append(w)
             p = np.mean(sent, axis=0) + error
             m = downlink(p, r)
-            error = p - m
+            error = (p - m) * feedback
         x = x - lr(r) * m / (np.sqrt(v) + eps)
         yield x, {"m": m, "v": v, "e": e, "error": error}
 
@@ -138,7 +141,7 @@ def comp_ams(x, gradient, n, compress, lr, cohort, beta1, beta2, eps, feedback=T
         yield x, {"e": e}
 
 
-def fedcams(x, local, n, compress, lr, cohort, beta1, beta2, eps):
+def fedcams(x, local, n, compress, lr, cohort, beta1, beta2, eps, feedback=True):
     """`local(i, x, r)` is worker i's model after its K local steps from x in round r."""
     e = np.zeros((n, x.size))
     m, v, w = np.zeros_like(x), np.zeros_like(x), np.full_like(x, eps)
@@ -149,7 +152,7 @@ def fedcams(x, local, n, compress, lr, cohort, beta1, beta2, eps):
         for i in cohort(r):
             change = local(i, x, r) - x
             q = compress(change + e[i], i, r)
-            e[i] = change + e[i] - q
+            e[i] = (change + e[i] - q) * feedback
             sent.append(q)
         d = np.mean(sent, axis=0)
         m = beta1 * m + (1 - beta1) * d

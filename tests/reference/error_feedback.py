@@ -1,8 +1,8 @@
 """EF14, EF21 and their variants, one loop each, everybody's state in one place.
 
 A round takes x^{r-1} to x^r. `gradient(i, x, r)` is worker i's (stochastic) gradient in round r;
-`cohort(r)` the workers that take part; `lr` the step size, or that of round r as `lr(r)`. Each
-yields (x, {name: state}) after every round.
+`cohort(r)` the workers that take part; `lr` the step size, or that of round r as `lr(r)`. Without
+`feedback` all errors stay 0. Each yields (x, {name: state}) after every round.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def dsgd(x, gradient, n, compress, lr, cohort):
         yield x, {}
 
 
-def ef14(x, gradient, n, compress, lr, cohort):
+def ef14(x, gradient, n, compress, lr, cohort, feedback=True):
     e = np.zeros((n, x.size))
     r = 0
     while True:
@@ -29,13 +29,13 @@ def ef14(x, gradient, n, compress, lr, cohort):
         for i in cohort(r):
             p = e[i] + rate(lr, r) * gradient(i, x, r)
             w = compress(p)
-            e[i] = p - w
+            e[i] = (p - w) * feedback
             sent.append(w)
         x = x - np.mean(sent, axis=0)
         yield x, {"e": e}
 
 
-def ef14_two_way(x, gradient, n, compress, lr, cohort, downlink):
+def ef14_two_way(x, gradient, n, compress, lr, cohort, downlink, feedback=True):
     e, e_server = np.zeros((n, x.size)), np.zeros_like(x)
     r = 0
     while True:
@@ -44,11 +44,11 @@ def ef14_two_way(x, gradient, n, compress, lr, cohort, downlink):
         for i in cohort(r):
             p = e[i] + rate(lr, r) * gradient(i, x, r)
             w = compress(p)
-            e[i] = p - w
+            e[i] = (p - w) * feedback
             sent.append(w)
         p = np.mean(sent, axis=0) + e_server
         delta = downlink(p)
-        e_server = p - delta
+        e_server = (p - delta) * feedback
         x = x - delta
         yield x, {"e": e, "e_server": e_server}
 
