@@ -76,7 +76,7 @@ def test_wide_data_get_the_simpler_bounds():
     parts = [rng.standard_normal((3, 2001)) for _ in range(2)]
     wide = logistic_smoothness(parts, np.array([0.5, 0.5]), 0.1)
     own = [np.linalg.norm(part, 2) ** 2 / 12 for part in parts]
-    assert wide.L == pytest.approx(np.mean(own) + 0.2)
+    assert pytest.approx(np.mean(own) + 0.2) == wide.L
     assert wide.L_pm**2 == pytest.approx(np.mean(np.square(own)))
 
 
@@ -109,8 +109,8 @@ def test_weights_count_in_the_constants():
     sizes = np.array([fn(i, 4).num_examples for i in range(4)])
     own = fn.smoothness(4)
     uniform, weighted = (fn.smoothness_of(4, w) for w in ("uniform", "num-examples"))
-    assert weighted.L == pytest.approx(fn.smoothness()[0])  # the mean over all rows
-    assert uniform.L != pytest.approx(weighted.L, rel=1e-4)
+    assert pytest.approx(fn.smoothness()[0]) == weighted.L  # the mean over all rows
+    assert pytest.approx(weighted.L, rel=1e-4) != uniform.L
     assert uniform.plus**2 <= np.mean(own**2) * (1 + 1e-12)
     assert weighted.plus**2 <= np.average(own**2, weights=sizes) * (1 + 1e-12)
 
