@@ -33,7 +33,8 @@ from flowerpress.simulations import Faults, simulate
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.gossip_plot import CONSENSUS
 from flowerpress.simulations.outcome import Outcome
-from flowerpress.simulations.presets import GOSSIP, preset
+from flowerpress.simulations.presets import preset
+from flowerpress.simulations.presets.mnist import GOSSIP
 
 NODES, LOSS = 8, 0.2
 ALWAYS = {"threshold": -1.0, "threshold_step": 0.0, "threshold_every": 0}

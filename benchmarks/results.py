@@ -22,15 +22,14 @@ from rich.console import Console
 
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
-from flowerpress.simulations.presets import (
+from flowerpress.simulations.presets import Preset, preset
+from flowerpress.simulations.presets.mnist import (
     GOSSIP,
     GOSSIP_STEPS,
     LOCAL,
     PRESETS,
     STEPS,
     WHOLE,
-    Preset,
-    preset,
 )
 from flowerpress.strategies import strategy_names
 

@@ -101,7 +101,7 @@ def run_command(
         str | None,
         strategy_option(autocompletion=names.compressors, metavar="SPEC"),
     ] = None,
-    lr: Annotated[float | None, strategy_option()] = None,
+    lr: Annotated[str | None, strategy_option(metavar="NUMBER|theory")] = None,
     momentum: Annotated[float | None, strategy_option()] = None,
     local_steps: Annotated[int | None, strategy_option()] = None,
     local_lr: Annotated[float | None, strategy_option()] = None,
@@ -141,9 +141,9 @@ def run_command(
     """Run one experiment, and its dense baseline when asked."""
     from flowerpress.cli.training import Training, closing_lines
     from flowerpress.simulations.experiment import Experiment
-    from flowerpress.simulations.options import merge_options
+    from flowerpress.simulations.options import merge_options, parse_value
     from flowerpress.simulations.outcome import Targets
-    from flowerpress.simulations.presets import PRESETS, describe, preset
+    from flowerpress.simulations.presets import describe, find_preset, preset
 
     experiment = Experiment(
         task=task,
@@ -156,7 +156,7 @@ def run_command(
         strategy_options=merge_options(
             "--strategy-option",
             more_strategy,
-            lr=lr,
+            lr=None if lr is None else parse_value(lr),
             momentum=momentum,
             local_steps=local_steps,
             local_lr=local_lr,
@@ -179,7 +179,9 @@ def run_command(
     console = Console()
     if tuned is not experiment:
         experiment = tuned if rounds is None else replace(tuned, rounds=rounds)
-        baseline_lr = PRESETS[strategy].work.dense_lr if baseline_lr is None else baseline_lr
+        found = find_preset(task, strategy)
+        if baseline_lr is None and found is not None:
+            baseline_lr = found.work.dense_lr
         console.print(describe(experiment), markup=False, highlight=False, soft_wrap=True)
     experiments = [experiment, experiment.dense(baseline_lr)] if baseline else [experiment]
     training = Training(console, experiments, out, checkpoint, resume=resume, track=track or [])

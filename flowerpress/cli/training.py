@@ -83,8 +83,8 @@ class Training:
         with Signals() as signals:
             try:
                 for run, checkpoints in zip(self._runs, self._checkpoints, strict=True):
-                    if run.network:
-                        self._console.print(run.network, markup=False, highlight=False)
+                    for line in filter(None, (run.network, run.constants)):
+                        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
                     with (
                         LiveProgress(self._console, run.experiment, signals.check) as progress,
                         make_trackers(self._track, self._folder, self._named(run)) as trackers,

@@ -19,6 +19,7 @@ class TheoreticalStrategy(CompressedStrategy):
     """A strategy whose step size may follow from smoothness constants and the compressor's own."""
 
     kept: ClassVar[tuple[str, ...]] = ("_constants",)
+    plus_is_largest: ClassVar[bool] = False  # whether `smoothness_plus` is the largest L_i
 
     lr: float = option(
         0.1,

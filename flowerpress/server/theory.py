@@ -24,8 +24,10 @@ from flowerpress.compressors import Traits
 
 @dataclass(frozen=True)
 class Smoothness:
-    """The constants above; `L_batch` is of single batches' differences (VR-MARINA's L / sqrt(b')).
+    """The constants above, and two more.
 
+    `L_batch` is of single batches' differences (VR-MARINA's L / sqrt(b')); `L_max` is the largest
+    of the workers' own L_i, which the theorems of convex functions need in the place of L_plus.
     Unknown ones are the worst the known ones allow: L_plus = L_pm = L_batch = L.
     """
 
@@ -33,6 +35,7 @@ class Smoothness:
     L_plus: float = 0.0
     L_pm: float = -1.0
     L_batch: float = 0.0
+    L_max: float = 0.0
 
     @property
     def plus(self) -> float:

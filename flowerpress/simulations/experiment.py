@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowerpress.server import saved
+from flowerpress.simulations.constants import with_constants
 from flowerpress.simulations.options import Option
 from flowerpress.simulations.own_task import TaskSource, find_task, label_of
 from flowerpress.simulations.recorder import RoundRecord
@@ -134,13 +135,18 @@ class Experiment:
         options: dict[str, Any] = dict(self.strategy_options)
         if self.compressor is not None:
             options["compressor"] = self.compressor
-        strategy = make_strategy(self.strategy, seed=self.seed, **options)
-        network = strategy.network(range(self.clients))
         source = find_task(self.task, self.seed, dict(self.task_options))
         if isinstance(source.task_fn, ShippedTaskFn):
             source.task_fn.shards(self.clients)  # whether the data can be shared out so
+        given, constants = with_constants(self.strategy, options, source, self.clients)
+        strategy = make_strategy(self.strategy, seed=self.seed, **given)
+        network = strategy.network(range(self.clients))
         spec = None if self.strategy == strategy.baseline else strategy.compressor
-        return PreparedRun(replace(self, compressor=spec), strategy, source, network)
+        found = {k: v for k, v in given.items() if k not in options}
+        experiment = replace(
+            self, compressor=spec, strategy_options={**self.strategy_options, **found}
+        )
+        return PreparedRun(experiment, strategy, source, network, constants)
 
     @property
     def title(self) -> str:
@@ -161,14 +167,16 @@ class Experiment:
 class PreparedRun:
     """An experiment whose names, options and data are known to be good.
 
-    Its `experiment` names the compressor even where the strategy's default is used. `network` says
-    which nodes talk with each other, where they do.
+    Its `experiment` names the compressor even where the strategy's default is used, and the
+    smoothness that the task gave. `network` says which nodes talk with each other, where they do;
+    `constants` what the step size by theory is made of, where the task gave it.
     """
 
     experiment: Experiment
     strategy: CompressedStrategy
     source: TaskSource
     network: str = ""
+    constants: str = ""
 
     def simulate(
         self,

@@ -143,18 +143,22 @@ def check_run(run_config: Config, clients: int) -> None:
     OSError, ImportError
         Data, or a package, are not there.
     """
+    from flowerpress.simulations.constants import with_constants
     from flowerpress.strategies import Checkpoints, make_strategy
 
     plan = schedule(run_config)
     Checkpoints(Path(plan.checkpoint), plan.every)
     name, options = strategy_choice(run_config)
-    make_strategy(name, **options).network(range(clients))
+    if options.get("lr") != "theory":  # what is wrong there is found without any data
+        make_strategy(name, **options).network(range(clients))
     choice = task_choice(run_config)
-    task_fn = find_task(choice.name, choice.seed, dict(choice.options)).task_fn
-    if isinstance(task_fn, ShippedTaskFn):
-        task_fn.initial_arrays()
-        if task_fn.shared_out:
-            task_fn.shards(clients)
+    source = find_task(choice.name, choice.seed, dict(choice.options))
+    if isinstance(source.task_fn, ShippedTaskFn):
+        source.task_fn.initial_arrays()
+        if source.task_fn.shared_out:
+            source.task_fn.shards(clients)
+    options, _ = with_constants(name, options, source, clients)
+    make_strategy(name, **options).network(range(clients))
 
 
 @server_app.main()
@@ -170,20 +174,26 @@ def main(grid: Grid, context: Context) -> None:
     """
     # Clients import this module for every message in a deployment: what only a server needs is
     # imported here.
+    from flowerpress.simulations.constants import with_constants
     from flowerpress.simulations.recorded import run_recorded
     from flowerpress.simulations.recorder import Recorder
     from flowerpress.simulations.result import result_of
     from flowerpress.simulations.results import make_folder
     from flowerpress.simulations.simulate import initial_arrays
-    from flowerpress.strategies import Checkpoints, make_strategy
+    from flowerpress.strategies import Checkpoints, CompressedStrategy, make_strategy
 
     _log_with_flower()
     config = context.run_config
     plan = schedule(config)
     name, options = strategy_choice(config)
-    strategy = make_strategy(name, **options)
     choice = task_choice(config)
-    task_fn, evaluate = find_task(choice.name, choice.seed, dict(choice.options))
+    source = find_task(choice.name, choice.seed, dict(choice.options))
+    clients = int(options.get("min_available_nodes", CompressedStrategy.min_available_nodes))
+    options, constants = with_constants(name, options, source, max(clients, 1))
+    if constants:
+        log.info("%s", constants)
+    strategy = make_strategy(name, **options)
+    task_fn, evaluate = source.task_fn, source.evaluate_fn
     # A grid may want to know: the link's shows it, and keeps it.
     note = getattr(grid, "note_round", None)
     recorder = Recorder(strategy, evaluate, note, node_evaluate_fn=evaluate)
@@ -192,7 +202,7 @@ def main(grid: Grid, context: Context) -> None:
         strategy.checkpoints = Checkpoints(
             Path(plan.checkpoint), plan.every, plan.resume, facts, recorder
         )
-    initial = initial_arrays(task_fn, strategy.min_available_nodes)
+    initial = initial_arrays(task_fn, max(strategy.min_available_nodes, 1))
     folder = make_folder(Path(plan.out), _experiment(config)) if plan.out else None
     try:
         finished = run_recorded(

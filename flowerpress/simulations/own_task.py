@@ -36,10 +36,14 @@ class TaskSource(NamedTuple):
         ``task_fn(partition_id, num_partitions)`` returns a client's task.
     evaluate_fn : callable or None
         Evaluates the server's model, if there is such a thing.
+    smoothness_of : callable or None
+        ``smoothness_of(num_partitions)`` returns the constants that step sizes by theory need:
+        a `Smoothness`, or L alone.
     """
 
     task_fn: Callable[[int, int], Task]
     evaluate_fn: EvaluateFn | None
+    smoothness_of: Callable[..., Any] | None = None
 
 
 def _read(_: str, loaded: Any, __: dict[str, Any]) -> Any:
@@ -82,8 +86,9 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
         A shipped task's name, or that of an entry point ``flowerpress.tasks`` of another package;
         or ``FILE.py``, ``FILE.py:NAME``, ``MODULE`` or ``MODULE:NAME``, where NAME is a task
         function, by default ``task_fn``. The function, or else its module, may have
-        ``evaluate_fn(server_round, arrays)``, which evaluates the server's model, and
-        ``initial_arrays()``, which makes the first one; by default client 0's task does.
+        ``evaluate_fn(server_round, arrays)``, which evaluates the server's model,
+        ``initial_arrays()``, which makes the first one (by default client 0's task does), and
+        ``smoothness_of(num_partitions)``, see `TaskSource`.
     seed : int
         Of a shipped task.
     options : dict, optional
@@ -97,7 +102,7 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
     given = options or {}
     if name in task_names():
         shipped = make_task_fn(name, seed=seed, **given)
-        return TaskSource(shipped, shipped.evaluate_fn)
+        return TaskSource(shipped, shipped.evaluate_fn, shipped.smoothness_of)
     if name in installed().faults:
         raise ValueError(installed().faults[name])
     if name in installed().found:
@@ -150,11 +155,11 @@ def _source(
     of_function = None if isinstance(task_fn, type) else task_fn
     found = {
         part: getattr(of_function, part, None) or getattr(module, part, None)
-        for part in ("initial_arrays", "evaluate_fn")
+        for part in ("initial_arrays", "evaluate_fn", "smoothness_of")
     }
     if found["initial_arrays"] is not None:
         task_fn = OwnTaskFn(task_fn, found["initial_arrays"])
-    return TaskSource(task_fn, found["evaluate_fn"])
+    return TaskSource(task_fn, found["evaluate_fn"], found["smoothness_of"])
 
 
 def label_of(name: str) -> str:

@@ -19,6 +19,7 @@ from flowerpress.simulations.faults import Faults
 from flowerpress.simulations.recorded import run_recorded
 from flowerpress.simulations.recorder import EvaluateFn, OnRound, Recorder
 from flowerpress.simulations.result import SimulationResult
+from flowerpress.simulations.tasks import ShippedTaskFn
 from flowerpress.strategies import Checkpoints, CompressedStrategy
 
 TaskFn = Callable[[int, int], Task]
@@ -180,6 +181,8 @@ def _counts(num_clients: int, num_rounds: int, seed: int) -> list[int]:
 
 def initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
     """Return the model that a run starts from; raises `ValueError` where a task is none."""
+    if isinstance(task_fn, ShippedTaskFn):
+        task_fn.expect(num_clients)
     # A class of tasks is a task function, too: its `initial_arrays` is a task's.
     make = None if isinstance(task_fn, type) else getattr(task_fn, "initial_arrays", None)
     if make is None:

@@ -66,16 +66,21 @@ class Tridiagonal:
         """Return worker `i`'s task."""
         if n != len(self.nu):
             raise ValueError(f"this problem is for {len(self.nu)} workers, not {n}")
-        nu, slope = float(self.nu[i]), float(self.slope[i])
 
         def gradient(x: Any, batch: Any) -> tuple[float, Any]:
             del batch  # all of f_i
-            product = self._product(x, nu)
-            descent = product.copy()
-            descent[0] -= slope
-            return float(x @ product / 2 - slope * x[0]), descent
+            return self.gradient(x, i)
 
         return FunctionTask(np.zeros(self.dim), gradient)
+
+    def gradient(self, x: Vector, i: int | None = None) -> tuple[float, Vector]:
+        """Return f_i(x) and its gradient; of the mean of all f_i where `i` is None."""
+        nu = float(self.nu.mean() if i is None else self.nu[i])
+        slope = float(self.slope.mean() if i is None else self.slope[i])
+        product = self._product(x, nu)
+        descent = product.copy()
+        descent[0] -= slope
+        return float(x @ product / 2 - slope * x[0]), descent
 
     def _product(self, x: Vector, nu: float) -> Vector:
         """Return A x for A = nu T / 4 + shift."""
@@ -86,8 +91,7 @@ class Tridiagonal:
 
     def norm_sq(self, x: Vector) -> float:
         """Return the squared norm of the mean's gradient."""
-        gradient = self._product(x, float(self.nu.mean()))
-        gradient[0] -= self.slope.mean()
+        gradient = self.gradient(x)[1]
         return float(gradient @ gradient)
 
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -98,8 +102,10 @@ class Tridiagonal:
 
     @property
     def smoothness(self) -> Smoothness:
-        """L, L_plus and L_pm: the extreme eigenvalues of the mean, and of means of squares."""
+        """The constants, exact: extreme eigenvalues of the mean, of means of squares, of each."""
         each = np.outer(self.nu / 4, self._t) + self.shift
         pm = np.sqrt(np.var(self.nu / 4) * self._t[-1] ** 2)
         plus = np.sqrt(np.max(np.mean(each**2, axis=0)))
-        return Smoothness(float(np.abs(each.mean(axis=0)).max()), float(plus), float(pm))
+        largest = float(np.abs(each).max())
+        mean = float(np.abs(each.mean(axis=0)).max())
+        return Smoothness(mean, float(plus), float(pm), L_max=largest)

@@ -18,6 +18,8 @@ worker's h_i is lost, h cannot be corrected without it: all workers start over.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from flowerpress.compressors import Traits, add_to
 from flowerpress.server.ask import Ask, FloatVector, Steps
 from flowerpress.server.options import SWITCH, one_of, option
@@ -44,6 +46,7 @@ class Diana(TheoreticalStrategy):
         "Unbiased, with known variance omega: the shifts learn at rate 1/(1 + omega).",
         letter="Q",
     )
+    plus_is_largest: ClassVar[bool] = True
     smoothness_plus: float = option(
         0.0,
         says='For lr="theory": the largest of the workers\' L_i, which this theorem needs; not '

@@ -15,6 +15,7 @@ An absent, late or failed worker is left out of that round's mean. A new worker 
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 from flowerpress.compressors import Traits, make_compressor
 from flowerpress.server.ask import Ask, Steps
@@ -40,6 +41,7 @@ class DSGD(TheoreticalStrategy):
         "diverge however small `lr` is: use ef14 or ef21.",
         letter="Q",
     )
+    plus_is_largest: ClassVar[bool] = True
     smoothness_plus: float = option(
         0.0,
         says='For lr="theory": the largest of the workers\' L_i, which this theorem needs; not '

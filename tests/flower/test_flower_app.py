@@ -57,7 +57,8 @@ def test_run_config_has_a_key_for_every_option() -> None:
 
 
 def test_run_config_has_a_key_for_every_task_option() -> None:
-    tasks = [import_module(f"flowerpress.simulations.tasks.{name}") for name in task_names()]
+    modules = [name.replace("-", "_") for name in task_names()]
+    tasks = [import_module(f"flowerpress.simulations.tasks.{module}") for module in modules]
     options = {
         key
         for name, task in zip(task_names(), tasks, strict=True)

@@ -1,4 +1,4 @@
-"""Shipped tasks, by name: problems on real data that need no download.
+"""Shipped tasks, by name: problems of the papers, and on real data, that need no download.
 
 A task function is called with `(partition_id, num_partitions)` for each client's task. It also has
 `initial_arrays()`, the model all clients start from, and `evaluate_fn(server_round, arrays)`.
@@ -24,10 +24,15 @@ __all__ = [
 
 # Imported on demand: the modules need packages (torch, scikit-learn) the others do without.
 _TASKS = {
+    "breast-cancer": "BreastCancerTaskFn",
     "digits": "DigitsTaskFn",
+    "divergence": "DivergenceTaskFn",
     "libsvm": "LibsvmTaskFn",
     "mnist": "MnistTaskFn",
     "npy": "NpyTaskFn",
+    "quadratic": "QuadraticTaskFn",
+    "resnet": "ResnetTaskFn",
+    "text": "TextTaskFn",
 }
 
 
@@ -36,14 +41,14 @@ def task_names() -> list[str]:
 
     Examples
     --------
-    >>> task_names()
-    ['digits', 'libsvm', 'mnist', 'npy']
+    >>> task_names()[:5]
+    ['breast-cancer', 'digits', 'divergence', 'libsvm', 'mnist']
     """
     return sorted(_TASKS)
 
 
 def make_task_fn(
-    name: str, *, partition: str = "iid", seed: int = 0, **options: Any
+    name: str, *, partition: str | None = None, seed: int = 0, **options: Any
 ) -> ShippedTaskFn:
     """Make the task function of a shipped task.
 
@@ -51,15 +56,14 @@ def make_task_fn(
     ----------
     name : str
         One of `task_names()`.
-    partition : str, default "iid"
-        `iid`, `contiguous`, `dirichlet:ALPHA` or `pathological:CLASSES`.
+    partition : str, optional
+        `iid`, `contiguous`, `dirichlet:ALPHA` or `pathological:CLASSES`. Default: `iid`, and
+        `by-text` for `text`.
     seed : int, default 0
         Fixes the shards and the initial model.
     **options
-        The task's own options: `batch_size` (0 or None: all the data) for each; `backend` (`numpy`,
-        `torch`) for `digits`; `model` (`cnn`, `mlp`) for `mnist`; `path`, `test_path`, `lam`, `x0`,
-        `dim`, `equal_shards` for `libsvm`; `path`, `dim`, `classes`, `hidden` for `npy`. Values may
-        be text.
+        The task's own options, see `task_options` and the page ``docs/tasks.md``. Values may be
+        text. `batch_size` is 0 or None for all the data.
 
     Raises
     ------
@@ -71,9 +75,10 @@ def make_task_fn(
         If a package the task needs is not installed; says how to install it.
     """
     task: Any = task_class(name)
-    made: ShippedTaskFn = task(
-        partition=partition, seed=seed, **read_options(name, task.options, options)
-    )
+    given = read_options(name, task.options, options)
+    if partition is not None:
+        given["partition"] = partition
+    made: ShippedTaskFn = task(seed=seed, **given)
     return made
 
 
@@ -98,6 +103,6 @@ def task_class(name: str) -> type[ShippedTaskFn]:
     """Return the class of a shipped task; raises `ValueError` for an unknown name."""
     if name not in _TASKS:
         raise ValueError(unknown(f"unknown task {name!r}", name, task_names()))
-    module = import_module(f"flowerpress.simulations.tasks.{name}")
+    module = import_module(f"flowerpress.simulations.tasks.{name.replace('-', '_')}")
     task: type[ShippedTaskFn] = getattr(module, _TASKS[name])
     return task

@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from flowerpress.simulations.tasks.partition import Indices, parse_partition, shards
 
 if TYPE_CHECKING:
+    from flowerpress.server.theory import Smoothness
     from flowerpress.simulations.tasks.options import Reader
     from flowerpress.tasks.task import Task
 
@@ -65,6 +66,28 @@ class ShippedTaskFn(ABC):
     @abstractmethod
     def held_out(self) -> Task:
         """Return a task that evaluates on what the server measures: held-out data."""
+
+    def expect(self, num_partitions: int) -> None:
+        """Hear for how many clients a run is, before the server's model is evaluated."""
+        del num_partitions  # most measure the same for any number
+
+    def smoothness_of(self, num_partitions: int, weights: str = "uniform") -> Smoothness | None:
+        """Return the smoothness constants of the clients' functions, or bounds of them.
+
+        Parameters
+        ----------
+        num_partitions : int
+            Number of clients.
+        weights : {"uniform", "num-examples"}
+            What a client counts for in the means, as the strategies' option of this name.
+
+        Returns
+        -------
+        Smoothness or None
+            None where the task does not know: networks have no such constants.
+        """
+        del num_partitions, weights
+        return None
 
     def check_host(self, partition_id: int) -> None:
         """Raise `ValueError` or `OSError` where this host lacks what a client's task needs."""

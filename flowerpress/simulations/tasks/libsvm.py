@@ -1,109 +1,15 @@
-"""Task `libsvm`: logistic regression with a non-convex regularizer, in numpy and float64.
-
-    f(x) = 1/m sum_j log(1 + exp(-b_j <a_j, x>)) + lam sum_k x_k^2 / (1 + x_k^2)
-
-The experiments of EF21 (Richtarik, Sokolov, Fatkhullin, arXiv:2106.05203) and MARINA (Gorbunov,
-Burlachenko, Li, Richtarik, arXiv:2102.07845) are on this problem with lam = 0.1.
-"""
+"""Task `libsvm`: logistic regression on a LIBSVM file, as in the EF21 and MARINA papers."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-from flwr.app import Array, ArrayRecord
 
 from flowerpress.simulations.tasks import options
-from flowerpress.simulations.tasks.base import PartitionedTaskFn
 from flowerpress.simulations.tasks.libsvm_file import read_libsvm
-from flowerpress.simulations.tasks.partition import Indices
-from flowerpress.tasks.task import Batch, FlatVector, Task, draw_indices
-
-Matrix = npt.NDArray[np.float64]
+from flowerpress.simulations.tasks.logistic import LogisticTask, LogisticTaskFn, Matrix
 
 
-class LogisticTask(Task):
-    """Logistic regression with the regularizer above; without it for lam = 0.
-
-    Parameters
-    ----------
-    features : array, shape (m, d), float64
-        The examples a_j.
-    labels : array, shape (m,), float64
-        The labels b_j, -1 or +1.
-    lam : float, default 0.1
-        Weight of the regularizer.
-    x0 : array, shape (d,), optional
-        Initial model. Default: zeros.
-    batch_size : int or None, default None
-        Examples in a batch. None: all, a full gradient.
-
-    Examples
-    --------
-    >>> task = LogisticTask(np.array([[3.0, 4.0]]), np.array([1.0]))
-    >>> loss, gradient = task.gradient(np.zeros(2), None)
-    >>> round(loss, 6), gradient
-    (0.693147, array([-1.5, -2. ]))
-    >>> task.smoothness()  # 25 / 4 + 2 * 0.1
-    6.45
-    """
-
-    def __init__(
-        self,
-        features: Matrix,
-        labels: Matrix,
-        lam: float = 0.1,
-        x0: Matrix | None = None,
-        batch_size: int | None = None,
-    ) -> None:
-        self._features = features
-        self._labels = labels
-        self._lam = lam
-        self._x0 = np.zeros(features.shape[1]) if x0 is None else x0
-        self._batch_size = batch_size
-        self.num_examples = len(labels)
-
-    def initial_arrays(self) -> ArrayRecord:
-        """Return the initial model: one array `x` of shape (d,), float64."""
-        return ArrayRecord({"x": Array(self._x0)})
-
-    def draw(self, rng: np.random.Generator) -> Batch:
-        """Draw example indices without replacement."""
-        return draw_indices(rng, self.num_examples, self._batch_size)
-
-    def gradient(self, x: FlatVector, batch: Batch) -> tuple[float, FlatVector]:
-        """Return f on the examples `batch`, regularizer included, and its gradient."""
-        rows = slice(None) if batch is None else batch
-        features, labels = self._features[rows], self._labels[rows]
-        margins = labels * (features @ x)
-        squares = x * x
-        loss = np.logaddexp(0, -margins).mean() + self._lam * np.sum(squares / (1 + squares))
-        # d/dz log(1 + exp(-z)) = -1 / (1 + exp(z)), written so that nothing overflows
-        slopes = -np.exp(-np.logaddexp(0, margins)) * labels / len(labels)
-        gradient = features.T @ slopes + 2 * self._lam * x / (1 + squares) ** 2
-        return float(loss), gradient
-
-    def evaluate(self, x: FlatVector) -> dict[str, float]:
-        """Return `loss` (f), `gradient_norm_sq` (of the full gradient) and `accuracy`."""
-        loss, gradient = self.gradient(x, None)
-        return {
-            "loss": loss,
-            "gradient_norm_sq": float(gradient @ gradient),
-            "accuracy": self.accuracy(x),
-        }
-
-    def accuracy(self, x: FlatVector) -> float:
-        """Return the share of examples on the right side; those on the border are wrong."""
-        return float(np.mean(self._labels * (self._features @ x) > 0))
-
-    def smoothness(self) -> float:
-        """Return L = lambda_max(A^T A) / (4 m) + 2 lam, a Lipschitz constant of the gradient."""
-        largest = np.linalg.norm(self._features, 2) ** 2
-        return float(largest / (4 * self.num_examples) + 2 * self._lam)
-
-
-class LibsvmTaskFn(PartitionedTaskFn):
+class LibsvmTaskFn(LogisticTaskFn):
     """Logistic regression on a LIBSVM file.
 
     What is measured is the training problem over all rows (`loss`, `gradient_norm_sq`), as in the
@@ -165,60 +71,23 @@ class LibsvmTaskFn(PartitionedTaskFn):
         if path is None:
             raise ValueError("task 'libsvm' needs path=FILE: a LIBSVM text file, plain or .gz")
         features, labels = read_libsvm(path, dim)
-        kept = len(labels) - (len(labels) % equal_shards if equal_shards else 0)
-        if kept == 0:
-            raise ValueError(f"{path}: {len(labels)} rows are too few for {equal_shards} shards")
         classes = np.unique(labels)
-        self._features = features[:kept]
-        self._labels = _signs(path, labels, classes)[:kept]
-        self._lam, self._batch_size = lam, batch_size
-        width = features.shape[1]
-        self._x0 = np.zeros(width)
-        if x0 == "normal":
-            self._x0 += np.random.default_rng(seed).standard_normal(width)
-        self._test: LogisticTask | None = None
+        test = None
         if test_path is not None:
-            test, signs = read_libsvm(test_path, width)
-            self._test = LogisticTask(test, _signs(test_path, signs, classes))
-        super().__init__(self._labels, partition, seed)
-
-    def shard(self, indices: Indices) -> LogisticTask:
-        """Return the task on the rows at `indices`; a view where they are contiguous."""
-        first, last = int(indices[0]), int(indices[-1])
-        rows: Any = indices
-        if len(indices) == last - first + 1 and np.all(np.diff(indices) == 1):
-            rows = slice(first, last + 1)
-        return LogisticTask(
-            self._features[rows], self._labels[rows], self._lam, self._x0, self._batch_size
+            rows, signs = read_libsvm(test_path, features.shape[1])
+            test = LogisticTask(rows, _signs(test_path, signs, classes))
+        super().__init__(
+            features,
+            _signs(path, labels, classes),
+            partition=partition,
+            seed=seed,
+            lam=lam,
+            x0=x0,
+            equal_shards=equal_shards,
+            batch_size=batch_size,
+            test=test,
+            source=path,
         )
-
-    def held_out(self) -> Task:
-        """Return what the server measures: the whole training problem, and the test rows."""
-        return _Measured(self._features, self._labels, self._lam, self._x0, test=self._test)
-
-    def smoothness(self, num_partitions: int = 1) -> Matrix:
-        """Return the clients' smoothness constants L_i; of one client, the L of the whole."""
-        tasks = (self.shard(part) for part in self.shards(num_partitions))
-        return np.array([task.smoothness() for task in tasks])
-
-
-class _Measured(LogisticTask):
-    """The training problem, with the accuracy of other rows where there are any."""
-
-    def __init__(
-        self,
-        features: Matrix,
-        labels: Matrix,
-        lam: float,
-        x0: Matrix,
-        *,
-        test: LogisticTask | None,
-    ) -> None:
-        super().__init__(features, labels, lam, x0)
-        self._test = test
-
-    def accuracy(self, x: FlatVector) -> float:
-        return super().accuracy(x) if self._test is None else self._test.accuracy(x)
 
 
 def _signs(path: str, labels: Matrix, classes: Matrix) -> Matrix:

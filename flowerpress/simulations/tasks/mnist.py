@@ -65,7 +65,47 @@ def parse_mnist(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64
     return images.astype(np.uint8), labels.copy()
 
 
-class MnistTaskFn(PartitionedTaskFn):
+class ImagesTaskFn(PartitionedTaskFn):
+    """A network on the images; of each digit, every fifth is held out.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Takes images of shape (m, 1, 28, 28), returns scores of shape (m, 10).
+    partition : str
+        A partition spec.
+    seed : int
+        Fixes the shards.
+    batch_size : int or None
+        Images in a batch; None: all.
+    """
+
+    def __init__(self, model: nn.Module, partition: str, seed: int, batch_size: int | None) -> None:
+        images, labels = load_mnist()
+        scaled = (images.astype(np.float32) / 255 - _MEAN) / _DEVIATION
+        self._train, self._test = split_every_fifth(labels)
+        self._inputs = scaled.reshape(-1, 1, 28, 28)
+        self._targets = labels
+        self._batch_size = batch_size
+        self._model = model
+        super().__init__(labels[self._train], partition, seed)
+
+    def shard(self, indices: Indices) -> TorchTask:
+        """Return the task on the training images at `indices`."""
+        return self._task(self._train[indices])
+
+    def held_out(self) -> TorchTask:
+        """Return the task on the held-out images."""
+        return self._task(self._test)
+
+    def _task(self, rows: Indices) -> TorchTask:
+        from torch import nn
+
+        data: tuple[Any, Any] = (self._inputs[rows], self._targets[rows])
+        return TorchTask(self._model, nn.CrossEntropyLoss(), data, batch_size=self._batch_size)
+
+
+class MnistTaskFn(ImagesTaskFn):
     """A small network on 4,000 training images; 1,000 more are held out, 100 of each digit."""
 
     name = "mnist"
@@ -85,28 +125,7 @@ class MnistTaskFn(PartitionedTaskFn):
         batch_size: int | None = 32,
     ) -> None:
         require_torch()
-        images, labels = load_mnist()
-        scaled = (images.astype(np.float32) / 255 - _MEAN) / _DEVIATION
-        self._train, self._test = split_every_fifth(labels)
-        self._inputs = scaled.reshape(-1, 1, 28, 28)
-        self._targets = labels
-        self._batch_size = batch_size
-        super().__init__(labels[self._train], partition, seed)
-        self._model = _build(model, seed)
-
-    def shard(self, indices: Indices) -> TorchTask:
-        """Return the task on the training images at `indices`."""
-        return self._task(self._train[indices])
-
-    def held_out(self) -> TorchTask:
-        """Return the task on the held-out images."""
-        return self._task(self._test)
-
-    def _task(self, rows: Indices) -> TorchTask:
-        from torch import nn
-
-        data: tuple[Any, Any] = (self._inputs[rows], self._targets[rows])
-        return TorchTask(self._model, nn.CrossEntropyLoss(), data, batch_size=self._batch_size)
+        super().__init__(_build(model, seed), partition, seed, batch_size)
 
 
 def _build(name: str, seed: int) -> nn.Module:

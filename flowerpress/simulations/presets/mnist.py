@@ -1,4 +1,4 @@
-"""Tuned settings: what `flowerpress run mnist --strategy NAME` is without any other option.
+"""Presets of the task `mnist`, one for every strategy.
 
 All are for ten clients with unequal shards of MNIST and one hidden layer (d = 50,890). There are
 some kinds of work, so that each method is compared with dense rounds that compute the same:
@@ -16,38 +16,7 @@ all of them on other seeds too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
-
-from flowerpress.simulations.options import Option
-
-if TYPE_CHECKING:
-    from flowerpress.simulations.experiment import Experiment
-
-Options = Mapping[str, Option]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a client computes, whatever the method.
-
-    Attributes
-    ----------
-    name : str
-    rounds : int
-    task, strategy : mapping
-        Options of the task, and of every strategy.
-    dense_lr : float
-        Step size of the dense run with this work, tuned for it.
-    """
-
-    name: str
-    rounds: int
-    dense_lr: float
-    task: Options
-    strategy: Options
-
+from flowerpress.simulations.presets.settings import Options, Preset, Work
 
 _SHARDS: Options = {"partition": "dirichlet:0.5", "model": "mlp"}
 LOCAL = Work("local", 120, 0.1, _SHARDS, {"local_steps": 4, "local_lr": 0.1})
@@ -56,30 +25,6 @@ STEPS = Work("steps", 300, 0.3, {**_SHARDS, "batch_size": 32}, {})
 _RING: Options = {"topology": "ring", "collect_every": 20}
 GOSSIP = Work("gossip", 300, 0.05, _SHARDS, {**_RING, "local_steps": 4, "momentum": 0.9})
 GOSSIP_STEPS = Work("gossip-steps", 300, 0.2, _SHARDS, _RING)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings of one strategy.
-
-    Attributes
-    ----------
-    work : Work
-    ratio : float
-        Times fewer uplink bytes, as sent, than the dense run with the same work, at least.
-    compressor : str or None
-    strategy : mapping
-        Options of the strategy.
-    task : mapping
-        Options of the task that differ from the work's.
-    """
-
-    work: Work
-    ratio: float
-    compressor: str | None = None
-    strategy: Options = field(default_factory=dict)
-    task: Options = field(default_factory=dict)
-
 
 _SKETCH: Options = {"k_ratio": 0.005, "candidates": 2}
 
@@ -126,44 +71,3 @@ PRESETS: dict[str, Preset] = {
         {"lr": 0.03, "eps": 0.01, "beta1": 0.0, "beta2": 0.9, **_SKETCH, "k_ratio": 0.01},
     ),
 }
-
-
-def preset(experiment: Experiment) -> Experiment:
-    """Return the experiment with its preset's settings, if it has one and gives no own.
-
-    An experiment on mnist without any option of the strategy or the task, and without a compressor,
-    gets the preset of its strategy; others are returned as they are. The graph of gossip is no such
-    option: like the number of clients, it is the experiment's own.
-    """
-    given = dict(experiment.strategy_options)
-    topology = {"topology": given.pop("topology")} if "topology" in given else {}
-    own = given or experiment.task_options or experiment.compressor
-    found = PRESETS.get(experiment.strategy)
-    if experiment.task != "mnist" or own or found is None:
-        return experiment
-    work = found.work
-    return replace(
-        experiment,
-        compressor=found.compressor,
-        rounds=work.rounds,
-        strategy_options={**work.strategy, **found.strategy, **topology},
-        task_options={**work.task, **found.task},
-    )
-
-
-def describe(experiment: Experiment) -> str:
-    """Return an experiment's settings in one line, as options of the command line.
-
-    Examples
-    --------
-    >>> from flowerpress.simulations.experiment import Experiment
-    >>> describe(preset(Experiment(task="mnist", strategy="ef21")))
-    'preset: --rounds 200 --compressor topk:0.01 -S lr=0.2 -T partition=dirichlet:0.5 -T model=mlp \
--T batch-size=0'
-    """
-    words = [f"preset: --rounds {experiment.rounds}"]
-    if experiment.compressor:
-        words.append(f"--compressor {experiment.compressor}")
-    for flag, given in (("-S", experiment.strategy_options), ("-T", experiment.task_options)):
-        words += [f"{flag} {key.replace('_', '-')}={value}" for key, value in given.items()]
-    return " ".join(words)

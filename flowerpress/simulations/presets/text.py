@@ -1,0 +1,7 @@
+"""Presets of the task `text`."""
+
+from __future__ import annotations
+
+from flowerpress.simulations.presets.settings import Preset
+
+PRESETS: dict[str, Preset] = {}
