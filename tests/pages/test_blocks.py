@@ -19,6 +19,8 @@ from tests.pages.blocks import (
     all_blocks,
     all_commands,
     blocks,
+    blocks_of,
+    commands_of,
     name_of,
     pages,
     parse,
@@ -44,6 +46,17 @@ def test_tests_that_are_named_are_there() -> None:
     for named in {*BLOCKS.values(), *COMMANDS.values()}:
         file, name = named.split("::")
         assert f"\ndef {name}(" in (ROOT / file).read_text("utf-8"), named
+
+
+def test_blocks_and_commands_are_found() -> None:
+    text = "a\n```bash\nls -l \\\n  -a  # all\n# only said\n\nrun 'a #1' &\n```\nb\n```\nx\n```\n"
+    shell, plain = blocks_of("p.md", text)
+    assert (shell.line, shell.language, plain.language, plain.text) == (2, "bash", "", "x\n")
+    first, second = commands_of(shell)
+    assert (first.text, first.words, first.apart) == ("ls -l -a", ("ls", "-l", "-a"), False)
+    assert (second.words, second.apart) == (("run", "a #1"), True)
+    with pytest.raises(AssertionError, match="line 1 does not end"):
+        blocks_of("p.md", "```bash\nls\n")
 
 
 def rules_for(command: Command) -> list[tuple[str, str]]:
