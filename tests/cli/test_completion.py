@@ -73,7 +73,9 @@ def test_only_what_a_word_may_become(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_it_is_shown(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--show-completion", shell]) == 0
+    with pytest.raises(SystemExit) as ended:  # typer's own way to end
+        main(["--show-completion", shell])
+    assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert "_FLOWERPRESS_COMPLETE" in shown
     assert "flowerpress" in shown
