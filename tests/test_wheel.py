@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,7 +14,7 @@ import pytest
 
 import flowerpress
 from flowerpress.cli.new_app import START
-from tests.pages.blocks import all_commands
+from tests.pages.blocks import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -91,26 +91,40 @@ def test_it_works_outside_of_the_checkout(site: Path, tmp_path: Path) -> None:
     assert "round 2/2" in run(site, tmp_path, *python, *words)
 
 
-def test_the_readmes_install() -> None:
-    """Pip finds a set of versions for it, of those that are here; nothing is installed."""
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_readmes_install(tmp_path: Path) -> None:
+    """The block as it is, in a new environment that sees the packages of this one, offline.
+
+    So pip has nothing to fetch, but finds out whether what is pinned goes together.
+    """
     for package in ("torch", "ray", "mlxtend", "sklearn", "matplotlib", "flwr_datasets"):
         pytest.importorskip(package)
-    pages = ("README.md", "start.md")
-    (command, other) = [c for c in all_commands() if c.page in pages and c.words[0] == "pip"]
-    assert (
-        command.words
-        == other.words
-        == tuple(shlex.split("pip install -c constraints.txt '.[demo]'"))
-    )
-    dry = ["--dry-run", "--no-index", "--no-build-isolation"]
+    found = [b for page in ("README.md", "start.md") for b in blocks(page, "bash")]
+    block, same = [each for each in found if "pip install" in each.text]
+    assert block.text == same.text
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    no_caches = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc")
+    shutil.copytree(ROOT / "flowerpress", tmp_path / "flowerpress", ignore=no_caches)
+    here = [each for each in sys.path if each.endswith("-packages")]
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "VIRTUAL"))
+    }
+    env |= {"PYTHONPATH": os.pathsep.join(here), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+    env |= {"PIP_NO_BUILD_ISOLATION": "false"}  # "false" is pip's word for: not isolated
+    env |= {"PATH": f"{Path(sys.base_prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    script = f"set -e\n{block.text}command -v flowerpress\n"
     done = subprocess.run(
-        [*PIP[:-1], *command.words[1:], *dry],
-        cwd=ROOT,
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=env,
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    last = done.stdout.strip().splitlines()[-1]
-    assert last == f"Would install flowerpress-{flowerpress.__version__}"
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, version, where = done.stdout.strip().splitlines()
+    assert version.startswith(f"flowerpress {flowerpress.__version__} (Python ")
+    assert Path(where) == tmp_path / ".venv" / "bin" / "flowerpress"
+    assert "Successfully installed flowerpress" in done.stdout

@@ -46,19 +46,19 @@ BLOCKS = {
 
 # (page, beginning of the command): the test that runs it, or a shorter one of its kind
 COMMANDS = {
-    ("README.md", "python3 -m venv"): f"{WHEEL}::test_it_works_outside_of_the_checkout",
-    ("README.md", "source .venv"): f"{WHEEL}::test_it_works_outside_of_the_checkout",
+    ("README.md", "python3 -m venv"): f"{WHEEL}::test_the_readmes_install",
+    ("README.md", "source .venv"): f"{WHEEL}::test_the_readmes_install",
     ("README.md", "pip install"): f"{WHEEL}::test_the_readmes_install",
     ("README.md", "flowerpress certs"): f"{DEPLOY}::test_three_clients_with_tls",
     ("README.md", "flowerpress serve"): f"{DEPLOY}::test_three_clients_with_tls",
     ("README.md", "flowerpress join"): f"{DEPLOY}::test_three_clients_with_tls",
     ("README.md", "flwr run"): f"{ENGINES}::test_ray_simulation",
     ("README.md", "scripts/deploy"): f"{ENGINES}::test_deployment",
-    ("README.md", "scripts/demo"): f"{PROJECT}::test_scripts_run_and_parse",
+    ("README.md", "scripts/demo"): "tests/pages/test_commands.py::test_the_demo",
     ("README.md", "scripts/test"): f"{PROJECT}::test_scripts_run_and_parse",
     ("CONTRIBUTING.md", "scripts/"): f"{PROJECT}::test_scripts_run_and_parse",
-    ("start.md", "python3 -m venv"): f"{WHEEL}::test_it_works_outside_of_the_checkout",
-    ("start.md", "source .venv"): f"{WHEEL}::test_it_works_outside_of_the_checkout",
+    ("start.md", "python3 -m venv"): f"{WHEEL}::test_the_readmes_install",
+    ("start.md", "source .venv"): f"{WHEEL}::test_the_readmes_install",
     ("start.md", "pip install"): f"{WHEEL}::test_the_readmes_install",
     ("start.md", "flowerpress --install-completion"): (
         "tests/cli/test_completion.py::test_it_is_installed"

@@ -10,7 +10,7 @@ import pytest
 
 from flowerpress.cli import main
 from flowerpress.simulations import plots
-from tests.pages.blocks import ROOT, Command, all_commands
+from tests.pages.blocks import ROOT, Block, Command, all_commands, commands_of
 from tests.pages.rules import COMMANDS
 from tests.plugins.pages import FILE
 
@@ -81,3 +81,19 @@ def test_commands_run(
             runs = json.loads(made.read_text("utf-8"))["runs"]
             assert len(runs) == 1 + ("--baseline" in words)
             assert all(len(each["history"]) == 3 and each["up_bytes"] > 0 for each in runs)
+
+
+def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """What `scripts/demo` runs, for two rounds and without its targets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plots, "plot", lambda _: b"a picture")
+    script = (ROOT / "scripts" / "demo").read_text("utf-8").partition("exec ")[2]
+    (command,) = commands_of(Block("demo", 1, "bash", script))
+    assert command.words[:3] == ("flowerpress", "run", "mnist")
+    assert command.words[-1] == "$@", "its own arguments come last"
+    assert {"--min-ratio", "--max-drop"} <= set(command.words)
+    words = [*command.words[1:-1], *SHORT["run"], "--min-ratio", "1", "--max-drop", "100"]
+    assert main(words) == 0, capsys.readouterr().err
+    (made,) = tmp_path.rglob("results.json")
+    pressed, dense = json.loads(made.read_text("utf-8"))["runs"]
+    assert pressed["up_bytes"] < dense["up_bytes"]
