@@ -97,6 +97,11 @@ COMMANDS = {
         f"{INSTALLED}::test_an_algorithm_and_a_task_of_another_package_run_by_name"
     ),
     ("own-task.md", "flowerpress serve wells"): f"{INSTALLED}::test_they_run_over_the_link",
+    ("runs.md", "pip install"): (
+        "tests/tracking/test_tracker.py::test_a_package_that_is_missing_is_named_with_its_extra"
+    ),
+    ("runs.md", "tensorboard"): "tests/tracking/test_libraries.py::test_tensorboard",
+    ("tasks.md", "pip install"): "tests/tasks/test_text.py::test_a_missing_package_is_named",
     ("runs.md", "flowerpress run package.module"): (
         "tests/cli/test_own_task.py::test_ways_to_name_it"
     ),
@@ -139,6 +144,7 @@ from flowerpress.simulations import simulate
 from flowerpress.simulations.tasks import make_task_fn
 from flowerpress.strategies import make_strategy
 task_fn, strategy = make_task_fn("digits"), make_strategy("ef21", lr=0.5)
+evaluate_fn = task_fn.evaluate_fn
 assert main(["run", "digits", "--strategy", "ef21", "--rounds", "1", "--clients", "2"]) == 0
 (MODEL,) = Path("runs").glob("*/model.safetensors")
 """,

@@ -20,6 +20,7 @@ PARTS = [
     "Start in five minutes",
     "How it works",
     "Choose a method",
+    "Compare methods",
     "Every algorithm",
     "Compressors",
     "Bring your own",
