@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,17 @@ def _children(pid: int) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def test_steps_by_theory_are_of_the_task_of_each_seed(tmp_path: Path) -> None:
+    options = {"options": {"lr": "theory"}, "task_options": {"noise": 0.5, "dim": 8}}
+    how: dict[str, Any] = {"clients": 3, "rounds": 2, "seeds": (2, 3), **options}
+    (result,) = compare("quadratic", ["ef21"], tmp_path / "compared", **how).results
+    constants = [run.experiment.strategy_options["smoothness"] for run in result.outcomes]
+    assert len({*constants}) == 2
+    for outcome, seed in zip(result.outcomes, (2, 3), strict=True):
+        alone = run(replace(result.candidate.experiment, seed=seed))
+        assert alone.experiment.strategy_options == outcome.experiment.strategy_options
+        assert alone.final == outcome.final
+    assert main(["plot", str(tmp_path / "compared"), "--out", str(tmp_path / "plot")]) == 0
+    assert [row["seeds"] for row in rows(tmp_path / "plot").values()] == ["2"]
