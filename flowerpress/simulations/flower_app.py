@@ -194,8 +194,6 @@ def main(grid: Grid, context: Context) -> None:
         log.info("%s", constants)
     strategy = make_strategy(name, **options)
     task_fn, evaluate = source.task_fn, source.evaluate_fn
-    if isinstance(task_fn, ShippedTaskFn):
-        task_fn.expect(max(strategy.min_available_nodes, 1))
     # A grid may want to know: the link's shows it, and keeps it.
     note = getattr(grid, "note_round", None)
     recorder = Recorder(strategy, evaluate, note, node_evaluate_fn=evaluate)
@@ -204,7 +202,7 @@ def main(grid: Grid, context: Context) -> None:
         strategy.checkpoints = Checkpoints(
             Path(plan.checkpoint), plan.every, plan.resume, facts, recorder
         )
-    initial = initial_arrays(task_fn, strategy.min_available_nodes)
+    initial = initial_arrays(task_fn, max(strategy.min_available_nodes, 1))
     folder = make_folder(Path(plan.out), _experiment(config)) if plan.out else None
     try:
         finished = run_recorded(

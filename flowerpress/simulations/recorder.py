@@ -55,6 +55,10 @@ class RoundRecord:
     evaluate: Metrics = field(default_factory=dict)
 
 
+OnRound = Callable[[RoundRecord], None]
+"""Called with each round's record as soon as it is there."""
+
+
 class Recorder:
     """Flower's evaluate_fn: calls the user's, and notes bytes and time.
 
@@ -71,7 +75,7 @@ class Recorder:
         self,
         strategy: CompressedStrategy,
         evaluate_fn: EvaluateFn | None,
-        on_round: Callable[[RoundRecord], None] | None,
+        on_round: OnRound | None,
         node_evaluate_fn: EvaluateFn | None = None,
     ) -> None:
         self._strategy, self._evaluate_fn, self._on_round = strategy, evaluate_fn, on_round
@@ -117,12 +121,16 @@ class Recorder:
         return [asdict(record) for record in self.history if record.round > after]
 
     def hear(self, news: list[Any]) -> None:
-        """Take the records of rounds that have ended before."""
+        """Take the records of rounds that have ended before; tells a tracker of them too."""
+        known = len(self.history)
         for fields in news:
             nodes = {int(client): metrics for client, metrics in fields.pop("nodes").items()}
             if "evaluate" not in fields:  # of before these were told: then bytes had both in one
                 fields["up_bytes"] -= fields["up_collected"]
             self.history.append(RoundRecord(**fields, nodes=nodes))
+        resumed = getattr(self._on_round, "resumed", None)
+        if resumed is not None:
+            resumed(self.history[known:])
 
     def state(self) -> Any:
         """Return what a simulation's faults go by."""

@@ -17,8 +17,9 @@ from flowerpress.server.rounds import ShouldStop
 from flowerpress.simulations.engine import InProcessGrid, NodeConfig
 from flowerpress.simulations.faults import Faults
 from flowerpress.simulations.recorded import run_recorded
-from flowerpress.simulations.recorder import EvaluateFn, Recorder, RoundRecord
+from flowerpress.simulations.recorder import EvaluateFn, OnRound, Recorder
 from flowerpress.simulations.result import SimulationResult
+from flowerpress.simulations.tasks import ShippedTaskFn
 from flowerpress.strategies import Checkpoints, CompressedStrategy
 
 TaskFn = Callable[[int, int], Task]
@@ -36,7 +37,7 @@ def simulate(
     state_dir: str | Path | None = None,
     node_configs: Mapping[int, NodeConfig] | None = None,
     faults: Faults | None = None,
-    on_round: Callable[[RoundRecord], None] | None = None,
+    on_round: OnRound | None = None,
     node_evaluate_fn: EvaluateFn | None = None,
     train_config: Mapping[str, Any] | None = None,
     evaluate_config: Mapping[str, Any] | None = None,
@@ -72,7 +73,9 @@ def simulate(
     faults : Faults, optional
         Messages to lose and clients to kill.
     on_round : callable, optional
-        Called with each round's `RoundRecord` as soon as it is there.
+        Called with each round's `RoundRecord` as soon as it is there, such as a tracker of
+        `make_tracker`. Has it a method ``resumed``, a run that goes on from a checkpoint calls that
+        with the records of the rounds before.
     node_evaluate_fn : callable, optional
         Like `evaluate_fn`, for strategies whose nodes train models of their own: called with each
         of these in the rounds in which they were collected.
@@ -178,6 +181,8 @@ def _counts(num_clients: int, num_rounds: int, seed: int) -> list[int]:
 
 def initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:
     """Return the model that a run starts from; raises `ValueError` where a task is none."""
+    if isinstance(task_fn, ShippedTaskFn):
+        task_fn.expect(num_clients)
     # A class of tasks is a task function, too: its `initial_arrays` is a task's.
     make = None if isinstance(task_fn, type) else getattr(task_fn, "initial_arrays", None)
     if make is None:

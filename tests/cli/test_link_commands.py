@@ -6,14 +6,11 @@ import json
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -28,63 +25,18 @@ from flowerpress.simulations.loopback import free_port
 from flowerpress.simulations.tasks import make_task_fn
 from flowerpress.strategies import make_strategy
 from flowerpress.transport.apps import App, parse_config
+from tests.cli.processes import Processes
 
 pytest.importorskip("sklearn")  # the task digits
 
 EF21 = 'strategy="ef21" compressor="topk:0.05" lr=0.5'
 
 
-class Processes:
-    """Processes of one test, ended with it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.all: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str, *words: object) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.all[name] = subprocess.Popen(
-                [sys.executable, "-m", "flowerpress", *map(str, words)],
-                stderr=log,
-                stdout=log,
-                cwd=self.folder,
-            )
-        return self.all[name]
-
-    def serve(self, app: object, clients: int, *words: object, name: str = "serve") -> int:
-        """Start a server; returns its port."""
-        self.start(name, "serve", app, "--min-clients", clients, "--out", "out", *words)
-        return int(self.wait_for(name, r"listening on port (\d+)"))
-
-    def join(self, app: object, port: int, i: int, *words: object) -> subprocess.Popen[bytes]:
-        words = ("--server", f"localhost:{port}", "--client", i, "--state-dir", "state", *words)
-        return self.start(f"join{i}", "join", app, *words)
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text(encoding="utf-8")
-
-    def wait_for(self, name: str, pattern: str) -> str:
-        end = time.monotonic() + 60  # starting Python with torch or numba takes seconds
-        while not (found := re.search(pattern, self.log(name))):
-            assert time.monotonic() < end, self.log(name)
-            time.sleep(0.05)
-        return found[found.re.groups]
-
-    def ended(self, name: str) -> int:
-        return self.all[name].wait(60)
-
-    def result(self) -> dict[str, Any]:
-        return json.loads((self.folder / "out" / "result.json").read_text(encoding="utf-8"))
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Processes]:
     processes = Processes(tmp_path)
     yield processes
-    for process in processes.all.values():
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    processes.end()
 
 
 def test_a_task_is_trained_with_certificates(run: Processes) -> None:

@@ -64,8 +64,8 @@ def _figures(row: Row, metric: str) -> dict[str, Cell]:
         "up": _bytes(row.up),
         "ratio": _cell(math.nan if row.ratio is None else row.ratio, f"{row.ratio or 0:.1f}x"),
         "down": _bytes(row.down),
-        "seconds": _cell(row.seconds, f"{row.seconds:.0f}"),
-        "wall": _cell(row.wall, f"{row.wall:.0f}"),
+        "seconds": _seconds(row.seconds),
+        "wall": _seconds(row.wall),
         "status": {"text": told, "sort": told},
     }
     for place, reached in enumerate(row.reached):
@@ -83,7 +83,7 @@ def _reached(reached: Reached, place: int) -> dict[str, Cell]:
         f"rounds{place}": _cell(cost.rounds, f"{cost.rounds:.0f}{some}"),
         f"up{place}": _bytes(cost.up),
         f"total{place}": _bytes(cost.total),
-        f"seconds{place}": _cell(cost.seconds, f"{cost.seconds:.0f}"),
+        f"seconds{place}": _seconds(cost.seconds),
     }
 
 
@@ -95,11 +95,16 @@ def _note(row: Row) -> str:
 def _lr(lr: float | str | None) -> Cell:
     if lr is None:
         return MISSING
-    return {"text": str(lr), "sort": lr if isinstance(lr, int | float) else None}
+    text = f"{lr:g}" if isinstance(lr, int | float) else lr
+    return {"text": text, "sort": lr if isinstance(lr, int | float) else None}
 
 
 def _bytes(value: float) -> Cell:
     return _cell(value, "" if math.isnan(value) else format_bytes(round(value)))
+
+
+def _seconds(value: float) -> Cell:
+    return _cell(value, f"{value:.3g}" if value < 100 else f"{value:.0f}")
 
 
 def _cell(value: float, text: str) -> Cell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,8 +188,11 @@ def _bytes(model: ArrayRecord, clients: int) -> float:
 
 
 def _free() -> float:
-    """Return the bytes of memory that are free, where the system says it."""
+    """Return the bytes of memory that processes can have, where the system says it: Linux does."""
     try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return math.inf
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    available = found.get("MemAvailable", "").split()
+    return 1024.0 * int(available[0]) if available else math.inf

@@ -179,16 +179,18 @@ def candidates(
         lr = "given" if "lr" in plain.strategy_options else "tuned"
         if lr == "tuned" and "lr" in tuned.strategy_options:
             lr = "preset"
-        label = method.name or tuned.title
+        label = method.name or _label(method, tuned)
         try:
             prepared = tuned.prepare()
         except ValueError as error:
             unable[label] = " ".join(str(error).split())
             continue
-        label = method.name or _label(method, prepared.experiment)
+        # A step size by theory is of the task of each seed, so the constants of this one stay here.
+        tuned = replace(tuned, compressor=prepared.experiment.compressor)
+        label = method.name or _label(method, tuned)
         if any(label == other.label for other in able):
             raise ValueError(f"two methods are {label!r}: give one a name, as name=NAME")
-        able.append(Candidate(label, prepared.experiment, lr))
+        able.append(Candidate(label, tuned, lr))
     return able, unable
 
 

@@ -91,7 +91,12 @@ def _read(path: Path) -> list[Outcome]:
 
 
 def _unseeded(outcome: Outcome) -> Experiment:
-    return replace(outcome.experiment, seed=0, threads=None)
+    """Return a run without what its seed alone decides: by theory, its task's constants too."""
+    experiment = replace(outcome.experiment, seed=0, threads=None)
+    options = dict(experiment.strategy_options)
+    if options.get("lr") == "theory":
+        options = {k: v for k, v in options.items() if not k.startswith("smoothness")}
+    return replace(experiment, strategy_options=options)
 
 
 def _labels(experiments: Sequence[Experiment]) -> list[str]:

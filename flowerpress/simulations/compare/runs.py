@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -115,7 +117,7 @@ def _run(experiments: dict[str, Experiment], jobs: int) -> Iterator[tuple[str, O
         # Not forked: a copy of a process that has threads, as torch starts them, may hang.
         context = multiprocessing.get_context("spawn")
         workers = min(jobs, len(experiments))
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
         waiting: dict[Future[Outcome], str] = {}
         try:
             for name, experiment in experiments.items():
@@ -126,16 +128,30 @@ def _run(experiments: dict[str, Experiment], jobs: int) -> Iterator[tuple[str, O
                     yield waiting.pop(future), future.result()
         except BrokenProcessPool:
             raise MemoryError(
-                "a process that ran an experiment was killed, for want of memory as a rule; what "
-                "has ended is kept: go on with fewer at a time (jobs)"
+                "a process that ran an experiment was killed, for want of memory as a rule: what "
+                "has ended is kept, so go on with fewer at a time (jobs). A script of your own "
+                "must start below `if __name__ == '__main__':`"
             ) from None
         finally:
             _end(pool)
 
 
-def _leave_interrupts() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that started this one."""
+def _begin() -> None:
+    """Begin a process: Ctrl-C, which a terminal sends to all, is left to the one that started it.
+
+    What one run warns of, all like it do: a process says it once.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    seen: set[str] = set()
+
+    def first_time(record: logging.LogRecord) -> bool:
+        known = record.getMessage() in seen
+        seen.add(record.getMessage())
+        return not known
+
+    logging.lastResort = logging.StreamHandler()
+    logging.lastResort.setLevel(logging.WARNING)
+    logging.lastResort.addFilter(first_time)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
@@ -150,8 +166,11 @@ def _end(pool: ProcessPoolExecutor) -> None:
 def run(experiment: Experiment) -> Outcome:
     """Run one experiment in one thread; an error makes an outcome that tells of it."""
     try:
-        prepared = replace(experiment, threads=1).prepare()
-        result = prepared.simulate()
+        with warnings.catch_warnings():
+            # What diverges overflows in many places: the outcome says it once.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            prepared = replace(experiment, threads=1).prepare()
+            result = prepared.simulate()
         # Under the description that was asked for, by which it is found again.
         return Outcome.of(replace(prepared.experiment, threads=experiment.threads), result)
     except Exception as error:

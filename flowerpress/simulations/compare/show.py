@@ -70,7 +70,7 @@ class RunsProgress:
     def _line(self, outcome: Outcome) -> str:
         experiment = outcome.experiment
         lr = experiment.strategy_options.get("lr")
-        head = f"{experiment.title}{'' if lr is None else f' lr={lr:g}'} seed {experiment.seed}:"
+        head = f"{experiment.title}{'' if lr is None else f' lr={lr}'} seed {experiment.seed}:"
         if outcome.status != DONE:
             return f"{head} {outcome.reason or outcome.status}"
         reached = format_metric(self._metric.name, self._metric.final(outcome))

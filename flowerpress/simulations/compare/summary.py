@@ -203,7 +203,8 @@ def _status(result: Result) -> tuple[str, str]:
         return UNTUNED, f"no run on the tuning seeds ended well, with lr {tried}"
     bad = [each for each in result.outcomes if each.status != DONE]
     if not bad:
-        return DONE, ""
+        alone = [line for each in result.outcomes for line in each.verdict.left_out]
+        return DONE, alone[0] if alone else ""
     counts = Counter(each.status for each in bad)
     of = len(result.outcomes)
     told = ", ".join(f"{count} of {of} {status}" for status, count in counts.items())

@@ -1,0 +1,307 @@
+"""`flowerpress compare` and `flowerpress plot`: whole comparisons, small ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowerpress.cli import main
+from flowerpress.simulations.compare import compare
+from flowerpress.simulations.compare.runs import key, run, run_all
+from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.reading import read_runs
+from flowerpress.simulations.results import save
+
+WORDS = ["--clients", "3", "--rounds", "4", "--seeds", "2", "--tuning-seeds", "1"]
+METHODS = ["-m", "fedavg lr=0.3", "-m", "ef14 topk:0.05 lr=0.3", "-m", "fedavg lr=1e9 name=wild"]
+
+
+def compared(out: Path, *more: str) -> int:
+    return main(["compare", "digits", *WORDS, *METHODS, "--out", str(out), *more])
+
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison, with one method that is tuned and one that diverges."""
+    out = tmp_path_factory.mktemp("compared") / "digits"
+    more = ("-m", "ef21 topk:0.05", "-m", "birder topk:0.1 lr=0.1", "--lrs", "0.1,1")
+    assert compared(out, *more, "--target", "accuracy>=0.5") == 0
+    return out
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "table.csv").open(newline="") as file:
+        return {row["label"]: row for row in csv.DictReader(file)}
+
+
+def test_the_folder_has_the_table_curves_and_pictures(folder: Path) -> None:
+    found = rows(folder)
+    labels = ["fedavg lr=0.3", "ef14 topk:0.05 lr=0.3", "ef21 topk:0.05", "wild"]
+    assert {*found} == {*labels, "birder topk:0.1 lr=0.1"}
+    assert found["ef21 topk:0.05"]["lr_from"] == "tuned, at the end of the grid"
+    assert found["wild"]["status"] == "2 of 2 diverged"
+    assert found["birder topk:0.1 lr=0.1"]["status"] == "refused"
+    assert "expected randsign, or identity" in found["birder topk:0.1 lr=0.1"]["reason"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [*summary["tuning"]] == ["ef21 topk:0.05"]
+    assert [*summary["tuning"]["ef21 topk:0.05"]] == ["0.1", "1"]
+    assert summary["reference"] == "fedavg lr=0.3"
+    kinds = {path.suffix for path in (folder / "figures").iterdir()}
+    assert kinds == {".png", ".svg"}
+    assert "<text" in (folder / "figures" / "up.svg").read_text("utf-8")  # texts, not shapes
+
+
+def test_its_figures_are_those_of_single_runs(folder: Path) -> None:
+    one = {
+        seed: run(
+            Experiment(
+                task="digits",
+                strategy="ef14",
+                compressor="topk:0.05",
+                clients=3,
+                rounds=4,
+                seed=seed,
+                strategy_options={"lr": 0.3},
+            )
+        )
+        for seed in (2, 3)
+    }
+    row = rows(folder)["ef14 topk:0.05 lr=0.3"]
+    accuracies = [float(each.final["accuracy"]) for each in one.values()]  # type: ignore[arg-type]
+    assert float(row["mean"]) == math.fsum(accuracies) / 2
+    assert float(row["up"]) == sum(each.up_bytes for each in one.values()) / 2
+    with (folder / "curves.csv").open(newline="") as file:
+        lines = [
+            line
+            for line in csv.DictReader(file)
+            if line["method"] == "ef14 topk:0.05 lr=0.3" and line["seed"] == "3"
+        ]
+    assert int(lines[-1]["up"]) == one[3].up_bytes
+    assert [float(line["loss"]) for line in lines] == [r.metrics["loss"] for r in one[3].history]
+
+
+def test_a_comparison_goes_on_where_it_was(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ("-m", "ef21 topk:0.05", "-m", "birder topk:0.1 lr=0.1", "--lrs", "0.1,1")
+    more = (*again, "--target", "accuracy>=0.5")
+    before = (folder / "table.csv").read_bytes()
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    lost = next(iter(kept))
+    lost.write_text("{")  # a file that was not written whole is no run
+    assert compared(folder, *more) == 2
+    assert "holds a comparison already: go on with it by --resume" in capsys.readouterr().err
+    assert compared(folder, *more, "--resume") == 0
+    changed = {path for path, when in kept.items() if path.stat().st_mtime_ns != when}
+    assert changed == {lost}
+    wall = {name: row.pop("wall") for name, row in rows(folder).items()}
+    assert wall
+    assert _without_wall((folder / "table.csv").read_bytes()) == _without_wall(before)
+
+
+def _without_wall(data: bytes) -> list[dict[str, str]]:
+    lines = list(csv.DictReader(data.decode().splitlines()))
+    return [{name: value for name, value in line.items() if name != "wall"} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--rounds", "5"], "its rounds is 4, and not 5"),
+        (["--seeds", "5,6"], r"its seeds is [2, 3], and not [5, 6]"),
+        (["--clients", "4"], "its clients is 3, and not 4"),
+        (["-T", "partition=dirichlet:0.5"], 'its task-options is {}, and not {"partition"'),
+        (["--up", "1"], "its link is"),
+        (["-m", "dsgd lr=0.1"], "its methods is"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    more: list[str], named: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = ["-m", "ef21 topk:0.05", "-m", "birder topk:0.1 lr=0.1", "--lrs", "0.1,1"]
+    same = [*others, "--target", "accuracy>=0.5"]
+    assert compared(folder, *same, "--resume", *more) == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--strategies", "ef21x"], "unknown strategy 'ef21x'"),
+        (["--strategies", "ef21", "--compressors", "topkk"], "unknown compressor 'topkk'"),
+        (["-m", "ef21 topkk"], "unknown compressor 'topkk'"),
+        ([], "there is no method to compare"),
+        (["-m", "lr=0.1"], "expected STRATEGY [COMPRESSOR] [KEY=VALUE...]"),
+        (["-m", "ef21 topk sign"], "has two compressors, topk and sign"),
+        (["-m", "ef21", "-m", "ef21"], "two methods are 'ef21 topk:0.01': give one a name"),
+        (["-m", "ef21", "--seeds", "x"], "--seeds is 'x': expected how many, as 3, or which"),
+        (["-m", "ef21", "--seeds", "0,5"], "seed 0 is to be tuned on and to be reported"),
+        (["-m", "ef21", "--lrs", "0.1,a"], "--lrs is '0.1,a': expected numbers"),
+        (["-m", "ef21", "--lrs", "0.1,-1"], "a step size is -1.0: expected numbers > 0"),
+        (["-m", "ef21", "--metric", "auc"], "measures no 'auc' on held-out data: it has accuracy"),
+        (["-m", "ef21", "--target", "recall>=1"], "measures no 'recall' on held-out data"),
+        (["-m", "ef21", "--up", "0"], "the link's up is 0.0: expected a number"),
+        (["-m", "ef21", "--jobs", "0"], "--jobs is 0, but must be at least 1"),
+        (["-m", "ef21 momentum=0.1"], "no method can run: ef21"),
+        (["-m", "ef21", "-m", "birder sign", "--strict"], "nothing was run; without --strict"),
+        (["-m", "ef21", "-T", "model=cnn"], "no method can run"),
+    ],
+)
+def test_a_grid_that_cannot_run_is_said_before_the_first_run(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "digits", *words, "--out", str(tmp_path / "new")]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert not shown.out
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_that_ends_well_is_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--clients", "2", "--rounds", "2", "--seeds", "1"]
+    assert main(["compare", "digits", *words, "-m", "fedavg lr=1e9", "--out", str(tmp_path)]) == 1
+    assert "no method ended well" in capsys.readouterr().err
+    assert "1 of 1 diverged" in (tmp_path / "table.csv").read_text()
+
+
+OWN = """
+import numpy as np
+from flowerpress.clients import FunctionTask
+def task_fn(i, n):
+    return FunctionTask(np.zeros(5), lambda x, batch: (float(np.sum((x - i) ** 2)), x - i))
+def evaluate_fn(server_round, arrays):
+    (x,) = (array.numpy() for array in arrays.values())
+    return {"distance": float(np.sum((x - 1) ** 2))}
+"""
+
+
+def test_an_own_task_is_compared_in_one_call(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    how: dict[str, Any] = {"clients": 3, "rounds": 30, "seeds": (2, 3), "resume": True}
+    methods = ["fedavg lr=0.3", "ef21 topk:k=1 lr=0.1"]
+    found = compare("./mine.py", methods, tmp_path / "out", metric="distance", **how)
+    assert [result.label for result in found.results] == ["fedavg lr=0.3", "ef21 topk:k=1 lr=0.1"]
+    final = [found.metric.final(result.outcomes[0]) for result in found.results]
+    assert final[0] < 1e-4
+    assert (tmp_path / "out" / "report.html").exists()
+    (tmp_path / "mine.py").write_text(OWN + "# changed\n")
+    with pytest.raises(ValueError, match="its task-source is"):
+        compare("./mine.py", methods, tmp_path / "out", metric="distance", **how)
+
+
+def test_an_error_of_a_run_is_its_outcome_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN.replace("    return F", "    1 / (3 - n)\n    return F"))
+    path = str(tmp_path / "mine.py")
+    base = {"strategy": "fedavg", "rounds": 2, "strategy_options": {"lr": 0.1}}
+    bad, good = (Experiment(task=path, clients=n, **base) for n in (3, 2))  # type: ignore[arg-type]
+    told: list[str] = []
+    found = run_all(
+        [bad, good, bad], folder=tmp_path / "runs", on_done=lambda o: told.append(o.status)
+    )
+    assert sorted(told) == ["done", "failed"]
+    assert found[0] is found[2]
+    assert found[0].status == "failed"
+    assert found[0].reason == "ZeroDivisionError: division by zero"
+    assert found[1].status == "done"
+    assert {path.stem for path in (tmp_path / "runs").iterdir()} == {key(bad), key(good)}
+
+
+def test_runs_read_again_are_those_that_were_written(tmp_path: Path) -> None:
+    experiment = Experiment(task="digits", strategy="fedavg", clients=2, rounds=2)
+    wild = Experiment(
+        task="digits", strategy="fedavg", clients=2, rounds=2, strategy_options={"lr": 1e38}
+    )
+    outcomes = [run(experiment), run(wild)]
+    where, _ = save(tmp_path, outcomes)
+    again = read_runs(where)
+    assert again[0] == outcomes[0]
+    assert again[1].status == "diverged"
+    last = again[1].history[-1].metrics["loss"]
+    assert isinstance(last, float)
+    assert math.isnan(last) or math.isfinite(last)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [1]}', '{"runs": [{"config": {}}]}'])
+def test_what_is_no_run_is_said(text: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=r"is no results\.json of a run|have not ended"):
+        read_runs(tmp_path)
+
+
+def test_plot_draws_runs_that_were_made_one_by_one(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--clients", "3", "--rounds", "4", "--out", str(tmp_path / "runs")]
+    for seed in ("2", "3"):
+        words = ["run", "digits", "--strategy", "ef21", "--lr", "0.1", "--seed", seed, "--baseline"]
+        assert main([*words, *common]) == 0
+    made = [str(path) for path in (tmp_path / "runs").iterdir()]
+    assert main(["plot", *made, str(folder), "--out", str(tmp_path / "plot")]) == 0
+    found = rows(tmp_path / "plot")
+    assert found["ef21 topk:0.01"]["seeds"] == "2"
+    assert found["fedavg lr=0.1"]["seeds"] == "2"
+    assert {"fedavg lr=0.3", "ef14 topk:0.05", "ef21 topk:0.05"} <= {*found}
+    capsys.readouterr()
+    assert main(["plot", str(tmp_path)]) == 2
+    assert "results.json" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "flowerpress", "compare", "digits", "--jobs", "1"]
+    words += ["-m", "fedavg lr=0.1", "--rounds", "40", "--seeds", "200", "--out", str(out)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("runs/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].endswith("--resume goes on with it")
+    kept = list(out.glob("runs/*.json"))
+    assert kept
+    assert all(read_runs(path)[0].status == "done" for path in kept)
+    assert not _children(process.pid)
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that were started by one that has ended are in its process group still."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(each.name)) == pid:
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_steps_by_theory_are_of_the_task_of_each_seed(tmp_path: Path) -> None:
+    options = {"options": {"lr": "theory"}, "task_options": {"noise": 0.5, "dim": 8}}
+    how: dict[str, Any] = {"clients": 3, "rounds": 2, "seeds": (2, 3), **options}
+    (result,) = compare("quadratic", ["ef21"], tmp_path / "compared", **how).results
+    constants = [run.experiment.strategy_options["smoothness"] for run in result.outcomes]
+    assert len({*constants}) == 2
+    for outcome, seed in zip(result.outcomes, (2, 3), strict=True):
+        alone = run(replace(result.candidate.experiment, seed=seed))
+        assert alone.experiment.strategy_options == outcome.experiment.strategy_options
+        assert alone.final == outcome.final
+    assert main(["plot", str(tmp_path / "compared"), "--out", str(tmp_path / "plot")]) == 0
+    assert [row["seeds"] for row in rows(tmp_path / "plot").values()] == ["2"]
