@@ -22,6 +22,7 @@ _STEP = float(1 / (_L + _L_I * np.sqrt(2 * (2 / 3) / _THETA**2)))
 def _example(quick: bool) -> Study:
     rounds = 600 if quick else 3000
     common: dict[str, Any] = {"task": "divergence", "clients": 3, "rounds": rounds, "lr": _STEP}
+    common["max_scale"] = 0.0  # what grows is not to be refused
     common["task_options"] = {"example": "three-clients"}
     loss = growth("loss", "f, end / start")
 
@@ -69,8 +70,8 @@ def _logistic(quick: bool) -> Study:
         f"until |grad f|^2 is {target:g}.",
         (
             arm("gradient descent", "fedavg", None, powers(-1, 2), **common),
-            arm("EF14", "ef14", "topk:k=2", powers(-3, -1) if quick else powers(-5, 0), **common),
-            arm("EF21", "ef21", "topk:k=2", powers(-3, -1) if quick else powers(-5, 0), **common),
+            arm("EF14", "ef14", "topk:k=2", powers(-3, 0) if quick else powers(-5, 0), **common),
+            arm("EF21", "ef21", "topk:k=2", powers(-3, 0) if quick else powers(-5, 0), **common),
         ),
         (norm, sent),
         (less(norm, "EF21", "EF14", 10), less(sent, "EF21", "gradient descent", 2)),

@@ -48,7 +48,7 @@ def _example(quick: bool) -> Study:
 
 
 def _batch_one(quick: bool) -> Study:
-    rounds, grid = (300, powers(-5, -2)) if quick else (2000, powers(-8, -1))
+    rounds, grid = (300, powers(-5, -1)) if quick else (2000, powers(-8, -1))
     common: dict[str, Any] = {"task": "breast-cancer", "clients": 10, "rounds": rounds}
     common["task_options"] = {"partition": "contiguous", "lam": 1e-3, "batch_size": 1}
     return Study(

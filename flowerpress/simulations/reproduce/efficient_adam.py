@@ -14,7 +14,7 @@ ADAM, BOTH, NONE, ONE = "Adam", "Efficient-Adam", "without feedback", "uplink al
 
 def _vision(quick: bool) -> Study:
     common, said = vision(quick, 100)
-    grid: Grid = (0.01, 0.03, 0.1) if quick else (0.0005, 0.001, 0.002, 0.004)
+    grid: Grid = (0.03, 0.1, 0.3) if quick else (0.0005, 0.001, 0.002, 0.004)
     spec = "loggrid:3"
     return Study(
         f"{said}, random shards, 3-bit logarithmic grid both ways.",

@@ -14,8 +14,8 @@ ADAM, ONEBIT, NONE, BIRDER = "Adam", "1-bit Adam", "without feedback", "Birder"
 
 def _study(quick: bool) -> Study:
     common, said = vision(quick, 100)
-    grid: Grid = (0.01, 0.03, 0.1) if quick else (0.0005, 0.001, 0.002, 0.004)
-    signs: Grid = (0.03, 0.1) if quick else (0.01, 0.02, 0.04)
+    grid: Grid = (0.03, 0.1, 0.3) if quick else (0.0005, 0.001, 0.002, 0.004)
+    signs: Grid = (0.03, 0.1, 0.3) if quick else (0.01, 0.02, 0.04)
     warm = common["rounds"] * 15 // 100
     sign = "sign:block=tensor"
     pressed: dict[str, Any] = {"downlink": sign, "warmup_rounds": warm, **common}

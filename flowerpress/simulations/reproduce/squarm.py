@@ -17,7 +17,7 @@ _NEVER: dict[str, Any] = {"threshold": -1.0, "threshold_step": 0.0, "threshold_e
 def _study(quick: bool) -> Study:
     common, said = vision(quick, 80, partition="dirichlet:0.5")
     common = {**common, "topology": "ring", "collect_every": 20}
-    grid: Grid = (0.1, 0.2, 0.4) if quick else (0.02, 0.05, 0.1, 0.2)
+    grid: Grid = (0.2, 0.4, 0.8) if quick else (0.02, 0.05, 0.1, 0.2)
     spec = "signtopk:0.1" if quick else "signtopk:0.02"
     gamma = 0.4 if quick else 0.15
     trigger: dict[str, Any] = {"threshold": 400.0, "threshold_step": 200.0, "threshold_every": 10}
