@@ -42,6 +42,7 @@ Written by `python benchmarks/results.py`. Ten clients with unequal shards of th
 (`dirichlet:0.5`), one hidden layer (d = 50,890, 204 kB dense), seeds {seeds}. Each row is
 `flowerpress run mnist --strategy NAME`, with no other option, beside a dense run of the same work,
 whose step size is tuned for it: FedAvg, or for gossip plain decentralized SGD (`d-psgd`).
+The papers' own claims are measured on [another page](reproduce.md).
 
 {works}
 

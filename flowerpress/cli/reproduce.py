@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from flowerpress.cli import names
-from flowerpress.cli.errors import FAILED
+from flowerpress.cli.errors import FAILED, INTERRUPTED, complain
 
 HELP = """
 Measure what the papers claim, and say of each claim whether it holds.
@@ -41,6 +41,7 @@ def reproduce_command(
     page: Annotated[Path | None, typer.Option(help="Gets the page too.")] = None,
 ) -> None:
     """Measure claims, or list them."""
+    from flowerpress.cli.training import Signals
     from flowerpress.simulations.compare.settings import read_seeds
     from flowerpress.simulations.reproduce import find, papers, report
     from flowerpress.simulations.reproduce.claims import TUNING
@@ -60,16 +61,20 @@ def reproduce_command(
     words = [*(name or ["--all"]), *(["--quick"] if quick else [])]
     words += ["--seeds", seeds] if seeds else []
     command = " ".join(["flowerpress reproduce", *words])
-    with StageProgress(console) as progress:
-        measured = measure(
-            claims,
-            quick=quick,
-            seeds=read_seeds("--seeds", seeds, max(TUNING) + 1) if seeds else None,
-            jobs=jobs,
-            folder=out / "runs",
-            on_stage=progress.stage,
-            on_run=progress.run,
-        )
+    try:
+        with Signals(), StageProgress(console) as progress:
+            measured = measure(
+                claims,
+                quick=quick,
+                seeds=read_seeds("--seeds", seeds, max(TUNING) + 1) if seeds else None,
+                jobs=jobs,
+                folder=out / "runs",
+                on_stage=progress.stage,
+                on_run=progress.run,
+            )
+    except KeyboardInterrupt:
+        complain(f"interrupted: what has ended is kept in {out}; the same command goes on with it")
+        raise typer.Exit(INTERRUPTED) from None
     report.show(console, measured)
     report.save(measured, out, command)
     if page is not None:

@@ -217,7 +217,7 @@ def small(name: str, task: str = "digits", **options: float) -> Claim:
 
     def study(quick: bool) -> Study:
         common = {"task": task, "clients": 2, "rounds": 5 if quick else 6, **options}
-        loss = last("loss", "loss")
+        loss = last("loss", "|loss|")
         arms = (
             arm("SGD", "fedavg", None, (0.01, 0.5), **common),
             arm("tiny", "fedavg", lr=1e-6, **common),
@@ -259,6 +259,7 @@ def test_a_claim_from_the_command_line(
     assert "`flowerpress reproduce a-claim --quick --seeds 5,6`" in text
     assert "| Somebody 2020 | [a-claim](#a-claim) | **holds in part** | 1 of 2 |" in text
     assert "| SGD | 0.5* |" in text
+    assert r"| method | lr | \|loss\| | kB up |" in text
     assert "Step sizes tried: 0.01, 0.5 (SGD)." in text
     found = json.loads((tmp_path / "reproduce.json").read_text())["claims"][0]
     assert found["seeds"] == [5, 6]
@@ -316,6 +317,17 @@ def test_what_is_wrong(
 ) -> None:
     assert main(["reproduce", *words, "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def stop(left: dict[str, Experiment], jobs: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "_run", stop)
+    assert main(["reproduce", "ef21-divergence", "--quick", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on with it" in capsys.readouterr().err
 
 
 def test_without_a_name_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def page(measured: Sequence[Measured], command: str) -> str:
         held = sum(found.held for found in each.findings)
         counted = f"{held} of {len(each.study.rules)}"
         link = f"[{each.claim.name}](#{each.claim.name})"
-        parts[-1] += f"\n| {each.paper.citation} | {link} | **{each.verdict}** | {counted} |"
+        parts[-1] += "\n" + _line(each.paper.citation, link, f"**{each.verdict}**", counted)
     parts += [_section(each) for each in measured]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -106,11 +106,10 @@ def _section(each: Measured) -> str:
     ]
     if each.table is not None:
         columns = each.study.columns
-        lines.append("| method | lr | " + " | ".join(column.name for column in columns) + " |")
+        lines.append(_line("method", "lr", *(column.name for column in columns)))
         lines.append("|---|---|" + "---|" * len(columns))
         for name, row in each.table.rows.items():
-            cells = (name, step(row), *(cell(row, column) for column in columns))
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(_line(name, step(row), *(cell(row, column) for column in columns)))
         lines.append("")
         if grids := _grids(each):
             lines += [grids, ""]
@@ -118,6 +117,11 @@ def _section(each: Measured) -> str:
     lines += [f"- {'holds' if f.held else '**fails**'}: {r.text} ({f.said})" for r, f in rows]
     lines += [f"- {failure}" for failure in each.failures]
     return "\n".join([*lines, "", f"Verdict: **{each.verdict}**."])
+
+
+def _line(*cells: str) -> str:
+    """Return a line of a Markdown table."""
+    return "| " + " | ".join(text.replace("|", r"\|") for text in cells) + " |"
 
 
 def _grids(each: Measured) -> str:
