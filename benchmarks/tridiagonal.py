@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flowerpress.compressors import make_compressor
-from flowerpress.server.theory import Smoothness, best_p, marina_lr, variance_constants
+from flowerpress.server.theory import Smoothness, variance_constants
 from flowerpress.simulations import simulate
+from flowerpress.simulations.reproduce.marina_arms import coin
 from flowerpress.simulations.tasks.libsvm import LogisticTask
 from flowerpress.simulations.tridiagonal import Tridiagonal
 from flowerpress.strategies import make_strategy
@@ -175,9 +176,8 @@ def options(name: str, kind: str, problem: Problem, workers: int) -> dict[str, A
         return {**own, "p": max(1, dim // workers) / dim}
     if "l2" not in spec:
         return own  # the coin by what its packets take
-    # As the paper has it: floats of 32 bits, one for the norm, and a bit a coordinate.
     ab = (variance, 0.0) if alike else variance_constants(compressor.traits(dim, workers), workers)
-    return {**own, "p": best_p(lambda p: marina_lr(s, ab, p), (32 + dim) / (32 * dim))}
+    return {**own, "p": coin(s, ab, dim)}
 
 
 def table(

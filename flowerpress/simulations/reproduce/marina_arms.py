@@ -30,8 +30,7 @@ class Theory(NamedTuple):
     variance : float
         A, where it is another than the stated one; with B = 0. Negative: the stated one.
     coin : float
-        p; 0: the one with the fewest bits, as in the paper: floats of 32 bits, one for the norm,
-        and a bit a coordinate.
+        p; 0: that of `coin`.
     """
 
     spec: str
@@ -53,6 +52,19 @@ def theory(method: str, dim: int, n: int) -> Theory:
         IQ: Theory(independent),
         IQ_AUTHORS: Theory(independent, dim / (4 * n)),
     }[method]
+
+
+def share(dim: int) -> float:
+    """Return bits of a quantized vector over those of a dense one, as in the paper.
+
+    Floats of 32 bits, one for the norm, and a bit a coordinate.
+    """
+    return (32 + dim) / (32 * dim)
+
+
+def coin(s: Smoothness, ab: tuple[float, float], dim: int) -> float:
+    """Return MARINA's coin with the fewest bits for a unit of progress, as in the paper."""
+    return best_p(lambda p: marina_lr(s, ab, p), share(dim))
 
 
 def paper_bits(dim: int, name: str, target: float) -> Column:
@@ -101,19 +113,14 @@ class Problem:
     def cost(self, method: str, seed: int = 0) -> float:
         """Return bits for a unit of progress by theory: of a round, over the step size."""
         p, lr = self._coin(theory(method, self.dim, self.n), self._constants(seed))
-        return (p + (1 - p) * self._share) / lr
-
-    @property
-    def _share(self) -> float:
-        """Bits of a quantized vector over those of a dense one."""
-        return (32 + self.dim) / (32 * self.dim)
+        return (p + (1 - p) * share(self.dim)) / lr
 
     def _coin(self, by: Theory, s: Smoothness) -> tuple[float, float]:
         """Return MARINA's coin and its step size."""
         ab = (by.variance, 0.0)
         if by.variance < 0:
             ab = variance_constants(make_compressor(by.spec).traits(self.dim, self.n), self.n)
-        p = by.coin or best_p(lambda p: marina_lr(s, ab, p), self._share)
+        p = by.coin or coin(s, ab, self.dim)
         return p, marina_lr(s, ab, p)
 
     def _marina(self, by: Theory) -> Callable[[int], Experiment]:
