@@ -35,7 +35,7 @@ def _example(quick: bool) -> Study:
         return Finding(abs(value / exact - 1) < 0.01, f"{value:.4g}, by the formula {exact:.4g}")
 
     return Study(
-        f"f_i(x) = <a_i, x>^2 + |x|^2 / 4 in space, three workers, top-1, exact gradients, "
+        f"f_i(x) = (a_i' x)^2 + |x|^2 / 4 in space, three workers, top-1, exact gradients, "
         f"{rounds} rounds of the step of EF21's theorem, {_STEP:.3g}.",
         (
             arm("no memory", "dsgd", "topk:k=1", **common),
