@@ -266,6 +266,9 @@ def test_a_claim_from_the_command_line(
     assert found["tuned_on"] == [0]
     assert [rule["held"] for rule in found["rules"]] == [True, False]
     assert found["rows"]["SGD"]["lr"] == 0.5
+    assert found["rows"]["SGD"]["experiment"]["strategy_options"]["lr"] == 0.5
+    assert found["rows"]["tiny"]["experiment"]["seed"] == 5
+    assert "| tiny | 1e-06 |" in text
     # 2 step sizes on seed 0, then two methods on two seeds; a second time nothing is run.
     assert [experiment.seed for experiment in in_this_process] == [0, 0, 5, 6, 5, 6]
     in_this_process.clear()

@@ -84,15 +84,16 @@ class Row(NamedTuple):
 
     Attributes
     ----------
-    lr : float or None
-        The step size that was chosen; None: the method has its own.
+    lr : float, str or None
+        The step size that was chosen, or that the method has: "theory" also where it is another
+        for each seed.
     at_edge : bool
         Whether it is the smallest or the largest of its grid.
     values : mapping of str to tuple of float
         Figures by column, one for each seed.
     """
 
-    lr: float | None
+    lr: float | str | None
     at_edge: bool
     values: Mapping[str, tuple[float, ...]]
 

@@ -80,19 +80,21 @@ class Measured:
                     "lr": row.lr,
                     "at_edge_of_grid": row.at_edge,
                     "values": {k: [_json(v) for v in vs] for k, vs in row.values.items()},
-                    "experiment": asdict(_arm(self.study, name).experiment(self.seeds[0], row.lr)),
+                    "experiment": self._experiment(name, row),
                 }
                 for name, row in rows.items()
             },
         }
 
+    def _experiment(self, name: str, row: Row) -> dict[str, Any]:
+        """Return what was run for a row on the first seed."""
+        arm = next(arm for arm in self.study.arms if arm.name == name)
+        lr = row.lr if arm.grid and not isinstance(row.lr, str) else None
+        return asdict(arm.experiment(self.seeds[0], lr))
+
 
 def _json(value: float) -> float | str:
     return value if abs(value) < float("inf") else str(value)
-
-
-def _arm(study: Study, name: str) -> Arm:
-    return next(arm for arm in study.arms if arm.name == name)
 
 
 def measure(
@@ -188,7 +190,8 @@ def _measured(
         failures += [f"{arm.name}: {run.reason}" for run in runs if broken(run)]
         values = {c.name: tuple(c.read(run) for run in runs) for c in study.columns}
         at_edge = len(arm.grid) > 1 and lr in {min(arm.grid), max(arm.grid)}
-        rows[arm.name] = Row(lr, at_edge, values)
+        steps = {run.experiment.strategy_options.get("lr") for run in runs}
+        rows[arm.name] = Row(steps.pop() if len(steps) == 1 else "theory", at_edge, values)
     if failures:
         unique = tuple(dict.fromkeys(failures))
         return Measured(paper, claim, study, tuned_on, seeds, None, failures=unique)

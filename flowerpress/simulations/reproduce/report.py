@@ -67,7 +67,9 @@ def _show_table(console: Console, each: Measured) -> None:
 
 def step(row: Row) -> str:
     """Return a step size as text; with a star at the edge of its grid."""
-    return "" if row.lr is None else f"{row.lr:g}{'*' if row.at_edge else ''}"
+    if row.lr is None or isinstance(row.lr, str):
+        return row.lr or ""
+    return f"{row.lr:.3g}{'*' if row.at_edge else ''}"
 
 
 def cell(row: Row, column: Column) -> str:
