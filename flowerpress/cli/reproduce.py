@@ -58,6 +58,9 @@ def reproduce_command(
     if name and every:
         raise ValueError("give names, or --all")
     claims = find(name or [])
+    if page is not None and not page.parent.is_dir():
+        raise ValueError(f"--page {page}: there is no folder {page.parent}")
+    out.mkdir(parents=True, exist_ok=True)
     words = [*(name or ["--all"]), *(["--quick"] if quick else [])]
     words += ["--seeds", seeds] if seeds else []
     command = " ".join(["flowerpress reproduce", *words])

@@ -313,6 +313,7 @@ def test_a_run_that_is_no_longer_finite_has_diverged(in_this_process: list[Exper
         (["ef21", "--all"], "give names, or --all"),
         (["ef21", "--seeds", "1,2"], "seed 1 is one that step sizes are tuned on"),
         (["ef21", "--seeds", "many"], "expected how many"),
+        (["ef21", "--page", "nowhere/page.md"], "there is no folder nowhere"),
     ],
 )
 def test_what_is_wrong(
