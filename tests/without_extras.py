@@ -94,6 +94,7 @@ if __name__ == "__main__":
     for module, package in needs().items():
         # Modules of torch, and the models of shipped tasks, which those import when they are made.
         needy = "torch" in module or module.endswith("_model")
-        assert package == "torch" and needy, f"{module} needs {package}"
+        assert needy, f"{module} needs {package}"
+        assert package == "torch", f"{module} needs {package}"
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         check_commands()
