@@ -97,7 +97,7 @@ def test_names_are_completed(folder: Path) -> None:
     assert strategies("ef21") == ["ef21", "ef21-sgd2m", "ef21-sgdm"]
     assert compressors("sig") == ["sign", "signtopk"]
     assert compressors("topk:0.1+qs") == ["topk:0.1+qsgd"]
-    assert tasks("d") == ["digits"]
+    assert tasks("d") == ["digits", "divergence"]
     assert tasks("own") == ["own_tasks.py"]
     assert tasks("./own") == ["./own_tasks.py"]
     assert {"all", *KINDS, "dropin"} <= set(named(""))

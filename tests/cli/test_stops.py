@@ -144,7 +144,7 @@ def test_a_place_that_cannot_be_written_is_found_first(
 
     for out, patched in (("file/runs", False), ("runs", True)):
         if patched:
-            monkeypatch.setattr(results_module, "_write", refuse)
+            monkeypatch.setattr(results_module, "write_file", refuse)
         assert main(["run", "own_tasks.py", *OPTIONS, "--rounds", "5", "--out", out]) == 2
         shown = capsys.readouterr()
         assert shown.err.startswith(f"flowerpress: results cannot be kept in {out}: ")
@@ -159,14 +159,14 @@ def test_a_place_that_cannot_be_written_is_found_first(
 def test_a_disk_that_is_full_at_the_end_loses_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = results_module._write
+    write = results_module.write_file
 
     def full(path: Path, data: bytes) -> None:
         if "runs" in path.parts and path.name != "model.safetensors" and b"running" not in data:
             raise OSError(28, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(results_module, "_write", full)
+    monkeypatch.setattr(results_module, "write_file", full)
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     assert run("own_tasks.py") == 2
     shown = capsys.readouterr()
@@ -194,9 +194,9 @@ def test_a_write_on_a_real_full_disk_leaves_no_part(tmp_path: Path) -> None:
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("may not mount")
     try:
-        results_module._write(small / "a", b"old")
+        results_module.write_file(small / "a", b"old")
         with pytest.raises(OSError, match="No space left"):
-            results_module._write(small / "a", bytes(100_000))
+            results_module.write_file(small / "a", bytes(100_000))
         assert [path.name for path in small.iterdir()] == ["a"]
         assert (small / "a").read_bytes() == b"old"
     finally:

@@ -158,7 +158,11 @@ def test_numpy_clients_do_not_import_torch():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mnits", {}, "'mnits': did you mean 'mnist'. Choose one of digits, libsvm, mnist"),
+        (
+            "mnits",
+            {},
+            "'mnits': did you mean 'mnist'. Choose one of .*digits, divergence, libsvm, mnist",
+        ),
         ("digits", {"modle": 1}, "no option 'modle': it has backend, batch_size"),
         (
             "mnist",

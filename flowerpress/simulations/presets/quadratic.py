@@ -8,6 +8,6 @@ EXACT = Work("exact", 1000, None, {"dim": 300, "noise": 0.2, "convexity": 1e-3},
 
 PRESETS: dict[str, Preset] = {
     "fedavg": Preset(EXACT, 1, None, {"lr": "theory"}),
-    "ef21": Preset(EXACT, 5, "topk:k=30", {"lr": "theory"}),
-    "marina": Preset(EXACT, 5, "randk:k=30", {"lr": "theory"}),
+    "ef21": Preset(EXACT, 3, "topk:k=30", {"lr": "theory"}),
+    "marina": Preset(EXACT, 3, "randk:k=30", {"lr": "theory", "p": 0.1}),
 }

