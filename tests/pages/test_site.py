@@ -77,7 +77,7 @@ def rows(page: str, columns: int) -> list[list[str]]:
 
 
 def test_the_choice_has_the_figures_of_the_results() -> None:
-    results = {row[0]: row for row in rows("results.md", 9)}
+    results = {row[0]: row for row in rows("presets.md", 9)}
     chosen = [row for row in rows("choose.md", 7) if row[1] != "try it"]
     assert len(chosen) >= 10
     for _, command, compressor, _, lost, up, down in chosen:

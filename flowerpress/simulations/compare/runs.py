@@ -133,7 +133,10 @@ def _run(experiments: dict[str, Experiment], jobs: int) -> Iterator[tuple[str, O
                 "must start below `if __name__ == '__main__':`"
             ) from None
         finally:
-            _end(pool)
+            # Waiting futures are there where it ended before its time: then nothing is waited for.
+            if waiting:
+                _kill(pool)
+            pool.shutdown()
 
 
 def _begin() -> None:
@@ -154,7 +157,7 @@ def _begin() -> None:
     logging.lastResort.addFilter(first_time)
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
+def _kill(pool: ProcessPoolExecutor) -> None:
     """End a pool's processes, also those that run something."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)

@@ -10,7 +10,7 @@ some kinds of work, so that each method is compared with dense rounds that compu
 - *gossip* and *gossip-steps*: 300 rounds on a ring, of four local steps with momentum or of one
   step without. Here dense is plain decentralized SGD.
 
-Steps and compressors were found by trying a few on seeds 0 and 1; `benchmarks/results.py` runs
+Steps and compressors were found by trying a few on seeds 0 and 1; `benchmarks/presets.py` runs
 all of them on other seeds too.
 """
 

@@ -1,9 +1,9 @@
-"""Every strategy's preset on mnist against dense rounds of the same work: docs/results.md.
+"""Every strategy's preset on mnist against dense rounds of the same work: docs/presets.md.
 
-    python benchmarks/results.py        # all names, seeds 2, 3, 4: some ten minutes on two cores
-    python benchmarks/results.py --only ef14 --seeds 0 1
+    python benchmarks/presets.py        # all names, seeds 2, 3, 4: some ten minutes on two cores
+    python benchmarks/presets.py --only ef14 --seeds 0 1
 
-Writes docs/results.md (all names) or prints its table (some names). Exits with 1 if a preset misses
+Writes docs/presets.md (all names) or prints its table (some names). Exits with 1 if a preset misses
 what it promises: within 2 points of dense, at its ratio of uplink bytes as sent.
 """
 
@@ -33,16 +33,16 @@ from flowerpress.simulations.presets.mnist import (
 )
 from flowerpress.strategies import strategy_names
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "presets.md"
 POINTS = 2.0  # of accuracy, that a preset may lose to dense
 
 HEAD = """# Results on MNIST
 
-Written by `python benchmarks/results.py`. Ten clients with unequal shards of the 5,000 MNIST images
+Written by `python benchmarks/presets.py`. Ten clients with unequal shards of the 5,000 MNIST images
 (`dirichlet:0.5`), one hidden layer (d = 50,890, 204 kB dense), seeds {seeds}. Each row is
 `flowerpress run mnist --strategy NAME`, with no other option, beside a dense run of the same work,
 whose step size is tuned for it: FedAvg, or for gossip plain decentralized SGD (`d-psgd`).
-The papers' own claims are measured on [another page](reproduce.md).
+The papers' own claims are measured on [another page](results.md).
 
 {works}
 
