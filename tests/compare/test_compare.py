@@ -101,13 +101,16 @@ def test_a_comparison_goes_on_where_it_was(
     more = (*again, "--target", "accuracy>=0.5")
     before = (folder / "table.csv").read_bytes()
     kept = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    lost = next(iter(kept))
+    lost, old = [*kept][:2]
     lost.write_text("{")  # a file that was not written whole is no run
+    document = json.loads(old.read_text())
+    document["versions"]["numpy"] = "1.0"  # nor is one of another release
+    old.write_text(json.dumps(document))
     assert compared(folder, *more) == 2
     assert "holds a comparison already: go on with it by --resume" in capsys.readouterr().err
     assert compared(folder, *more, "--resume") == 0
     changed = {path for path, when in kept.items() if path.stat().st_mtime_ns != when}
-    assert changed == {lost}
+    assert changed == {lost, old}
     wall = {name: row.pop("wall") for name, row in rows(folder).items()}
     assert wall
     assert _without_wall((folder / "table.csv").read_bytes()) == _without_wall(before)

@@ -19,7 +19,7 @@ from pathlib import Path
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reading import read_runs
-from flowerpress.simulations.results import save_runs
+from flowerpress.simulations.results import save_runs, versions
 from flowerpress.simulations.verdict import FAILED, Verdict
 from flowerpress.user_code import is_file, split_name
 
@@ -49,7 +49,7 @@ def run_all(
         How many run at a time. Default: one on each core.
     folder : Path, optional
         Keeps every outcome in a file of its own, ``KEY.json`` in the form of ``results.json``.
-        What is there already is not run again.
+        What is there already, by the same releases, is not run again.
     on_done : callable, optional
         Called with each outcome as it is there, in any order.
 
@@ -96,11 +96,16 @@ def source_hash(path: str) -> str:
 
 
 def _kept(folder: Path | None, name: str) -> Outcome | None:
-    """Return the outcome that a folder has; None where it has none that can be read."""
+    """Return the outcome that a folder has; None where it has none that can be read.
+
+    Nor is one taken of another release of flowerpress, torch or numpy: it need not be the same.
+    """
     if folder is None:
         return None
     with suppress(OSError, ValueError):
-        return read_runs(folder / f"{name}.json")[0]
+        path = folder / f"{name}.json"
+        if json.loads(path.read_text("utf-8")).get("versions") == versions():
+            return read_runs(path)[0]
     return None
 
 
