@@ -116,6 +116,10 @@ def compare_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is there.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; as memory allows.")] = None,
+    track_by: Annotated[
+        list[str] | None,
+        typer.Option("--track", help="tensorboard, mlflow or wandb: gets each run reported."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End where a method cannot run; else it is left out.")
     ] = False,
@@ -125,8 +129,12 @@ def compare_command(
     from flowerpress.simulations.compare.methods import cross, parse_method, split_specs
     from flowerpress.simulations.compare.settings import Settings, read_seeds
     from flowerpress.simulations.compare.targets import Link
+    from flowerpress.simulations.compare.tracked import track
     from flowerpress.simulations.options import merge_options
+    from flowerpress.simulations.tracking import require_tracker
 
+    for tracker in track_by or ():
+        require_tracker(tracker)
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs is {jobs}, but must be at least 1")
     methods = cross(split_specs(strategies or []), split_specs(compressors or []))
@@ -155,6 +163,7 @@ def compare_command(
     folder = out or _new_folder(settings)
     settings.keep(folder, resume=resume)
     comparison = _run(console, plan, folder, jobs)
+    track(comparison, track_by or [], folder)
     if not any(each.outcomes for each in comparison.results) or not _any_ended(comparison):
         complain("no method ended well: lower the step sizes (--lrs), or check the data")
         raise typer.Exit(FAILED)

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from flowerpress.cli import main
-from flowerpress.simulations.compare import compare
+from flowerpress.simulations.compare import compare, plotted
 from flowerpress.simulations.compare.runs import key, run, run_all
+from flowerpress.simulations.compare.tracked import track
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.reading import read_runs
 from flowerpress.simulations.results import save
@@ -308,3 +309,18 @@ def test_steps_by_theory_are_of_the_task_of_each_seed(tmp_path: Path) -> None:
         assert alone.final == outcome.final
     assert main(["plot", str(tmp_path / "compared"), "--out", str(tmp_path / "plot")]) == 0
     assert [row["seeds"] for row in rows(tmp_path / "plot").values()] == ["2"]
+
+
+def test_trackers_are_told_of_every_run_reported(folder: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator
+    track(plotted([folder]), ["tensorboard"], tmp_path)
+    found = {path.name for path in (tmp_path / "tensorboard").iterdir()}
+    assert {f"ef21_topk_0.05-seed-{seed}" for seed in (2, 3)} <= found
+    told = accumulator(str(tmp_path / "tensorboard" / "ef21_topk_0.05-seed-3")).Reload()
+    line = [each.value for each in told.Scalars("bytes/up")]
+    (result,) = (r for r in plotted([folder]).results if r.label == "ef21 topk:0.05")
+    (outcome,) = (each for each in result.outcomes if each.experiment.seed == 3)
+    assert line[-1] == outcome.up_bytes
+    assert len(line) == 5

@@ -16,6 +16,7 @@
 `figures`       pictures for a paper
 `written`       the files in the folder
 `show`          the terminal
+`tracked`       TensorBoard, MLflow, Weights & Biases
 ==============  ======================================================================
 """
 
