@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -83,11 +84,17 @@ def test_a_final_figure_is_the_mean_of_the_last_twentieth() -> None:
 
 
 def test_metrics_of_clients_count_where_there_are_no_others() -> None:
-    from dataclasses import replace
-
     run = outcome([0.1, 0.2])
     history = tuple(replace(r, metrics={}, evaluate={"accuracy": 0.3}) for r in run.history)
     assert ACCURACY.series(replace(run, history=history)) == [0.3, 0.3]
+
+
+def test_a_loss_on_held_out_data_has_no_training_losses_between() -> None:
+    run = outcome([5.0, math.nan, 4.0], metric="loss")
+    history = [replace(record, train={"loss": 0.1}) for record in run.history]
+    history[1] = replace(history[1], metrics={})  # evaluated in every second round
+    assert LOSS.series(replace(run, history=tuple(history))) == [5.0, None, 4.0]
+    assert parse_target("loss<=1").reached(replace(run, history=tuple(history)), Link()) is None
 
 
 class Bowl:

@@ -144,11 +144,12 @@ def curves_csv(comparison: Comparison) -> str:
     for result in comparison.results:
         for outcome in result.outcomes:
             used = costs(outcome, comparison.settings.link)
-            for record, cost in zip(outcome.history, used, strict=True):
+            values = zip(*(metric.series(outcome) for metric in metrics), strict=True)
+            for record, cost, found in zip(outcome.history, used, values, strict=True):
                 line = {"method": result.label, "seed": outcome.experiment.seed}
                 line |= {"round": record.round, "up": cost.up, "down": cost.down}
                 line |= {"total": cost.total, "modelled_seconds": cost.seconds}
-                line |= {metric.name: metric.of(record) for metric in metrics}
+                line |= {metric.name: value for metric, value in zip(metrics, found, strict=True)}
                 lines.append(line)
     return _csv(lines)
 

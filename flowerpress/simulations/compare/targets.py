@@ -10,7 +10,6 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from flowerpress.simulations.outcome import Outcome
-from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.verdict import DONE
 
 _TARGET = re.compile(r"\s*([\w.-]+)\s*(>=|<=)\s*([^\s%]+)\s*(%?)\s*")
@@ -101,17 +100,18 @@ class Metric:
     name: str
     rising: bool
 
-    def of(self, record: RoundRecord) -> float | None:
-        """Return its value in a round: on held-out data, else by the clients, else in training."""
-        for source in _SOURCES:
-            value = getattr(record, source).get(self.name)
-            if isinstance(value, int | float):
-                return float(value)
-        return None
-
     def series(self, outcome: Outcome) -> list[float | None]:
-        """Return its value at each of a run's records."""
-        return [self.of(record) for record in outcome.history]
+        """Return its value at each of a run's records; None where it was not measured.
+
+        All are from one source, the first that has it in any record: held-out data, else the
+        clients' evaluations, else training. So a loss that is evaluated in some rounds alone has no
+        training losses between.
+        """
+        for source in _SOURCES:
+            values = [_number(getattr(record, source).get(self.name)) for record in outcome.history]
+            if any(value is not None for value in values):
+                return values
+        return [None] * len(outcome.history)
 
     def final(self, outcome: Outcome) -> float:
         """Return a run's last figure: the mean over the last twentieth of its records.
@@ -129,6 +129,10 @@ class Metric:
         worst = -math.inf if self.rising else math.inf
         known = [worst if math.isnan(value) else value for value in values]
         return known.index(max(known) if self.rising else min(known))
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def parse_metric(text: str) -> Metric:
