@@ -97,6 +97,16 @@ def test_a_loss_on_held_out_data_has_no_training_losses_between() -> None:
     assert parse_target("loss<=1").reached(replace(run, history=tuple(history)), Link()) is None
 
 
+def test_runs_that_grow_to_the_largest_numbers_have_a_mean() -> None:
+    runs = [outcome([1.0, 1.7e308], metric="regret"), outcome([1.0, 1.5e308], metric="regret")]
+    regret = Metric("regret", False)
+    assert curve(runs, regret, Link()).mean == [1.0, 1.6e308]
+    assert Judge(regret).score(runs) == (math.inf, 1.6e308)
+    assert math.isnan(regret.final(outcome([math.inf, -math.inf] * 20, metric="regret")))
+    made = replace(comparison(wild=("ef21", runs)), metric=regret)
+    assert summary.table(made).rows[0].mean == 1.6e308
+
+
 class Bowl:
     """Runs experiments whose accuracy is the better, the nearer their step size is to `best`."""
 

@@ -19,6 +19,7 @@ from flowerpress.simulations.compare.targets import (
     costs,
     parse_metric,
 )
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.verdict import DONE
 
@@ -110,7 +111,7 @@ class Table:
 def table(comparison: Comparison) -> Table:
     """Return the table of a comparison."""
     dense = next((r for r in comparison.results if r.candidate.dense and _ended(r)), None)
-    whole = _mean([each.up_training for each in _ended(dense)]) if dense else None
+    whole = mean([each.up_training for each in _ended(dense)]) if dense else None
     rows = [_row(result, comparison, whole) for result in comparison.results]
     sign = -1 if comparison.metric.rising else 1
     rows.sort(
@@ -169,7 +170,7 @@ def _row(result: Result, comparison: Comparison, whole: float | None) -> Row:
     finals = [metric.final(each) for each in ended]
     status, reason = _status(result)
     used = [costs(each, link)[-1] for each in ended]
-    up = _mean([each.up_training for each in ended])
+    up = mean([each.up_training for each in ended])
     return Row(
         label=result.label,
         strategy=experiment.strategy,
@@ -180,13 +181,13 @@ def _row(result: Result, comparison: Comparison, whole: float | None) -> Row:
         seeds=len(ended),
         status=status,
         reason=reason,
-        mean=_mean(finals),
+        mean=mean(finals),
         low=min(finals, default=math.nan),
         high=max(finals, default=math.nan),
         up=up,
-        down=_mean([each.down_bytes for each in ended]),
-        seconds=_mean([each.seconds for each in used]),
-        wall=_mean([each.seconds for each in ended]),
+        down=mean([each.down_bytes for each in ended]),
+        seconds=mean([each.seconds for each in used]),
+        wall=mean([each.seconds for each in ended]),
         ratio=whole / up if whole and ended else None,
         reached=tuple(_reached(target, result.outcomes, link) for target in comparison.targets),
     )
@@ -220,9 +221,5 @@ def _lr_from(result: Result) -> str:
 
 def _reached(target: Target, outcomes: Sequence[Outcome], link: Link) -> Reached:
     found = [cost for each in outcomes if (cost := target.reached(each, link)) is not None]
-    mean = Cost(*map(_mean, zip(*found, strict=True))) if found else None
-    return Reached(target.text, len(found), len(outcomes), mean)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+    cost = Cost(*map(mean, zip(*found, strict=True))) if found else None
+    return Reached(target.text, len(found), len(outcomes), cost)

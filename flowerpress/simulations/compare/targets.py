@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.verdict import DONE
 
@@ -122,7 +123,7 @@ class Metric:
         last = values[-max(1, len(values) // _LAST) :]
         if outcome.status != DONE or not last:
             return math.nan
-        return math.fsum(last) / len(last)
+        return mean(last)
 
     def best(self, values: Sequence[float]) -> int:
         """Return the place of the best of some values; NaN is the worst there is."""

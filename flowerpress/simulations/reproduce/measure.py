@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from flowerpress.simulations.compare.runs import key, run_all
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reproduce.claims import (
     TUNING,
@@ -168,8 +168,8 @@ def _best(
 
     def cost(lr: float) -> float:
         runs = [tried[key(arm.experiment(seed, lr))] for seed in seeds]
-        mean = statistics.fmean(column.read(run) for run in runs)
-        return mean if column.less else -mean
+        found = mean([column.read(run) for run in runs])
+        return found if column.less else -found
 
     return min(sorted(arm.grid), key=cost)
 
