@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from flowerpress.simulations.compare.targets import (
     usual_metric,
 )
 from flowerpress.simulations.compare.tuning import Judge, Tuned, tune
+from flowerpress.simulations.compare.written import write
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 
@@ -105,6 +107,13 @@ def test_runs_that_grow_to_the_largest_numbers_have_a_mean() -> None:
     assert math.isnan(regret.final(outcome([math.inf, -math.inf] * 20, metric="regret")))
     made = replace(comparison(wild=("ef21", runs)), metric=regret)
     assert summary.table(made).rows[0].mean == 1.6e308
+
+
+def test_what_cannot_be_drawn_costs_the_pictures_alone(tmp_path: Path) -> None:
+    runs = [outcome([-1.7e308, 1.7e308])]  # no axis has ticks for that
+    hints = write(tmp_path, comparison(wild=("ef21", runs)))
+    assert [hint.partition(":")[0] for hint in hints if "no figures" in hint] == ["no figures"]
+    assert {"table.csv", "report.html"} <= {path.name for path in tmp_path.iterdir()}
 
 
 class Bowl:

@@ -47,11 +47,14 @@ def write(folder: Path, comparison: Comparison, command: str = "") -> list[str]:
         hints.append(f"no {REPORT}: {error}, then flowerpress plot {folder}")
     try:
         pictures = figures.figures(comparison)
+    except ImportError as error:
+        hints.append(f"no figures: {error}, then flowerpress plot {folder}")
+    except Exception as error:  # a picture is never worth the results
+        hints.append(f"no figures: {type(error).__name__}: {error}")
+    else:
         (folder / "figures").mkdir(exist_ok=True)
         for name, data in pictures.items():
             write_file(folder / "figures" / name, data)
-    except ImportError as error:
-        hints.append(f"no figures: {error}, then flowerpress plot {folder}")
     return hints
 
 
