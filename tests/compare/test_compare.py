@@ -21,7 +21,7 @@ from flowerpress.simulations.compare import compare
 from flowerpress.simulations.compare.runs import key, run, run_all
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.reading import read_runs
-from flowerpress.simulations.results import save
+from flowerpress.simulations.results import save, versions
 
 WORDS = ["--clients", "3", "--rounds", "4", "--seeds", "2", "--tuning-seeds", "1"]
 METHODS = ["-m", "fedavg lr=0.3", "-m", "ef14 topk:0.05 lr=0.3", "-m", "fedavg lr=1e9 name=wild"]
@@ -246,6 +246,27 @@ def test_what_is_no_run_is_said(text: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(ValueError, match=r"is no results\.json of a run|have not ended"):
         read_runs(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", '{"a": 1}', '"seeds"'])
+def test_settings_that_are_broken_are_said(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    assert compared(tmp_path, "--resume") == 2
+    assert main(["plot", str(tmp_path), "--out", str(tmp_path / "plot")]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "settings.json cannot be read" in first or "holds another comparison" in first
+    assert "settings.json" in second
+
+
+@pytest.mark.parametrize("text", ['{"runs": []}', "[]", "null"])
+def test_a_kept_file_without_runs_is_no_run(text: str, tmp_path: Path) -> None:
+    experiment = Experiment(task="digits", strategy="fedavg", clients=2, rounds=1)
+    kept = {"versions": versions(), **json.loads(text)} if text[0] == "{" else json.loads(text)
+    (tmp_path / f"{key(experiment)}.json").write_text(json.dumps(kept))
+    (found,) = run_all([experiment], folder=tmp_path)
+    assert found.status == "done"
 
 
 def test_plot_draws_runs_that_were_made_one_by_one(

@@ -10,7 +10,7 @@ from pathlib import Path
 from flowerpress.simulations.compare.comparison import RUNS, Comparison, Result
 from flowerpress.simulations.compare.curves import metrics_of
 from flowerpress.simulations.compare.methods import Candidate, Method
-from flowerpress.simulations.compare.settings import SETTINGS, Settings
+from flowerpress.simulations.compare.settings import SETTINGS, Settings, read_settings
 from flowerpress.simulations.compare.targets import Link, parse_metric, usual_metric
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
@@ -81,7 +81,9 @@ def _read(path: Path) -> list[Outcome]:
     """Return the runs that a path has."""
     if not (path / SETTINGS).exists():
         return read_runs(path)
-    seeds = json.loads((path / SETTINGS).read_text("utf-8"))["seeds"]
+    seeds = read_settings(path).get("seeds")
+    if not isinstance(seeds, list):
+        raise ValueError(f"{path / SETTINGS} is of no comparison: it names no seeds")
     files = sorted((path / RUNS).glob("*.json"))
     found = [outcome for file in files for outcome in read_runs(file)]
     reported = [outcome for outcome in found if outcome.experiment.seed in seeds]

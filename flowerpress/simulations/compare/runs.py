@@ -102,10 +102,11 @@ def _kept(folder: Path | None, name: str) -> Outcome | None:
     """
     if folder is None:
         return None
+    path = folder / f"{name}.json"
     with suppress(OSError, ValueError):
-        path = folder / f"{name}.json"
+        (found, *_) = read_runs(path)  # first: it knows what is no file of runs
         if json.loads(path.read_text("utf-8")).get("versions") == versions():
-            return read_runs(path)[0]
+            return found
     return None
 
 
