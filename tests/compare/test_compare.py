@@ -291,7 +291,9 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-m", "flowerpress", "compare", "digits", "--jobs", "1"]
     words += ["-m", "fedavg lr=0.1", "--rounds", "40", "--seeds", "200", "--out", str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while not list(out.glob("runs/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -302,7 +304,33 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
     kept = list(out.glob("runs/*.json"))
     assert kept
     assert all(read_runs(path)[0].status == "done" for path in kept)
-    assert not _children(process.pid)
+    assert not _left(process.pid)
+
+
+def test_a_parent_that_is_killed_leaves_no_processes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "flowerpress", "compare", "digits", "--jobs", "1"]
+    words += ["-m", "fedavg lr=0.1", "--rounds", "4", "--seeds", "2000", "--out", str(out)]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(words, stderr=quiet, stdout=quiet, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("runs/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _children(process.pid)
+    process.kill()
+    process.wait()
+    left = _left(process.pid)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def _left(pid: int) -> list[int]:
+    """Processes of a group that are there after some seconds still."""
+    deadline = time.monotonic() + 10
+    while (found := _children(pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 def _children(pid: int) -> list[int]:

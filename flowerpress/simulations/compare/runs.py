@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -151,6 +152,7 @@ def _begin() -> None:
     What one run warns of, all like it do: a process says it once.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     seen: set[str] = set()
 
     def first_time(record: logging.LogRecord) -> bool:
@@ -161,6 +163,13 @@ def _begin() -> None:
     logging.lastResort = logging.StreamHandler()
     logging.lastResort.setLevel(logging.WARNING)
     logging.lastResort.addFilter(first_time)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed, which cannot end it then."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
