@@ -174,6 +174,15 @@ def test_a_grid_that_cannot_run_is_said_before_the_first_run(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_preset_is_not_reported_on_the_seeds_that_it_was_tuned_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "mnist", "--strategies", "ef21", "--tuning-seeds", "7,", "--seeds", "1,9"]
+    assert main([*words, "--out", str(tmp_path / "new")]) == 2
+    assert "is a preset that was tuned on it" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_nothing_that_ends_well_is_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ from flowerpress.simulations.compare.targets import (
 from flowerpress.simulations.compare.tuning import Judge, Tuned, tune
 from flowerpress.simulations.experiment import Experiment, PreparedRun
 from flowerpress.simulations.outcome import Outcome
+from flowerpress.simulations.presets.settings import TUNED_ON
 from flowerpress.simulations.simulate import initial_arrays
 
 RUNS = "runs"  # the folder of a comparison that has its runs
@@ -111,6 +112,12 @@ class Plan:
         self.settings = settings
         methods, common = settings.methods, settings.common
         self.able, self.refused = candidates(methods, common, settings.rounds)
+        presets = [each.label for each in self.able if each.lr == "preset"]
+        if presets and (both := sorted({*settings.seeds} & {*TUNED_ON})):
+            raise ValueError(
+                f"seed {both[0]} is to be reported, and {presets[0]!r} is a preset that was tuned "
+                "on it: name other seeds, or a step size"
+            )
         if not self.able:
             label, why = next(iter(self.refused.items()))
             raise ValueError(f"no method can run: {label}: {why}")
