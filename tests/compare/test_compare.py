@@ -218,6 +218,25 @@ def test_an_own_task_is_compared_in_one_call(tmp_path: Path, monkeypatch: Any) -
         compare("./mine.py", methods, tmp_path / "out", metric="distance", **how)
 
 
+def test_a_list_is_no_metric_to_judge_by(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lists.py").write_text(
+        "from flowerpress.simulations.tasks import make_task_fn\n"
+        "shipped = make_task_fn('digits', seed=0)\n"
+        "def task_fn(client, clients):\n"
+        "    return shipped(client, clients)\n"
+        "def evaluate_fn(r, arrays):\n"
+        "    return {'cuts': [0.1, 0.2], 'yield': 0.5, 'note': 'fine'}\n"
+    )
+    words = ["compare", "./lists.py", "-m", "fedavg lr=0.1", *WORDS, "--rounds", "1"]
+    assert main([*words, "--metric", "cuts", "--out", "lists"]) == 2
+    assert "'cuts' is a list" in capsys.readouterr().err
+    assert main([*words, "--out", "numbers"]) == 0
+    assert rows(Path("numbers"))["fedavg lr=0.1"]["mean"] == "0.5"
+
+
 def test_an_error_of_a_run_is_its_outcome_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN.replace("    return F", "    1 / (3 - n)\n    return F"))
     path = str(tmp_path / "mine.py")
