@@ -210,6 +210,16 @@ def test_the_table_has_the_best_first_and_those_without_a_figure_last() -> None:
     assert reached.cost.up == 30
 
 
+def test_a_method_that_lost_a_seed_is_below_those_that_lost_none() -> None:
+    found = summary.table(
+        comparison(
+            lucky=("ef21", [outcome([0, 0.99]), outcome([0, 0.1], status="diverged")]),
+            steady=("ef14", [outcome([0, 0.8]), outcome([0, 0.8])]),
+        )
+    )
+    assert [row.label for row in found.rows] == ["steady", "lucky", "cdadam bad"]
+
+
 def test_a_method_without_a_step_size_says_which_were_tried() -> None:
     made = comparison(dense=("fedavg", [outcome([0, 0.95])]))
     tuned = Tuned(None, {0.1: math.nan, 0.3: math.nan})

@@ -95,6 +95,9 @@ class Row:
 class Table:
     """All rows: those that can be judged first, the best on top; then those that can not.
 
+    A method that did not end well on every seed is below all that did: its mean is of its easier
+    seeds.
+
     Attributes
     ----------
     metric : str
@@ -114,9 +117,13 @@ def table(comparison: Comparison) -> Table:
     whole = mean([each.up_training for each in _ended(dense)]) if dense else None
     rows = [_row(result, comparison, whole) for result in comparison.results]
     sign = -1 if comparison.metric.rising else 1
-    rows.sort(
-        key=lambda row: (math.isnan(row.mean), 0 if math.isnan(row.mean) else sign * row.mean)
-    )
+    whole_ones = {r.label for r in comparison.results if len(_ended(r)) == len(r.outcomes)}
+
+    def order(row: Row) -> tuple[bool, bool, float]:
+        lacks = math.isnan(row.mean)
+        return lacks, row.label not in whole_ones, 0 if lacks else sign * row.mean
+
+    rows.sort(key=order)
     rows += [
         Row(label, label.split()[0], None, None, "", 0, 0, REFUSED, why)
         for label, why in comparison.refused.items()
