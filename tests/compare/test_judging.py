@@ -116,6 +116,13 @@ def test_what_cannot_be_drawn_costs_the_pictures_alone(tmp_path: Path) -> None:
     assert {"table.csv", "report.html"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_a_metric_that_is_named_like_a_column_has_one_of_its_own() -> None:
+    made = comparison(dense=("fedavg", [outcome([0.5, 0.7], metric="up", up=100)]))
+    first, second = csv.DictReader(io.StringIO(summary.curves_csv(made)))
+    assert (first["up"], first["metric up"]) == ("0", "0.5")
+    assert (second["up"], second["metric up"]) == ("100", "0.7")
+
+
 class Bowl:
     """Runs experiments whose accuracy is the better, the nearer their step size is to `best`."""
 

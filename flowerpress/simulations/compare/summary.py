@@ -145,7 +145,7 @@ def as_csv(table: Table) -> str:
 
 
 def curves_csv(comparison: Comparison) -> str:
-    """Return every round of every run as CSV."""
+    """Return every round of every run as CSV; a metric named like a column is ``metric NAME``."""
     everything = [outcome for result in comparison.results for outcome in result.outcomes]
     metrics = [parse_metric(name) for name in metrics_of(everything)]
     lines = []
@@ -157,7 +157,8 @@ def curves_csv(comparison: Comparison) -> str:
                 line = {"method": result.label, "seed": outcome.experiment.seed}
                 line |= {"round": record.round, "up": cost.up, "down": cost.down}
                 line |= {"total": cost.total, "modelled_seconds": cost.seconds}
-                line |= {metric.name: value for metric, value in zip(metrics, found, strict=True)}
+                for metric, value in zip(metrics, found, strict=True):
+                    line[f"metric {metric.name}" if metric.name in line else metric.name] = value
                 lines.append(line)
     return _csv(lines)
 
