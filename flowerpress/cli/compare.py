@@ -135,7 +135,7 @@ def compare_command(
         task=task,
         methods=(*methods, *map(parse_method, method or [])),
         # Presets were tuned on 0 and 1.
-        seeds=read_seeds("--seeds", seeds, max(2, *(seed + 1 for seed in tuning))),
+        seeds=read_seeds("--seeds", seeds, max([2, *(seed + 1 for seed in tuning)])),
         tuning_seeds=tuning,
         lrs=_numbers("--lrs", lrs),
         clients=clients,

@@ -158,6 +158,7 @@ def test_other_settings_are_refused_by_name(
         (["-m", "ef21", "--metric", "auc"], "measures no 'auc' on held-out data: it has accuracy"),
         (["-m", "ef21", "--target", "recall>=1"], "measures no 'recall' on held-out data"),
         (["-m", "ef21", "--up", "0"], "the link's up is 0.0: expected a number"),
+        (["-m", "ef21", "--tuning-seeds", "0"], "there is no seed to tune on"),
         (["-m", "ef21", "--jobs", "0"], "--jobs is 0, but must be at least 1"),
         (["-m", "ef21 momentum=0.1"], "no method can run: ef21"),
         (["-m", "ef21", "-m", "birder sign", "--strict"], "nothing was run; without --strict"),

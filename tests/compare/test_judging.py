@@ -56,6 +56,11 @@ def test_a_target_costs_what_was_used_up_when_it_was_first_reached() -> None:
     assert found.rounds == 2
 
 
+@pytest.mark.parametrize("name", ["val/acc", "top 1", "recall@5", "Größe"])
+def test_a_target_may_be_of_any_metric(name: str) -> None:
+    assert parse_target(f" {name} >= 50%").metric == Metric(name, True)
+
+
 @pytest.mark.parametrize(
     "text", ["accuracy", "accuracy>0.9", "accuracy>=high", ">=1", "accuracy>=nan", "loss<=inf"]
 )

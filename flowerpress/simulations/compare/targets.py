@@ -13,7 +13,7 @@ from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.verdict import DONE
 
-_TARGET = re.compile(r"\s*([\w.-]+)\s*(>=|<=)\s*([^\s%]+)\s*(%?)\s*")
+_TARGET = re.compile(r"\s*([^\s<>=][^<>=]*?)\s*(>=|<=)\s*([^\s%]+)\s*(%?)\s*")
 _SOURCES = ("metrics", "evaluate", "train")
 _USUAL = ("accuracy", "gradient_norm_sq", "loss")
 _RISING = ("accuracy", "precision", "recall", "f1", "auc", "score", "r2")
