@@ -277,6 +277,15 @@ def test_what_is_no_run_is_said(text: str, tmp_path: Path) -> None:
         read_runs(tmp_path)
 
 
+@pytest.mark.parametrize("words", [["--metric", "auc"], ["--target", "auc>=0.5"]])
+def test_plot_says_what_no_run_has_measured(
+    words: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plot", str(folder), *words, "--out", str(tmp_path / "plot")]) == 2
+    assert "no run has measured 'auc' as one number: there is loss" in capsys.readouterr().err
+    assert not (tmp_path / "plot").exists()
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "{", '{"a": 1}', '"seeds"'])
 def test_settings_that_are_broken_are_said(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
