@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from flowerpress.simulations.compare import summary
 from flowerpress.simulations.compare.comparison import Comparison, Result
 from flowerpress.simulations.compare.curves import curve
 from flowerpress.simulations.compare.methods import Candidate, Method
 from flowerpress.simulations.compare.settings import Settings
+from flowerpress.simulations.compare.show import show
 from flowerpress.simulations.compare.targets import (
     Cost,
     Link,
@@ -238,6 +240,21 @@ def test_a_method_without_a_step_size_says_which_were_tried() -> None:
     row = summary._row(Result(candidate(), tuned, ()), made, None)
     assert (row.status, row.lr) == ("no step size", None)
     assert row.reason == "no run on the tuning seeds ended well, with lr 0.1, 0.3"
+
+
+@pytest.mark.parametrize("width", [60, 90, 200])
+def test_figures_are_whole_however_narrow_the_terminal_is(width: int) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=True, color_system=None)
+    runs = [outcome([0, 0.5, 0.91], up=123_456), outcome([0, 0.5, 0.93], up=123_456)]
+    lost = [outcome([0, 9.0], status="diverged", reason="the loss went from here to there")]
+    show(console, comparison(**{"one with a long name": ("ef14", runs), "lost": ("ef21", lost)}))
+    shown = file.getvalue()
+    assert "92.00 %" in shown
+    assert "247 kB" in shown
+    assert ("91.00 % to 93.00 %" in shown) == (width == 200)
+    assert ("not shown for want of width: s here, range" in shown) == (width < 200)
+    assert width == 60 or max(map(len, shown.splitlines()[:-3])) <= width
 
 
 def test_the_csv_has_every_figure_of_the_table() -> None:
