@@ -151,6 +151,8 @@ def test_other_settings_are_refused_by_name(
         (["-m", "lr=0.1"], "expected STRATEGY [COMPRESSOR] [KEY=VALUE...]"),
         (["-m", "ef21 topk sign"], "has two compressors, topk and sign"),
         (["-m", "ef21", "-m", "ef21"], "two methods are 'ef21 topk:0.01': give one a name"),
+        (["-m", "ef21 name=a", "-m", "birder sign name=a"], "two methods are 'a': give one a"),
+        (["-m", "birder sign name=a", "-m", "ef21 name=a"], "two methods are 'a': give one a"),
         (["-m", "ef21", "--seeds", "x"], "--seeds is 'x': expected how many, as 3, or which"),
         (["-m", "ef21", "--seeds", "0,5"], "seed 0 is to be tuned on and to be reported"),
         (["-m", "ef21", "--lrs", "0.1,a"], "--lrs is '0.1,a': expected numbers"),

@@ -234,6 +234,13 @@ def test_a_method_that_lost_a_seed_is_below_those_that_lost_none() -> None:
     assert [row.label for row in found.rows] == ["steady", "lucky", "cdadam bad"]
 
 
+def test_a_method_with_a_name_that_cannot_run_has_its_strategy() -> None:
+    made = comparison(dense=("fedavg", [outcome([0, 0.95])]))
+    settings = replace(made.settings, methods=(Method("cdadam", "sign", {}, "ours"),))
+    row = summary.table(replace(made, settings=settings, refused={"ours": "it cannot"})).rows[-1]
+    assert (row.label, row.strategy) == ("ours", "cdadam")
+
+
 def test_a_method_without_a_step_size_says_which_were_tried() -> None:
     made = comparison(dense=("fedavg", [outcome([0, 0.95])]))
     tuned = Tuned(None, {0.1: math.nan, 0.3: math.nan})

@@ -124,8 +124,9 @@ def table(comparison: Comparison) -> Table:
         return lacks, row.label not in whole_ones, 0 if lacks else sign * row.mean
 
     rows.sort(key=order)
+    named = {each.name: each.strategy for each in comparison.settings.methods if each.name}
     rows += [
-        Row(label, label.split()[0], None, None, "", 0, 0, REFUSED, why)
+        Row(label, named.get(label) or label.split()[0], None, None, "", 0, 0, REFUSED, why)
         for label, why in comparison.refused.items()
     ]
     return Table(comparison.metric.name, tuple(rows), dense.label if dense else "")
