@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from flowerpress.simulations.compare import summary
 from flowerpress.simulations.compare.comparison import Comparison, Result
 from flowerpress.simulations.compare.curves import curve
+from flowerpress.simulations.compare.figures import figures
 from flowerpress.simulations.compare.methods import Candidate, Method
 from flowerpress.simulations.compare.settings import Settings
 from flowerpress.simulations.compare.show import show
@@ -114,6 +116,23 @@ def test_runs_that_grow_to_the_largest_numbers_have_a_mean() -> None:
     assert math.isnan(regret.final(outcome([math.inf, -math.inf] * 20, metric="regret")))
     made = replace(comparison(wild=("ef21", runs)), metric=regret)
     assert summary.table(made).rows[0].mean == 1.6e308
+
+
+def test_a_name_with_an_underscore_is_in_the_legend() -> None:
+    made = comparison(_mine=("ef21", [outcome([0.1, 0.5])]))
+    assert b"_mine" in figures(made)["up.svg"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_without_plotly_it_says_how_to_get_the_report(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    made = comparison(dense=("fedavg", [outcome([0.1, 0.5])]))
+    if kept:
+        made.settings.keep(tmp_path, resume=False)
+    (hint,) = write(tmp_path, made)
+    assert hint.endswith("then the same command" + (" with --resume" if kept else ""))
 
 
 def test_what_cannot_be_drawn_costs_the_pictures_alone(tmp_path: Path) -> None:
