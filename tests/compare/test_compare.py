@@ -20,8 +20,10 @@ from flowerpress.cli import main
 from flowerpress.simulations.compare import compare
 from flowerpress.simulations.compare.runs import key, run, run_all
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reading import read_runs
-from flowerpress.simulations.results import save, versions
+from flowerpress.simulations.results import save, save_runs, versions
+from flowerpress.simulations.verdict import Verdict
 
 WORDS = ["--clients", "3", "--rounds", "4", "--seeds", "2", "--tuning-seeds", "1"]
 METHODS = ["-m", "fedavg lr=0.3", "-m", "ef14 topk:0.05 lr=0.3", "-m", "fedavg lr=1e9 name=wild"]
@@ -307,6 +309,18 @@ def test_a_kept_file_without_runs_is_no_run(text: str, tmp_path: Path) -> None:
     (tmp_path / f"{key(experiment)}.json").write_text(json.dumps(kept))
     (found,) = run_all([experiment], folder=tmp_path)
     assert found.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [("OSError: No space left", True), ("it is no longer finite", False)],
+)
+def test_a_run_that_an_error_ended_is_run_again(reason: str, again: bool, tmp_path: Path) -> None:
+    experiment = Experiment(task="digits", strategy="fedavg", clients=2, rounds=1)
+    failed = Outcome(experiment, (), (), 0, 0, 0, 0.0, verdict=Verdict("failed", reason))
+    save_runs(tmp_path / f"{key(experiment)}.json", [failed])
+    (found,) = run_all([experiment], folder=tmp_path)
+    assert (found.status == "done") == again
 
 
 def test_plot_draws_runs_that_were_made_one_by_one(

@@ -27,6 +27,8 @@ from flowerpress.user_code import is_file, split_name
 # One thread each: the processes share the cores, and sums keep their order whatever the machine.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
+_NOT_FINITE = "no longer finite"  # how a run that goes to infinity ends
+
 OnDone = Callable[[Outcome], None]
 
 
@@ -99,7 +101,8 @@ def source_hash(path: str) -> str:
 def _kept(folder: Path | None, name: str) -> Outcome | None:
     """Return the outcome that a folder has; None where it has none that can be read.
 
-    Nor is one taken of another release of flowerpress, torch or numpy: it need not be the same.
+    Nor is one taken of another release of flowerpress, torch or numpy: it need not be the same. Nor
+    one that an error ended, a full disk say: that may be gone.
     """
     if folder is None:
         return None
@@ -107,8 +110,13 @@ def _kept(folder: Path | None, name: str) -> Outcome | None:
     with suppress(OSError, ValueError):
         (found, *_) = read_runs(path)  # first: it knows what is no file of runs
         if json.loads(path.read_text("utf-8")).get("versions") == versions():
-            return found
+            return None if broken(found) else found
     return None
+
+
+def broken(outcome: Outcome) -> bool:
+    """Return whether a run says nothing: an error ended it, which was no divergence."""
+    return outcome.status == FAILED and _NOT_FINITE not in outcome.reason
 
 
 def _tell(on_done: OnDone | None, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flowerpress.simulations.compare.runs import key, run_all
+from flowerpress.simulations.compare.runs import broken, key, run_all
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
@@ -23,10 +23,8 @@ from flowerpress.simulations.reproduce.claims import (
     Table,
     verdict,
 )
-from flowerpress.simulations.verdict import FAILED
 
 SEEDS, QUICK_SEEDS = (2, 3, 4), (2, 3)
-_NOT_FINITE = "no longer finite"  # how a run that goes to infinity ends
 
 
 @dataclass(frozen=True)
@@ -198,8 +196,3 @@ def _measured(
     table = Table(rows)
     findings = tuple(rule.check(table) for rule in study.rules)
     return Measured(paper, claim, study, tuned_on, seeds, table, findings)
-
-
-def broken(run: Outcome) -> bool:
-    """Whether a run says nothing: an error ended it, which was no divergence."""
-    return run.status == FAILED and _NOT_FINITE not in run.reason
