@@ -158,6 +158,13 @@ def compare_command(
     if not any(each.outcomes for each in comparison.results) or not _any_ended(comparison):
         complain("no method ended well: lower the step sizes (--lrs), or check the data")
         raise typer.Exit(FAILED)
+    from flowerpress.simulations.compare.curves import metrics_of
+
+    outcomes = [outcome for result in comparison.results for outcome in result.outcomes]
+    if all(value is None for each in outcomes for value in plan.metric.series(each)):
+        there = ", ".join(metrics_of(outcomes))
+        complain(f"no run has measured {plan.metric.name!r}: there is {there} (--metric)")
+        raise typer.Exit(FAILED)
 
 
 def plot_command(

@@ -242,6 +242,23 @@ def test_a_list_is_no_metric_to_judge_by(
     assert rows(Path("numbers"))["fedavg lr=0.1"]["mean"] == "0.5"
 
 
+def test_a_metric_that_turns_out_not_to_be_measured_is_said(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("later.py").write_text(
+        "from flowerpress.simulations.tasks import make_task_fn\n"
+        "shipped = make_task_fn('digits', seed=0)\n"
+        "def task_fn(client, clients):\n"
+        "    return shipped(client, clients)\n"
+        "def evaluate_fn(r, arrays):\n"
+        "    return {'yield': 0.5} if r else None\n"
+    )
+    words = ["compare", "./later.py", "-m", "fedavg lr=0.1", *WORDS, "--rounds", "1"]
+    assert main([*words, "--metric", "gain", "--out", "out"]) == 1
+    assert "no run has measured 'gain': there is yield" in capsys.readouterr().err
+
+
 def test_an_error_of_a_run_is_its_outcome_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN.replace("    return F", "    1 / (3 - n)\n    return F"))
     path = str(tmp_path / "mine.py")
