@@ -298,6 +298,11 @@ def test_what_is_no_run_is_said(text: str, tmp_path: Path) -> None:
         read_runs(tmp_path)
 
 
+def test_plot_counts_a_run_that_is_named_twice_once(folder: Path, tmp_path: Path) -> None:
+    assert main(["plot", str(folder), str(folder), "--out", str(tmp_path)]) == 0
+    assert rows(tmp_path)["ef14 topk:0.05"]["seeds"] == "2"
+
+
 @pytest.mark.parametrize("words", [["--metric", "auc"], ["--target", "auc>=0.5"]])
 def test_plot_says_what_no_run_has_measured(
     words: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

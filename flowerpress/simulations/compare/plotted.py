@@ -46,7 +46,9 @@ def plotted(
         A path has no runs that have ended, they are of different tasks, or none has measured the
         metric or that of a target.
     """
-    outcomes = [outcome for path in paths for outcome in _read(path)]
+    outcomes: list[Outcome] = []
+    for path in paths:  # a run that is named twice is one run
+        outcomes += [outcome for outcome in _read(path) if outcome not in outcomes]
     tasks = sorted({outcome.experiment.task for outcome in outcomes})
     if len(tasks) > 1:
         raise ValueError(f"runs are of different tasks: {', '.join(tasks)}")
