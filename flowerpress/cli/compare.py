@@ -143,7 +143,7 @@ def compare_command(
         task=task,
         methods=(*methods, *map(parse_method, method or [])),
         # Presets were tuned on 0 and 1.
-        seeds=read_seeds("--seeds", seeds, max(2, *(seed + 1 for seed in tuning))),
+        seeds=read_seeds("--seeds", seeds, max([2, *(seed + 1 for seed in tuning)])),
         tuning_seeds=tuning,
         lrs=_numbers("--lrs", lrs),
         clients=clients,
@@ -166,6 +166,13 @@ def compare_command(
     track(comparison, track_by or [], folder)
     if not any(each.outcomes for each in comparison.results) or not _any_ended(comparison):
         complain("no method ended well: lower the step sizes (--lrs), or check the data")
+        raise typer.Exit(FAILED)
+    from flowerpress.simulations.compare.curves import metrics_of
+
+    outcomes = [outcome for result in comparison.results for outcome in result.outcomes]
+    if all(value is None for each in outcomes for value in plan.metric.series(each)):
+        there = ", ".join(metrics_of(outcomes))
+        complain(f"no run has measured {plan.metric.name!r}: there is {there} (--metric)")
         raise typer.Exit(FAILED)
 
 

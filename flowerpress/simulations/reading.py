@@ -30,7 +30,7 @@ def read_runs(path: str | Path) -> list[Outcome]:
     Raises
     ------
     ValueError
-        It is no such file, or the runs in it have not ended.
+        It is no such file, it has no run, or the runs in it have not ended.
     OSError
         It cannot be read.
     """
@@ -38,11 +38,14 @@ def read_runs(path: str | Path) -> list[Outcome]:
     path = path / RESULTS if path.is_dir() else path
     try:
         document = json.loads(path.read_text("utf-8"))
-        return [_outcome(fields) for fields in document["runs"]]
+        found = [_outcome(fields) for fields in document["runs"]]
+        if not found:
+            raise ValueError("it has none")
     except KeyError as error:
         raise ValueError(f"{path}: its runs lack {error}: they have not ended") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no results.json of a run: {error}") from None
+    return found
 
 
 def _outcome(fields: Mapping[str, Any]) -> Outcome:

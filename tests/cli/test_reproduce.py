@@ -156,9 +156,14 @@ def test_verdict(held: tuple[bool, ...], said: str) -> None:
         (rules.near(GOOD, "a", "b", 1), (94, 94, 94), (95, 95, 95), True),
         (rules.near(GOOD, "a", "b", 1), (93.9, 93.9, 93.9), (95, 95, 95), False),
         (rules.near(GOOD, "a", "b", 1), (0, 0, 0), (0, 0, 0), False),
+        # Beside nothing, nothing is lost.
+        (rules.near(GOOD, "a", "b", 1), (10, 10, 10), (0, 0, 0), False),
         (rules.more(GOOD, "a", "b"), (95, 95, 95), (95, 95, 95), False),
         (rules.more(GOOD, "a", "b", 0.5), (95, 95, 95), (94.5, 94.5, 94.5), True),
         (rules.above(LOSS, "a", 2), (2, 2, 2), (0, 0, 0), True),
+        # A run without the figure, or one that has diverged, is at no floor.
+        (rules.above(LOSS, "a", 2), (math.inf,) * 3, (0, 0, 0), False),
+        (rules.above(LOSS, "a", 2), (2, 2, math.inf), (0, 0, 0), False),
         (rules.above(LOSS, "a", 2), (1.9, 1.9, 1.9), (0, 0, 0), False),
     ],
 )

@@ -21,8 +21,10 @@ from flowerpress.simulations.compare import compare, plotted
 from flowerpress.simulations.compare.runs import key, run, run_all
 from flowerpress.simulations.compare.tracked import track
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reading import read_runs
-from flowerpress.simulations.results import save
+from flowerpress.simulations.results import save, save_runs, versions
+from flowerpress.simulations.verdict import Verdict
 
 WORDS = ["--clients", "3", "--rounds", "4", "--seeds", "2", "--tuning-seeds", "1"]
 METHODS = ["-m", "fedavg lr=0.3", "-m", "ef14 topk:0.05 lr=0.3", "-m", "fedavg lr=1e9 name=wild"]
@@ -152,6 +154,8 @@ def test_other_settings_are_refused_by_name(
         (["-m", "lr=0.1"], "expected STRATEGY [COMPRESSOR] [KEY=VALUE...]"),
         (["-m", "ef21 topk sign"], "has two compressors, topk and sign"),
         (["-m", "ef21", "-m", "ef21"], "two methods are 'ef21 topk:0.01': give one a name"),
+        (["-m", "ef21 name=a", "-m", "birder sign name=a"], "two methods are 'a': give one a"),
+        (["-m", "birder sign name=a", "-m", "ef21 name=a"], "two methods are 'a': give one a"),
         (["-m", "ef21", "--seeds", "x"], "--seeds is 'x': expected how many, as 3, or which"),
         (["-m", "ef21", "--seeds", "0,5"], "seed 0 is to be tuned on and to be reported"),
         (["-m", "ef21", "--lrs", "0.1,a"], "--lrs is '0.1,a': expected numbers"),
@@ -159,6 +163,7 @@ def test_other_settings_are_refused_by_name(
         (["-m", "ef21", "--metric", "auc"], "measures no 'auc' on held-out data: it has accuracy"),
         (["-m", "ef21", "--target", "recall>=1"], "measures no 'recall' on held-out data"),
         (["-m", "ef21", "--up", "0"], "the link's up is 0.0: expected a number"),
+        (["-m", "ef21", "--tuning-seeds", "0"], "there is no seed to tune on"),
         (["-m", "ef21", "--jobs", "0"], "--jobs is 0, but must be at least 1"),
         (["-m", "ef21 momentum=0.1"], "no method can run: ef21"),
         (["-m", "ef21", "-m", "birder sign", "--strict"], "nothing was run; without --strict"),
@@ -172,6 +177,15 @@ def test_a_grid_that_cannot_run_is_said_before_the_first_run(
     shown = capsys.readouterr()
     assert said in shown.err
     assert not shown.out
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_preset_is_not_reported_on_the_seeds_that_it_was_tuned_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "mnist", "--strategies", "ef21", "--tuning-seeds", "7,", "--seeds", "1,9"]
+    assert main([*words, "--out", str(tmp_path / "new")]) == 2
+    assert "is a preset that was tuned on it" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -208,6 +222,42 @@ def test_an_own_task_is_compared_in_one_call(tmp_path: Path, monkeypatch: Any) -
     (tmp_path / "mine.py").write_text(OWN + "# changed\n")
     with pytest.raises(ValueError, match="its task-source is"):
         compare("./mine.py", methods, tmp_path / "out", metric="distance", **how)
+
+
+def test_a_list_is_no_metric_to_judge_by(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lists.py").write_text(
+        "from flowerpress.simulations.tasks import make_task_fn\n"
+        "shipped = make_task_fn('digits', seed=0)\n"
+        "def task_fn(client, clients):\n"
+        "    return shipped(client, clients)\n"
+        "def evaluate_fn(r, arrays):\n"
+        "    return {'cuts': [0.1, 0.2], 'yield': 0.5, 'note': 'fine'}\n"
+    )
+    words = ["compare", "./lists.py", "-m", "fedavg lr=0.1", *WORDS, "--rounds", "1"]
+    assert main([*words, "--metric", "cuts", "--out", "lists"]) == 2
+    assert "'cuts' is a list" in capsys.readouterr().err
+    assert main([*words, "--out", "numbers"]) == 0
+    assert rows(Path("numbers"))["fedavg lr=0.1"]["mean"] == "0.5"
+
+
+def test_a_metric_that_turns_out_not_to_be_measured_is_said(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("later.py").write_text(
+        "from flowerpress.simulations.tasks import make_task_fn\n"
+        "shipped = make_task_fn('digits', seed=0)\n"
+        "def task_fn(client, clients):\n"
+        "    return shipped(client, clients)\n"
+        "def evaluate_fn(r, arrays):\n"
+        "    return {'yield': 0.5} if r else None\n"
+    )
+    words = ["compare", "./later.py", "-m", "fedavg lr=0.1", *WORDS, "--rounds", "1"]
+    assert main([*words, "--metric", "gain", "--out", "out"]) == 1
+    assert "no run has measured 'gain': there is yield" in capsys.readouterr().err
 
 
 def test_an_error_of_a_run_is_its_outcome_and_the_others_go_on(tmp_path: Path) -> None:
@@ -249,6 +299,53 @@ def test_what_is_no_run_is_said(text: str, tmp_path: Path) -> None:
         read_runs(tmp_path)
 
 
+def test_plot_counts_a_run_that_is_named_twice_once(folder: Path, tmp_path: Path) -> None:
+    assert main(["plot", str(folder), str(folder), "--out", str(tmp_path)]) == 0
+    assert rows(tmp_path)["ef14 topk:0.05"]["seeds"] == "2"
+
+
+@pytest.mark.parametrize("words", [["--metric", "auc"], ["--target", "auc>=0.5"]])
+def test_plot_says_what_no_run_has_measured(
+    words: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plot", str(folder), *words, "--out", str(tmp_path / "plot")]) == 2
+    assert "no run has measured 'auc' as one number: there is loss" in capsys.readouterr().err
+    assert not (tmp_path / "plot").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", '{"a": 1}', '"seeds"'])
+def test_settings_that_are_broken_are_said(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    assert compared(tmp_path, "--resume") == 2
+    assert main(["plot", str(tmp_path), "--out", str(tmp_path / "plot")]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "settings.json cannot be read" in first or "holds another comparison" in first
+    assert "settings.json" in second
+
+
+@pytest.mark.parametrize("text", ['{"runs": []}', "[]", "null"])
+def test_a_kept_file_without_runs_is_no_run(text: str, tmp_path: Path) -> None:
+    experiment = Experiment(task="digits", strategy="fedavg", clients=2, rounds=1)
+    kept = {"versions": versions(), **json.loads(text)} if text[0] == "{" else json.loads(text)
+    (tmp_path / f"{key(experiment)}.json").write_text(json.dumps(kept))
+    (found,) = run_all([experiment], folder=tmp_path)
+    assert found.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [("OSError: No space left", True), ("it is no longer finite", False)],
+)
+def test_a_run_that_an_error_ended_is_run_again(reason: str, again: bool, tmp_path: Path) -> None:
+    experiment = Experiment(task="digits", strategy="fedavg", clients=2, rounds=1)
+    failed = Outcome(experiment, (), (), 0, 0, 0, 0.0, verdict=Verdict("failed", reason))
+    save_runs(tmp_path / f"{key(experiment)}.json", [failed])
+    (found,) = run_all([experiment], folder=tmp_path)
+    assert (found.status == "done") == again
+
+
 def test_plot_draws_runs_that_were_made_one_by_one(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,7 +368,9 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-m", "flowerpress", "compare", "digits", "--jobs", "1"]
     words += ["-m", "fedavg lr=0.1", "--rounds", "40", "--seeds", "200", "--out", str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while not list(out.glob("runs/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -282,7 +381,33 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
     kept = list(out.glob("runs/*.json"))
     assert kept
     assert all(read_runs(path)[0].status == "done" for path in kept)
-    assert not _children(process.pid)
+    assert not _left(process.pid)
+
+
+def test_a_parent_that_is_killed_leaves_no_processes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "flowerpress", "compare", "digits", "--jobs", "1"]
+    words += ["-m", "fedavg lr=0.1", "--rounds", "4", "--seeds", "2000", "--out", str(out)]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(words, stderr=quiet, stdout=quiet, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("runs/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _children(process.pid)
+    process.kill()
+    process.wait()
+    left = _left(process.pid)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def _left(pid: int) -> list[int]:
+    """Processes of a group that are there after some seconds still."""
+    deadline = time.monotonic() + 10
+    while (found := _children(pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from flowerpress.simulations.compare import summary
 from flowerpress.simulations.compare.comparison import Comparison, Result
 from flowerpress.simulations.compare.curves import curve
+from flowerpress.simulations.compare.figures import figures
 from flowerpress.simulations.compare.methods import Candidate, Method
 from flowerpress.simulations.compare.settings import Settings
+from flowerpress.simulations.compare.show import show
 from flowerpress.simulations.compare.targets import (
     Cost,
     Link,
@@ -24,6 +30,7 @@ from flowerpress.simulations.compare.targets import (
     usual_metric,
 )
 from flowerpress.simulations.compare.tuning import Judge, Tuned, tune
+from flowerpress.simulations.compare.written import write
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 
@@ -51,6 +58,11 @@ def test_a_target_costs_what_was_used_up_when_it_was_first_reached() -> None:
     found = parse_target("gradient_norm_sq <= 1e-6").reached(falling, Link())
     assert found is not None
     assert found.rounds == 2
+
+
+@pytest.mark.parametrize("name", ["val/acc", "top 1", "recall@5", "Größe"])
+def test_a_target_may_be_of_any_metric(name: str) -> None:
+    assert parse_target(f" {name} >= 50%").metric == Metric(name, True)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +95,58 @@ def test_a_final_figure_is_the_mean_of_the_last_twentieth() -> None:
 
 
 def test_metrics_of_clients_count_where_there_are_no_others() -> None:
-    from dataclasses import replace
-
     run = outcome([0.1, 0.2])
     history = tuple(replace(r, metrics={}, evaluate={"accuracy": 0.3}) for r in run.history)
     assert ACCURACY.series(replace(run, history=history)) == [0.3, 0.3]
+
+
+def test_a_loss_on_held_out_data_has_no_training_losses_between() -> None:
+    run = outcome([5.0, math.nan, 4.0], metric="loss")
+    history = [replace(record, train={"loss": 0.1}) for record in run.history]
+    history[1] = replace(history[1], metrics={})  # evaluated in every second round
+    assert LOSS.series(replace(run, history=tuple(history))) == [5.0, None, 4.0]
+    assert parse_target("loss<=1").reached(replace(run, history=tuple(history)), Link()) is None
+
+
+def test_runs_that_grow_to_the_largest_numbers_have_a_mean() -> None:
+    runs = [outcome([1.0, 1.7e308], metric="regret"), outcome([1.0, 1.5e308], metric="regret")]
+    regret = Metric("regret", False)
+    assert curve(runs, regret, Link()).mean == [1.0, 1.6e308]
+    assert Judge(regret).score(runs) == (math.inf, 1.6e308)
+    assert math.isnan(regret.final(outcome([math.inf, -math.inf] * 20, metric="regret")))
+    made = replace(comparison(wild=("ef21", runs)), metric=regret)
+    assert summary.table(made).rows[0].mean == 1.6e308
+
+
+def test_a_name_with_an_underscore_is_in_the_legend() -> None:
+    made = comparison(_mine=("ef21", [outcome([0.1, 0.5])]))
+    assert b"_mine" in figures(made)["up.svg"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_without_plotly_it_says_how_to_get_the_report(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    made = comparison(dense=("fedavg", [outcome([0.1, 0.5])]))
+    if kept:
+        made.settings.keep(tmp_path, resume=False)
+    (hint,) = write(tmp_path, made)
+    assert hint.endswith("then the same command" + (" with --resume" if kept else ""))
+
+
+def test_what_cannot_be_drawn_costs_the_pictures_alone(tmp_path: Path) -> None:
+    runs = [outcome([-1.7e308, 1.7e308])]  # no axis has ticks for that
+    hints = write(tmp_path, comparison(wild=("ef21", runs)))
+    assert [hint.partition(":")[0] for hint in hints if "no figures" in hint] == ["no figures"]
+    assert {"table.csv", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_metric_that_is_named_like_a_column_has_one_of_its_own() -> None:
+    made = comparison(dense=("fedavg", [outcome([0.5, 0.7], metric="up", up=100)]))
+    first, second = csv.DictReader(io.StringIO(summary.curves_csv(made)))
+    assert (first["up"], first["metric up"]) == ("0", "0.5")
+    assert (second["up"], second["metric up"]) == ("100", "0.7")
 
 
 class Bowl:
@@ -184,12 +243,44 @@ def test_the_table_has_the_best_first_and_those_without_a_figure_last() -> None:
     assert reached.cost.up == 30
 
 
+def test_a_method_that_lost_a_seed_is_below_those_that_lost_none() -> None:
+    found = summary.table(
+        comparison(
+            lucky=("ef21", [outcome([0, 0.99]), outcome([0, 0.1], status="diverged")]),
+            steady=("ef14", [outcome([0, 0.8]), outcome([0, 0.8])]),
+        )
+    )
+    assert [row.label for row in found.rows] == ["steady", "lucky", "cdadam bad"]
+
+
+def test_a_method_with_a_name_that_cannot_run_has_its_strategy() -> None:
+    made = comparison(dense=("fedavg", [outcome([0, 0.95])]))
+    settings = replace(made.settings, methods=(Method("cdadam", "sign", {}, "ours"),))
+    row = summary.table(replace(made, settings=settings, refused={"ours": "it cannot"})).rows[-1]
+    assert (row.label, row.strategy) == ("ours", "cdadam")
+
+
 def test_a_method_without_a_step_size_says_which_were_tried() -> None:
     made = comparison(dense=("fedavg", [outcome([0, 0.95])]))
     tuned = Tuned(None, {0.1: math.nan, 0.3: math.nan})
     row = summary._row(Result(candidate(), tuned, ()), made, None)
     assert (row.status, row.lr) == ("no step size", None)
     assert row.reason == "no run on the tuning seeds ended well, with lr 0.1, 0.3"
+
+
+@pytest.mark.parametrize("width", [60, 90, 200])
+def test_figures_are_whole_however_narrow_the_terminal_is(width: int) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=True, color_system=None)
+    runs = [outcome([0, 0.5, 0.91], up=123_456), outcome([0, 0.5, 0.93], up=123_456)]
+    lost = [outcome([0, 9.0], status="diverged", reason="the loss went from here to there")]
+    show(console, comparison(**{"one with a long name": ("ef14", runs), "lost": ("ef21", lost)}))
+    shown = file.getvalue()
+    assert "92.00 %" in shown
+    assert "247 kB" in shown
+    assert ("91.00 % to 93.00 %" in shown) == (width == 200)
+    assert ("not shown for want of width: s here, range" in shown) == (width < 200)
+    assert width == 60 or max(map(len, shown.splitlines()[:-3])) <= width
 
 
 def test_the_csv_has_every_figure_of_the_table() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flwr.app import ArrayRecord
 
+from flowerpress.protocol import MetricReader
 from flowerpress.simulations.compare.methods import Candidate, candidates
 from flowerpress.simulations.compare.runs import run_all
 from flowerpress.simulations.compare.settings import Settings
@@ -23,6 +24,7 @@ from flowerpress.simulations.compare.targets import (
 from flowerpress.simulations.compare.tuning import Judge, Tuned, tune
 from flowerpress.simulations.experiment import Experiment, PreparedRun
 from flowerpress.simulations.outcome import Outcome
+from flowerpress.simulations.presets.settings import TUNED_ON
 from flowerpress.simulations.simulate import initial_arrays
 
 RUNS = "runs"  # the folder of a comparison that has its runs
@@ -111,6 +113,12 @@ class Plan:
         self.settings = settings
         methods, common = settings.methods, settings.common
         self.able, self.refused = candidates(methods, common, settings.rounds)
+        presets = [each.label for each in self.able if each.lr == "preset"]
+        if presets and (both := sorted({*settings.seeds} & {*TUNED_ON})):
+            raise ValueError(
+                f"seed {both[0]} is to be reported, and {presets[0]!r} is a preset that was tuned "
+                "on it: name other seeds, or a step size"
+            )
         if not self.able:
             label, why = next(iter(self.refused.items()))
             raise ValueError(f"no method can run: {label}: {why}")
@@ -169,10 +177,13 @@ class Plan:
     def _metric(self, first: PreparedRun, model: ArrayRecord) -> Metric:
         """Return the metric, which the task measures as far as can be known before a run."""
         evaluate, wanted = first.source.evaluate_fn, self.settings.metric
-        measured = sorted(evaluate(0, model) or {}) if evaluate else []
+        found = MetricReader("evaluate_fn").read(evaluate(0, model) if evaluate else None)
+        measured = sorted(name for name, value in found.items() if isinstance(value, int | float))
         names = [parse_metric(wanted)] if wanted else []
         names += [parse_target(text).metric for text in self.settings.targets]
         for each in names:
+            if isinstance(found.get(each.name), list):
+                raise ValueError(f"{each.name!r} is a list: a metric to judge by is one number")
             if measured and each.name not in measured:
                 raise ValueError(
                     f"the task measures no {each.name!r} on held-out data: it has "

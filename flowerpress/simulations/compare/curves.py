@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowerpress.simulations.compare.targets import Cost, Link, Metric, costs
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 
 AXES = {
@@ -69,14 +70,14 @@ def curve(outcomes: Sequence[Outcome], metric: Metric, link: Link) -> Curve:
     values = [[line[r][1] for line in lines] for r in shared]
     return Curve(
         x,
-        [math.fsum(each) / len(each) if _finite(each) else math.nan for each in values],
+        [mean(each) if _finite(each) else math.nan for each in values],
         [min(each) if _finite(each) else math.nan for each in values],
         [max(each) if _finite(each) else math.nan for each in values],
     )
 
 
 def _mean_cost(each: Sequence[Cost]) -> Cost:
-    return Cost(*(math.fsum(column) / len(each) for column in zip(*each, strict=True)))
+    return Cost(*(mean(column) for column in zip(*each, strict=True)))
 
 
 def _finite(values: Sequence[float]) -> bool:

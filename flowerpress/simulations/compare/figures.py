@@ -68,7 +68,7 @@ def _draw(axes: Axes, lines: list[tuple[str, Curve]], axis: str, name: str) -> N
             continue
         x, mean, low, high = zip(*points, strict=True)
         color, dash = _COLORS[place % len(_COLORS)], _DASHES[place // len(_COLORS) % len(_DASHES)]
-        axes.plot(x, mean, dash, color=color, label=plain(label), linewidth=1.5)
+        axes.plot(x, mean, dash, color=color, label=_shown(label), linewidth=1.5)
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel=AXES[axis], ylabel=plain(name))
     if log:
@@ -76,6 +76,12 @@ def _draw(axes: Axes, lines: list[tuple[str, Curve]], axis: str, name: str) -> N
     if name.endswith("_sq"):
         axes.set_yscale("log")
     axes.grid(visible=True, alpha=0.3)
+
+
+def _shown(label: str) -> str:
+    """Return a label for a legend, which leaves out those that begin with an underscore."""
+    text = plain(label)
+    return f" {text}" if text.startswith("_") else text
 
 
 def _files(name: str, figure: Figure) -> dict[str, bytes]:

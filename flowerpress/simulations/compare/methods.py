@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flowerpress.compressors import make_compressor
@@ -183,15 +183,21 @@ def candidates(
         try:
             prepared = tuned.prepare()
         except ValueError as error:
+            _new(label, [each.label for each in able], unable)
             unable[label] = " ".join(str(error).split())
             continue
         # A step size by theory is of the task of each seed, so the constants of this one stay here.
         tuned = replace(tuned, compressor=prepared.experiment.compressor)
         label = method.name or _label(method, tuned)
-        if any(label == other.label for other in able):
-            raise ValueError(f"two methods are {label!r}: give one a name, as name=NAME")
+        _new(label, [each.label for each in able], unable)
         able.append(Candidate(label, tuned, lr))
     return able, unable
+
+
+def _new(label: str, *known: Collection[str]) -> None:
+    """Raise `ValueError` where another method has a label."""
+    if any(label in each for each in known):
+        raise ValueError(f"two methods are {label!r}: give one a name, as name=NAME")
 
 
 def _label(method: Method, experiment: Experiment) -> str:

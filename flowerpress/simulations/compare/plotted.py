@@ -10,8 +10,14 @@ from pathlib import Path
 from flowerpress.simulations.compare.comparison import RUNS, Comparison, Result
 from flowerpress.simulations.compare.curves import metrics_of
 from flowerpress.simulations.compare.methods import Candidate, Method
-from flowerpress.simulations.compare.settings import SETTINGS, Settings
-from flowerpress.simulations.compare.targets import Link, parse_metric, usual_metric
+from flowerpress.simulations.compare.settings import SETTINGS, Settings, read_settings
+from flowerpress.simulations.compare.targets import (
+    Link,
+    Metric,
+    parse_metric,
+    parse_target,
+    usual_metric,
+)
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reading import read_runs
@@ -37,9 +43,12 @@ def plotted(
     Raises
     ------
     ValueError, OSError
-        A path has no runs that have ended, or they are of different tasks.
+        A path has no runs that have ended, they are of different tasks, or none has measured the
+        metric or that of a target.
     """
-    outcomes = [outcome for path in paths for outcome in _read(path)]
+    outcomes: list[Outcome] = []
+    for path in paths:  # a run that is named twice is one run
+        outcomes += [outcome for outcome in _read(path) if outcome not in outcomes]
     tasks = sorted({outcome.experiment.task for outcome in outcomes})
     if len(tasks) > 1:
         raise ValueError(f"runs are of different tasks: {', '.join(tasks)}")
@@ -74,14 +83,26 @@ def plotted(
         link=link or Link(),
     )
     judged = parse_metric(metric) if metric else usual_metric(metrics_of(outcomes))
+    for each in [judged, *(parse_target(text).metric for text in targets)]:
+        if metric or each != judged:
+            _check(each, outcomes)
     return Comparison(settings, judged, results)
+
+
+def _check(metric: Metric, outcomes: Sequence[Outcome]) -> None:
+    """Raise `ValueError` where no run has measured a metric."""
+    if not any(value is not None for run in outcomes for value in metric.series(run)):
+        names = ", ".join(metrics_of(outcomes))
+        raise ValueError(f"no run has measured {metric.name!r} as one number: there is {names}")
 
 
 def _read(path: Path) -> list[Outcome]:
     """Return the runs that a path has."""
     if not (path / SETTINGS).exists():
         return read_runs(path)
-    seeds = json.loads((path / SETTINGS).read_text("utf-8"))["seeds"]
+    seeds = read_settings(path).get("seeds")
+    if not isinstance(seeds, list):
+        raise ValueError(f"{path / SETTINGS} is of no comparison: it names no seeds")
     files = sorted((path / RUNS).glob("*.json"))
     found = [outcome for file in files for outcome in read_runs(file)]
     reported = [outcome for outcome in found if outcome.experiment.seed in seeds]

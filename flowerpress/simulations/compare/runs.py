@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,6 +26,8 @@ from flowerpress.user_code import is_file, split_name
 
 # One thread each: the processes share the cores, and sums keep their order whatever the machine.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+_NOT_FINITE = "no longer finite"  # how a run that goes to infinity ends
 
 OnDone = Callable[[Outcome], None]
 
@@ -98,15 +101,22 @@ def source_hash(path: str) -> str:
 def _kept(folder: Path | None, name: str) -> Outcome | None:
     """Return the outcome that a folder has; None where it has none that can be read.
 
-    Nor is one taken of another release of flowerpress, torch or numpy: it need not be the same.
+    Nor is one taken of another release of flowerpress, torch or numpy: it need not be the same. Nor
+    one that an error ended, a full disk say: that may be gone.
     """
     if folder is None:
         return None
+    path = folder / f"{name}.json"
     with suppress(OSError, ValueError):
-        path = folder / f"{name}.json"
+        (found, *_) = read_runs(path)  # first: it knows what is no file of runs
         if json.loads(path.read_text("utf-8")).get("versions") == versions():
-            return read_runs(path)[0]
+            return None if broken(found) else found
     return None
+
+
+def broken(outcome: Outcome) -> bool:
+    """Return whether a run says nothing: an error ended it, which was no divergence."""
+    return outcome.status == FAILED and _NOT_FINITE not in outcome.reason
 
 
 def _tell(on_done: OnDone | None, outcome: Outcome) -> None:
@@ -150,6 +160,7 @@ def _begin() -> None:
     What one run warns of, all like it do: a process says it once.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     seen: set[str] = set()
 
     def first_time(record: logging.LogRecord) -> bool:
@@ -160,6 +171,13 @@ def _begin() -> None:
     logging.lastResort = logging.StreamHandler()
     logging.lastResort.setLevel(logging.WARNING)
     logging.lastResort.addFilter(first_time)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed, which cannot end it then."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

@@ -122,10 +122,7 @@ class Settings:
                 f"{folder} holds a comparison already: go on with it by --resume, or name another "
                 "folder"
             )
-        try:
-            theirs = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}; name another folder") from None
+        theirs = read_settings(folder)
         for name in sorted({*mine, *theirs}):
             if mine.get(name) != theirs.get(name):
                 raise ValueError(
@@ -133,6 +130,26 @@ class Settings:
                     f"{_short(theirs.get(name))}, and not {_short(mine.get(name))}; name another "
                     "folder, or compare as there"
                 )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings that a folder holds, as JSON values.
+
+    Raises
+    ------
+    ValueError
+        They cannot be read.
+    OSError
+        There are none.
+    """
+    path = folder / SETTINGS
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}; name another folder") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} cannot be read: it has no settings; name another folder")
+    return found
 
 
 def read_seeds(what: str, text: str, first: int) -> tuple[int, ...]:

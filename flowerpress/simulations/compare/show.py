@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from flowerpress.simulations.compare.cells import cells, columns
+from flowerpress.simulations.compare.cells import Cell, cells, columns
 from flowerpress.simulations.compare.comparison import Comparison
 from flowerpress.simulations.compare.report import caption
+from flowerpress.simulations.compare.summary import Table as Found
 from flowerpress.simulations.compare.summary import table
 from flowerpress.simulations.compare.targets import Metric
 from flowerpress.simulations.formats import format_bytes, format_metric
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.verdict import DONE
 
+_SPARED = ("wall", "range", "seconds*", "down", "total*", "ratio", "rounds", "lr")
+"""Columns that a narrow terminal does without, in this order; with a star those of targets too."""
+_FOLDED = 22  # letters of a sentence or a name that is folded, in a line
+_Column = dict[str, Any]
 _HEADS = {"tuning": "step sizes", "seeds": "seeds reported"}
 
 
@@ -82,17 +89,76 @@ class RunsProgress:
 
 
 def show(console: Console, comparison: Comparison) -> None:
-    """Print the table; where no terminal has a width, as wide as it needs to be."""
+    """Print the table; where no terminal has a width, as wide as it needs to be.
+
+    In a terminal columns are left out until figures are whole; the files have all of them.
+    """
     found = table(comparison)
-    built = Table(caption=caption(found), box=None, pad_edge=False)
-    shown = columns(found)
-    for column in shown:
-        text = column.get("text", False) or column["key"] == "label"
-        built.add_column(Text(column["head"]), justify="left" if text else "right", overflow="fold")
-    for row in found.rows:
-        texts = cells(row, found)
-        built.add_row(*(Text(texts[column["key"]]["text"]) for column in shown))
+    rows = [cells(row, found) for row in found.rows]
+    shown, left_out = columns(found), []
+    built = _built(found, shown, rows)
+    options = console.options.update(max_width=1000)
+    wanted = built.__rich_measure__(console, options).maximum
     if not console.is_terminal:
-        options = console.options.update(max_width=1000)
-        console.width = max(console.width, built.__rich_measure__(console, options).maximum)
+        console.width = max(console.width, wanted)
+    elif wanted > console.width:
+        for kind in _SPARED:
+            if _needs(shown, rows) <= console.width:
+                break
+            lost = [column for column in shown if fnmatchcase(column["key"], kind)]
+            left_out += [column["head"] for column in lost]
+            shown = [column for column in shown if column not in lost]
+        console.width = max(console.width, _needs(shown, rows))  # else the terminal folds lines
+        built = _built(found, shown, rows, spare=console.width - _needs(shown, rows))
     console.print(built)
+    if left_out:
+        names = ", ".join(dict.fromkeys(left_out))
+        console.print(f"not shown for want of width: {names}", markup=False)
+
+
+def _built(
+    found: Found,
+    shown: Sequence[_Column],
+    rows: Sequence[dict[str, Cell]],
+    spare: int | None = None,
+) -> Table:
+    """Return some columns as a table for the terminal.
+
+    Parameters
+    ----------
+    found : Found
+    shown : sequence of dict
+        The columns.
+    rows : sequence of dict
+        Their cells.
+    spare : int, optional
+        With it columns are as narrow as they can be, but for the last, which has so many letters
+        more: what is folded is sentences, names and heads.
+    """
+    built = Table(caption=caption(found), box=None, pad_edge=False)
+    for column in shown:
+        width = None if spare is None else _least(column, rows)
+        if width is not None and spare and column is shown[-1]:
+            width += spare
+        justify: Literal["left", "right"] = "left" if _folds(column) else "right"
+        built.add_column(Text(column["head"]), justify=justify, overflow="fold", width=width)
+    for row in rows:
+        built.add_row(*(Text(row[column["key"]]["text"]) for column in shown))
+    return built
+
+
+def _needs(shown: Sequence[_Column], rows: Sequence[dict[str, Cell]]) -> int:
+    """Return the width that a table needs at least."""
+    return sum(_least(column, rows) + 2 for column in shown)
+
+
+def _folds(column: _Column) -> bool:
+    return "text" in column or column["key"] == "label"
+
+
+def _least(column: _Column, rows: Sequence[dict[str, Cell]]) -> int:
+    """Return the width that a column needs: that of its figures, and of the words of its head."""
+    longest = max((len(row[column["key"]]["text"]) for row in rows), default=0)
+    if _folds(column):
+        longest = min(longest, _FOLDED)
+    return max([longest, *map(len, column["head"].split())])

@@ -19,6 +19,7 @@ from flowerpress.simulations.compare.targets import (
     costs,
     parse_metric,
 )
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.verdict import DONE
 
@@ -94,6 +95,9 @@ class Row:
 class Table:
     """All rows: those that can be judged first, the best on top; then those that can not.
 
+    A method that did not end well on every seed is below all that did: its mean is of its easier
+    seeds.
+
     Attributes
     ----------
     metric : str
@@ -110,14 +114,19 @@ class Table:
 def table(comparison: Comparison) -> Table:
     """Return the table of a comparison."""
     dense = next((r for r in comparison.results if r.candidate.dense and _ended(r)), None)
-    whole = _mean([each.up_training for each in _ended(dense)]) if dense else None
+    whole = mean([each.up_training for each in _ended(dense)]) if dense else None
     rows = [_row(result, comparison, whole) for result in comparison.results]
     sign = -1 if comparison.metric.rising else 1
-    rows.sort(
-        key=lambda row: (math.isnan(row.mean), 0 if math.isnan(row.mean) else sign * row.mean)
-    )
+    whole_ones = {r.label for r in comparison.results if len(_ended(r)) == len(r.outcomes)}
+
+    def order(row: Row) -> tuple[bool, bool, float]:
+        lacks = math.isnan(row.mean)
+        return lacks, row.label not in whole_ones, 0 if lacks else sign * row.mean
+
+    rows.sort(key=order)
+    named = {each.name: each.strategy for each in comparison.settings.methods if each.name}
     rows += [
-        Row(label, label.split()[0], None, None, "", 0, 0, REFUSED, why)
+        Row(label, named.get(label) or label.split()[0], None, None, "", 0, 0, REFUSED, why)
         for label, why in comparison.refused.items()
     ]
     return Table(comparison.metric.name, tuple(rows), dense.label if dense else "")
@@ -137,18 +146,20 @@ def as_csv(table: Table) -> str:
 
 
 def curves_csv(comparison: Comparison) -> str:
-    """Return every round of every run as CSV."""
+    """Return every round of every run as CSV; a metric named like a column is ``metric NAME``."""
     everything = [outcome for result in comparison.results for outcome in result.outcomes]
     metrics = [parse_metric(name) for name in metrics_of(everything)]
     lines = []
     for result in comparison.results:
         for outcome in result.outcomes:
             used = costs(outcome, comparison.settings.link)
-            for record, cost in zip(outcome.history, used, strict=True):
+            values = zip(*(metric.series(outcome) for metric in metrics), strict=True)
+            for record, cost, found in zip(outcome.history, used, values, strict=True):
                 line = {"method": result.label, "seed": outcome.experiment.seed}
                 line |= {"round": record.round, "up": cost.up, "down": cost.down}
                 line |= {"total": cost.total, "modelled_seconds": cost.seconds}
-                line |= {metric.name: metric.of(record) for metric in metrics}
+                for metric, value in zip(metrics, found, strict=True):
+                    line[f"metric {metric.name}" if metric.name in line else metric.name] = value
                 lines.append(line)
     return _csv(lines)
 
@@ -168,7 +179,7 @@ def _row(result: Result, comparison: Comparison, whole: float | None) -> Row:
     finals = [metric.final(each) for each in ended]
     status, reason = _status(result)
     used = [costs(each, link)[-1] for each in ended]
-    up = _mean([each.up_training for each in ended])
+    up = mean([each.up_training for each in ended])
     return Row(
         label=result.label,
         strategy=experiment.strategy,
@@ -179,13 +190,13 @@ def _row(result: Result, comparison: Comparison, whole: float | None) -> Row:
         seeds=len(ended),
         status=status,
         reason=reason,
-        mean=_mean(finals),
+        mean=mean(finals),
         low=min(finals, default=math.nan),
         high=max(finals, default=math.nan),
         up=up,
-        down=_mean([each.down_bytes for each in ended]),
-        seconds=_mean([each.seconds for each in used]),
-        wall=_mean([each.seconds for each in ended]),
+        down=mean([each.down_bytes for each in ended]),
+        seconds=mean([each.seconds for each in used]),
+        wall=mean([each.seconds for each in ended]),
         ratio=whole / up if whole and ended else None,
         reached=tuple(_reached(target, result.outcomes, link) for target in comparison.targets),
     )
@@ -219,9 +230,5 @@ def _lr_from(result: Result) -> str:
 
 def _reached(target: Target, outcomes: Sequence[Outcome], link: Link) -> Reached:
     found = [cost for each in outcomes if (cost := target.reached(each, link)) is not None]
-    mean = Cost(*map(_mean, zip(*found, strict=True))) if found else None
-    return Reached(target.text, len(found), len(outcomes), mean)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+    cost = Cost(*map(mean, zip(*found, strict=True))) if found else None
+    return Reached(target.text, len(found), len(outcomes), cost)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
-from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.verdict import DONE
 
-_TARGET = re.compile(r"\s*([\w.-]+)\s*(>=|<=)\s*([^\s%]+)\s*(%?)\s*")
+_TARGET = re.compile(r"\s*([^\s<>=][^<>=]*?)\s*(>=|<=)\s*([^\s%]+)\s*(%?)\s*")
 _SOURCES = ("metrics", "evaluate", "train")
 _USUAL = ("accuracy", "gradient_norm_sq", "loss")
 _RISING = ("accuracy", "precision", "recall", "f1", "auc", "score", "r2")
@@ -101,17 +101,18 @@ class Metric:
     name: str
     rising: bool
 
-    def of(self, record: RoundRecord) -> float | None:
-        """Return its value in a round: on held-out data, else by the clients, else in training."""
-        for source in _SOURCES:
-            value = getattr(record, source).get(self.name)
-            if isinstance(value, int | float):
-                return float(value)
-        return None
-
     def series(self, outcome: Outcome) -> list[float | None]:
-        """Return its value at each of a run's records."""
-        return [self.of(record) for record in outcome.history]
+        """Return its value at each of a run's records; None where it was not measured.
+
+        All are from one source, the first that has it in any record: held-out data, else the
+        clients' evaluations, else training. So a loss that is evaluated in some rounds alone has no
+        training losses between.
+        """
+        for source in _SOURCES:
+            values = [_number(getattr(record, source).get(self.name)) for record in outcome.history]
+            if any(value is not None for value in values):
+                return values
+        return [None] * len(outcome.history)
 
     def final(self, outcome: Outcome) -> float:
         """Return a run's last figure: the mean over the last twentieth of its records.
@@ -122,13 +123,17 @@ class Metric:
         last = values[-max(1, len(values) // _LAST) :]
         if outcome.status != DONE or not last:
             return math.nan
-        return math.fsum(last) / len(last)
+        return mean(last)
 
     def best(self, values: Sequence[float]) -> int:
         """Return the place of the best of some values; NaN is the worst there is."""
         worst = -math.inf if self.rising else math.inf
         known = [worst if math.isnan(value) else value for value in values]
         return known.index(max(known) if self.rising else min(known))
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def parse_metric(text: str) -> Metric:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from flowerpress.simulations.compare.methods import Candidate
 from flowerpress.simulations.compare.targets import Link, Metric, Target
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.strategies import strategy_options
 
@@ -47,12 +48,12 @@ class Judge:
     def score(self, runs: Sequence[Outcome]) -> tuple[float, float]:
         """Return the bytes up to the target (infinite if a run missed it), and the mean figure."""
         finals = [self.metric.final(run) for run in runs]
-        mean = math.fsum(finals) / len(finals)  # NaN where one is
-        if self.target is None or math.isnan(mean):
-            return math.inf, mean
+        final = mean(finals)  # NaN where one is
+        if self.target is None or math.isnan(final):
+            return math.inf, final
         costs = [self.target.reached(run, Link()) for run in runs]
         up = [math.inf if cost is None else cost.up for cost in costs]
-        return math.fsum(up) / len(up), mean
+        return mean(up), final
 
     def best(self, scores: Mapping[float, tuple[float, float]]) -> float | None:
         """Return the best step size; None where none ended well."""

@@ -22,6 +22,7 @@ from typing import Any
 from flowerpress.protocol import as_json
 from flowerpress.simulations.compare import figures, report, summary
 from flowerpress.simulations.compare.comparison import Comparison
+from flowerpress.simulations.compare.settings import SETTINGS
 from flowerpress.simulations.results import versions, write_file, write_json
 
 REPORT = "report.html"
@@ -40,18 +41,24 @@ def write(folder: Path, comparison: Comparison, command: str = "") -> list[str]:
     write_file(folder / "table.csv", summary.as_csv(found).encode())
     write_file(folder / "curves.csv", summary.curves_csv(comparison).encode())
     write_json(folder / "summary.json", as_json(_summary(comparison, found)))
+    again = "the same command"
+    if (folder / SETTINGS).exists():
+        again += " with --resume"
     hints = []
     try:
         write_file(folder / REPORT, report.html(comparison, command).encode())
     except ImportError as error:
-        hints.append(f"no {REPORT}: {error}, then flowerpress plot {folder}")
+        hints.append(f"no {REPORT}: {error}, then {again}")
     try:
         pictures = figures.figures(comparison)
+    except ImportError as error:
+        hints.append(f"no figures: {error}, then {again}")
+    except Exception as error:  # a picture is never worth the results
+        hints.append(f"no figures: {type(error).__name__}: {error}")
+    else:
         (folder / "figures").mkdir(exist_ok=True)
         for name, data in pictures.items():
             write_file(folder / "figures" / name, data)
-    except ImportError as error:
-        hints.append(f"no figures: {error}, then flowerpress plot {folder}")
     return hints
 
 

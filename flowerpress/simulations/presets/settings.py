@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from flowerpress.simulations.options import Option
 
+TUNED_ON = (0, 1)
+"""Seeds on which presets were chosen: nothing of them is reported on these in a comparison."""
 Options = Mapping[str, Option]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 
 HOLDS, IN_PART, NOT = "holds", "holds in part", "does not hold"
@@ -109,7 +109,7 @@ class Table(NamedTuple):
 
     def mean(self, arm: str, column: str) -> float:
         """Return their mean."""
-        return statistics.fmean(self.values(arm, column))
+        return mean(self.values(arm, column))
 
 
 class Finding(NamedTuple):

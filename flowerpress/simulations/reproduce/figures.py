@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
 
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.reproduce.claims import Column
@@ -28,7 +28,7 @@ def tail(name: str, heading: str, share: float = 0.5) -> Column:
 
     def of(run: Outcome) -> float:
         count = max(1, round(share * len(run.history)))
-        return statistics.fmean(_metric(record, name) for record in run.history[-count:])
+        return mean([_metric(record, name) for record in run.history[-count:]])
 
     return Column(heading, of)
 
@@ -52,7 +52,7 @@ def growth(name: str, heading: str) -> Column:
 
 ACCURACY = Column(
     "accuracy, %",
-    lambda run: 100 * statistics.fmean(_metric(record, "accuracy") for record in run.history[-10:]),
+    lambda run: 100 * mean([_metric(record, "accuracy") for record in run.history[-10:]]),
     less=False,
     form="{:.1f}",
     worst=0.0,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flowerpress.simulations.compare.runs import key, run_all
+from flowerpress.simulations.compare.runs import broken, key, run_all
 from flowerpress.simulations.experiment import Experiment
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reproduce.claims import (
     TUNING,
@@ -23,10 +23,8 @@ from flowerpress.simulations.reproduce.claims import (
     Table,
     verdict,
 )
-from flowerpress.simulations.verdict import FAILED
 
 SEEDS, QUICK_SEEDS = (2, 3, 4), (2, 3)
-_NOT_FINITE = "no longer finite"  # how a run that goes to infinity ends
 
 
 @dataclass(frozen=True)
@@ -168,8 +166,8 @@ def _best(
 
     def cost(lr: float) -> float:
         runs = [tried[key(arm.experiment(seed, lr))] for seed in seeds]
-        mean = statistics.fmean(column.read(run) for run in runs)
-        return mean if column.less else -mean
+        found = mean([column.read(run) for run in runs])
+        return found if column.less else -found
 
     return min(sorted(arm.grid), key=cost)
 
@@ -198,8 +196,3 @@ def _measured(
     table = Table(rows)
     findings = tuple(rule.check(table) for rule in study.rules)
     return Measured(paper, claim, study, tuned_on, seeds, table, findings)
-
-
-def broken(run: Outcome) -> bool:
-    """Whether a run says nothing: an error ended it, which was no divergence."""
-    return run.status == FAILED and _NOT_FINITE not in run.reason

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Grid
 
+from flowerpress.simulations.means import mean
 from flowerpress.simulations.reproduce.claims import Column, Row
 from flowerpress.simulations.reproduce.measure import Measured
 
@@ -75,10 +75,10 @@ def step(row: Row) -> str:
 def cell(row: Row, column: Column) -> str:
     """Return the mean of a row's figures, and their range."""
     values = row.values[column.name]
-    mean = column.write(statistics.fmean(values))
+    found = column.write(mean(values))
     if len(values) == 1 or min(values) == max(values):
-        return mean
-    return f"{mean} ({column.write(min(values))} to {column.write(max(values))})"
+        return found
+    return f"{found} ({column.write(min(values))} to {column.write(max(values))})"
 
 
 def page(measured: Sequence[Measured], command: str) -> str:

@@ -5,6 +5,7 @@ A rule holds if it does of the means over seeds, and by itself in more than half
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from flowerpress.simulations.reproduce.claims import Column, Finding, Rule, Table
@@ -40,9 +41,16 @@ def at_most(column: Column, arm: str, than: str, times: float) -> Rule:
 
 
 def near(column: Column, arm: str, than: str, points: float) -> Rule:
-    """Return the rule that `arm` loses at most some points of a column, more of which is better."""
+    """Return the rule that `arm` loses at most some points of a column, more of which is better.
+
+    It fails where the other has no figure: then there is nothing to lose.
+    """
     text = f"{column.name}: {arm} is at most {points:g} below {than}"
-    return _beside(text, column, arm, than, lambda a, b: b - a <= points and a > column.worst)
+
+    def holds(a: float, b: float) -> bool:
+        return b - a <= points and min(a, b) > column.worst
+
+    return _beside(text, column, arm, than, holds)
 
 
 def more(column: Column, arm: str, than: str, points: float = 0.0) -> Rule:
@@ -63,11 +71,11 @@ def below(column: Column, arm: str, most: float) -> Rule:
 
 
 def above(column: Column, arm: str, least: float) -> Rule:
-    """Return the rule that a figure is at least a number; a run without it counts as above."""
+    """Return the rule that a figure is at least a number; it fails where a run has none."""
 
     def check(table: Table) -> Finding:
         value = table.mean(arm, column.name)
-        return Finding(value >= least, column.write(value))
+        return Finding(value >= least and math.isfinite(value), column.write(value))
 
     return Rule(f"{column.name}: {arm} has at least {least:g}", check)
 
