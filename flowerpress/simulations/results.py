@@ -266,7 +266,7 @@ def _new_folder(directory: Path, begun: str, experiment: Experiment) -> Path:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole, or leave what was there."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may write it
     try:
         with part.open("wb") as file:
             file.write(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from flowerpress.simulations.compare.tracked import track
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reading import read_runs
-from flowerpress.simulations.results import save, save_runs, versions
+from flowerpress.simulations.results import save, save_runs, versions, write_file
 from flowerpress.simulations.verdict import Verdict
 
 WORDS = ["--clients", "3", "--rounds", "4", "--seeds", "2", "--tuning-seeds", "1"]
@@ -449,3 +450,19 @@ def test_trackers_are_told_of_every_run_reported(folder: Path, tmp_path: Path) -
     (outcome,) = (each for each in result.outcomes if each.experiment.seed == 3)
     assert line[-1] == outcome.up_bytes
     assert len(line) == 5
+
+
+def _write(path: Path) -> None:
+    for _ in range(200):
+        write_file(path, b"whole")
+
+
+def test_two_processes_may_write_one_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=_write, args=(tmp_path / "file",)) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert [each.exitcode for each in both] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
