@@ -188,10 +188,10 @@ def plot_command(
     latency: Annotated[float, judged_option("Modelled latency one way, ms.")] = 50.0,
     compute: Annotated[float, judged_option("Modelled computing of a round, s.")] = 0.0,
 ) -> None:
-    """Draw runs that have ended: folders of `run`, of `compare`, or results.json files.
+    """Draw runs that have ended, as `flowerpress compare` draws its own.
 
-    Runs that differ in nothing but their seed are one line. Out come report.html, tables and
-    figures, as from `flowerpress compare`.
+    RUN is a folder of `run`, the folder of such, a folder of `compare`, or a results.json. Runs
+    that differ in nothing but their seed are one line. Out come report.html, tables and figures.
     """
     from flowerpress.simulations.compare.plotted import plotted
     from flowerpress.simulations.compare.targets import Link

@@ -42,7 +42,9 @@ def read_runs(path: str | Path) -> list[Outcome]:
         if not found:
             raise ValueError("it has none")
     except KeyError as error:
-        raise ValueError(f"{path}: its runs lack {error}: they have not ended") from None
+        raise ValueError(
+            f"{path}: its runs lack {error}: they have not ended, or an older release wrote them"
+        ) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no results.json of a run: {error}") from None
     return found

@@ -354,7 +354,7 @@ def test_plot_draws_runs_that_were_made_one_by_one(
     for seed in ("2", "3"):
         words = ["run", "digits", "--strategy", "ef21", "--lr", "0.1", "--seed", seed, "--baseline"]
         assert main([*words, *common]) == 0
-    made = [str(path) for path in (tmp_path / "runs").iterdir()]
+    made = [str(tmp_path / "runs")]
     assert main(["plot", *made, str(folder), "--out", str(tmp_path / "plot")]) == 0
     found = rows(tmp_path / "plot")
     assert found["ef21 topk:0.01"]["seeds"] == "2"

@@ -21,6 +21,7 @@ from flowerpress.simulations.compare.targets import (
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.reading import read_runs
+from flowerpress.simulations.results import RESULTS
 
 
 def plotted(
@@ -31,8 +32,8 @@ def plotted(
     Parameters
     ----------
     paths : sequence of Path
-        ``results.json`` files, folders with one, and folders of comparisons, of which it is the
-        runs on the seeds reported.
+        ``results.json`` files, folders with one, folders of such, and folders of comparisons, of
+        which it is the runs on the seeds reported.
     metric : str
         See `parse_metric`. Default: as for a comparison.
     targets : tuple of str
@@ -99,7 +100,8 @@ def _check(metric: Metric, outcomes: Sequence[Outcome]) -> None:
 def _read(path: Path) -> list[Outcome]:
     """Return the runs that a path has."""
     if not (path / SETTINGS).exists():
-        return read_runs(path)
+        below = [] if (path / RESULTS).exists() else sorted(path.glob(f"*/{RESULTS}"))
+        return [outcome for each in below or [path] for outcome in read_runs(each)]
     seeds = read_settings(path).get("seeds")
     if not isinstance(seeds, list):
         raise ValueError(f"{path / SETTINGS} is of no comparison: it names no seeds")
