@@ -15,7 +15,7 @@ from flowerpress.simulations.reproduce.measure import Measured
 
 STYLES = {"holds": "green", "holds in part": "yellow", "does not hold": "red"}
 
-HEAD = """# The papers' claims
+HEAD = """# The papers' claims{whole}
 
 Written by `{command}`. For each paper: what it claims, the nearest set-up that runs here, the rules
 that must hold, and what was measured. A claim *holds* if all of its rules do, *holds in part* if
@@ -84,8 +84,10 @@ def cell(row: Row, column: Column) -> str:
 def page(measured: Sequence[Measured], command: str) -> str:
     """Return the page about all that was measured, in Markdown."""
     first = measured[0]
+    whole = "" if "--quick" in command.split() else ", whole"
+    seeds, tuned = _list(first.seeds), _list(first.tuned_on)
     parts = [
-        HEAD.format(command=command, seeds=_list(first.seeds), tuned=_list(first.tuned_on)),
+        HEAD.format(whole=whole, command=command, seeds=seeds, tuned=tuned),
         "| paper | claim | verdict | rules that hold |\n|---|---|---|---|",
     ]
     for each in measured:
