@@ -180,7 +180,7 @@ def main(grid: Grid, context: Context) -> None:
     from flowerpress.simulations.result import result_of
     from flowerpress.simulations.results import make_folder
     from flowerpress.simulations.simulate import initial_arrays
-    from flowerpress.strategies import Checkpoints, CompressedStrategy, make_strategy
+    from flowerpress.strategies import Checkpoints, make_strategy, strategy_options
 
     _log_with_flower()
     config = context.run_config
@@ -188,8 +188,8 @@ def main(grid: Grid, context: Context) -> None:
     name, options = strategy_choice(config)
     choice = task_choice(config)
     source = find_task(choice.name, choice.seed, dict(choice.options))
-    clients = int(options.get("min_available_nodes", CompressedStrategy.min_available_nodes))
-    options, constants = with_constants(name, options, source, max(clients, 1))
+    clients = {**strategy_options(name), **options}["min_available_nodes"]
+    options, constants = with_constants(name, options, source, max(int(clients), 1))
     if constants:
         log.info("%s", constants)
     strategy = make_strategy(name, **options)

@@ -38,8 +38,8 @@ class Link:
 
     Examples
     --------
-    >>> Link(up=8, down=80, latency=50).seconds(1_000_000, 1_000_000)
-    1.2
+    >>> Link(up=8, down=80, latency=0).seconds(1_000_000, 0)
+    1.0
     """
 
     up: float = 10.0
