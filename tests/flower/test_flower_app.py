@@ -17,7 +17,9 @@ from safetensors.numpy import load_file
 
 from flowerpress.server.errors import FailedRunError
 from flowerpress.simulations import InProcessGrid, simulate
+from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.flower_app import client_app, digest, server_app
+from flowerpress.simulations.reading import read_runs
 from flowerpress.simulations.run_config import (
     RUN_KEYS,
     TASK_KEYS,
@@ -249,3 +251,24 @@ def test_client_of_a_numpy_task_does_not_import_what_it_does_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("task", ["quadratic", "breast-cancer"])
+def test_steps_by_theory_are_those_of_a_run_in_process(task: str, tmp_path: Path) -> None:
+    config = {**CONFIG, "task": task, "strategy": "ef21", "lr": "theory", "num-server-rounds": 2}
+    config["min-available-nodes"] = 3  # of so many shards are the constants
+    run_app({**config, "out": str(tmp_path)})
+    (folder,) = tmp_path.iterdir()
+    (app,) = read_runs(folder)
+    options = {"lr": "theory"}
+    alone = Experiment(
+        task=task,
+        strategy="ef21",
+        clients=3,
+        rounds=2,
+        seed=app.experiment.seed,
+        compressor=app.experiment.compressor,
+        strategy_options=options,
+    ).prepare()
+    history = alone.simulate().history
+    assert [r.metrics for r in app.history] == [r.metrics for r in history]
