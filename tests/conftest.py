@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from flowerpress.simulations.compare import runs
+from flowerpress.simulations.compare import figures, runs
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 
@@ -37,10 +37,14 @@ def _log_as_it_was() -> Iterator[None]:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run experiments here: a process takes seconds to start, and gives the same."""
+    """Run experiments here: a process takes seconds to start, and gives the same.
+
+    Nor are figures drawn, of which each comparison has ten: tests/compare has one with them.
+    """
 
     def one_by_one(experiments: dict[str, Experiment], jobs: int) -> Iterator[tuple[str, Outcome]]:
         for name, experiment in experiments.items():
             yield name, runs.run(experiment)
 
     monkeypatch.setattr(runs, "_run", one_by_one)
+    monkeypatch.setattr(figures, "figures", lambda _: {"overview.png": b"a picture"})
