@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from flowerpress.server.rounds import closing
 from flowerpress.simulations.experiment import Experiment
@@ -55,7 +55,39 @@ class _WarningsOnce(logging.Handler):
         self._console.print(f"  warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveProgress:
+class TerminalBar:
+    """A bar that a terminal shows while a `with` block lasts, and nobody else.
+
+    Parameters
+    ----------
+    console : Console
+        Where to show it; where that is no terminal, `bar` is None.
+    *columns
+        Of rich's `Progress`, before the time that is left.
+    """
+
+    def __init__(self, console: Console, *columns: ProgressColumn) -> None:
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            left = TextColumn("eta"), TimeRemainingColumn()
+            self.bar = Progress(*columns, *left, console=console)
+
+    def __enter__(self) -> Self:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class LiveProgress(TerminalBar):
     """Shows one run's rounds as they end; call it with each `RoundRecord`, inside a `with` block.
 
     Warnings of flowerpress and of Python show there too, while the block lasts, the first of each
@@ -85,27 +117,17 @@ class LiveProgress:
         self._up_bytes = 0
         self._warnings = _WarningsOnce(console)
         self._loggers = [logging.getLogger(name) for name in ("flowerpress", "py.warnings")]
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            self._bar = Progress(
-                BarColumn(bar_width=12),
-                TextColumn(
-                    "{task.completed:.0f}/{task.total:.0f} {task.description}", markup=False
-                ),
-                TextColumn("eta"),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            self._task = self._bar.add_task("starting", total=self._rounds)
+        done = "{task.completed:.0f}/{task.total:.0f} {task.description}"
+        super().__init__(console, BarColumn(bar_width=12), TextColumn(done, markup=False))
+        if self.bar is not None:
+            self._task = self.bar.add_task("starting", total=self._rounds)
 
     def __enter__(self) -> Self:
         logging.captureWarnings(True)
         for logger in self._loggers:
             logger.addHandler(self._warnings)
         self._print_line(f"{self._title}, {self._rounds} rounds")
-        if self._bar is not None:
-            self._bar.start()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self,
@@ -113,8 +135,7 @@ class LiveProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        super().__exit__(kind, error, traceback)
         for logger in self._loggers:
             logger.removeHandler(self._warnings)
         self._warnings.close()
@@ -124,8 +145,8 @@ class LiveProgress:
         """Show the round that has just ended."""
         self._up_bytes += record.up_bytes
         status = self._status(record)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=record.round, description=status)
+        if self.bar is not None:
+            self.bar.update(self._task, completed=record.round, description=status)
         elif record.round % ceil(self._rounds / PLAIN_LINES) == 0 or record.round == self._rounds:
             self._print_line(f"  round {record.round}/{self._rounds}  {status}")
         if self._after is not None:
@@ -136,7 +157,7 @@ class LiveProgress:
 
     def _status(self, record: RoundRecord) -> str:
         texts = format_metrics("", record.metrics)
-        if self._bar is None:  # a bar has to fit in 80 columns
+        if self.bar is None:  # a bar has to fit in 80 columns
             texts |= format_metrics("clients' ", record.evaluate)
             train = {name: value for name, value in record.train.items() if name == "loss"}
             texts |= format_metrics("train ", train)

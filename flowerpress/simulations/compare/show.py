@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from flowerpress.simulations.compare.summary import table
 from flowerpress.simulations.compare.targets import Metric
 from flowerpress.simulations.formats import format_bytes, format_metric
 from flowerpress.simulations.outcome import Outcome
+from flowerpress.simulations.progress import TerminalBar
 from flowerpress.simulations.verdict import DONE
 
 _SPARED = ("wall", "range", "seconds*", "down", "total*", "ratio", "rounds", "lr")
@@ -29,7 +29,7 @@ _Column = dict[str, Any]
 _HEADS = {"tuning": "step sizes", "seeds": "seeds reported"}
 
 
-class RunsProgress:
+class RunsProgress(TerminalBar):
     """Shows runs as they end: a bar on a terminal, a line each elsewhere; in a `with` block.
 
     Parameters
@@ -42,36 +42,19 @@ class RunsProgress:
     def __init__(self, console: Console, metric: Metric) -> None:
         self._console, self._metric = console, metric
         self._done = 0
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            parts = TextColumn("{task.description}", markup=False), BarColumn(bar_width=12)
-            left = TextColumn("eta"), TimeRemainingColumn()
-            self._bar = Progress(*parts, MofNCompleteColumn(), *left, console=console)
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        said = TextColumn("{task.description}", markup=False)
+        super().__init__(console, said, BarColumn(bar_width=12), MofNCompleteColumn())
 
     def __call__(self, kind: str, count: int, outcome: Outcome | None) -> None:
         """Show that `count` runs are to be, or that one of them has ended."""
         if outcome is None:
             self._done = 0
-            if count and self._bar is not None:
-                self._task = self._bar.add_task(_HEADS[kind], total=count)
+            if count and self.bar is not None:
+                self._task = self.bar.add_task(_HEADS[kind], total=count)
             return
         self._done += 1
-        if self._bar is not None:
-            self._bar.advance(self._task)
+        if self.bar is not None:
+            self.bar.advance(self._task)
         self._print(f"{_HEADS[kind]} {self._done}/{count}  {self._line(outcome)}")
 
     def _line(self, outcome: Outcome) -> str:
