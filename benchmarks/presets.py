@@ -13,13 +13,12 @@ import argparse
 import os
 import statistics
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
+from flowerpress.simulations.compare.runs import run_all
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.presets import Preset, preset
@@ -133,12 +132,6 @@ def specs(chosen: Preset) -> list[str]:
     return [spec for spec in (chosen.compressor, downlink) if spec]
 
 
-def run(experiment: Experiment) -> Outcome:
-    """Run one experiment in one thread."""
-    prepared = replace(experiment, threads=1).prepare()
-    return Outcome.of(prepared.experiment, prepared.simulate())
-
-
 def pressed(name: str, seed: int) -> Experiment:
     """Return a strategy's preset on a seed."""
     return preset(Experiment(task="mnist", strategy=name, seed=seed))
@@ -171,22 +164,20 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     given = parser.parse_args()
     names, console = given.only or sorted(PRESETS), Console()
-    wanted = [f(name, seed) for name in names for seed in given.seeds for f in (pressed, dense)]
-    unique = list({repr(experiment): experiment for experiment in wanted}.values())
-    done: dict[str, Outcome] = {}
-    with ProcessPoolExecutor(given.jobs) as pool:
-        for experiment, outcome in zip(unique, pool.map(run, unique), strict=True):
-            done[repr(experiment)] = outcome
-            reached = f"{100 * outcome.final['accuracy']:.2f} %, {outcome.up_bytes / 1e6:.2f} MB up"
-            console.print(f"{len(done)}/{len(unique)} {experiment.title} seed {experiment.seed}:")
-            console.print(f"  {reached}, {outcome.seconds:.0f} s", highlight=False)
+    wanted = [f(name, seed) for name in names for f in (pressed, dense) for seed in given.seeds]
+
+    def tell(outcome: Outcome) -> None:
+        experiment = outcome.experiment
+        console.print(f"{experiment.title} seed {experiment.seed}:", markup=False)
+        reached = f"{100 * outcome.final['accuracy']:.2f} %, " if outcome.final else ""
+        told = f"{reached}{outcome.up_bytes / 1e6:.2f} MB up, {outcome.seconds:.0f} s"
+        console.print(f"  {outcome.reason or told}", highlight=False, markup=False)
+
+    done, n = run_all(wanted, jobs=given.jobs, on_done=tell), len(given.seeds)
+    groups = [done[place : place + n] for place in range(0, len(done), n)]
     results = [
-        Result(
-            name,
-            [done[repr(pressed(name, seed))] for seed in given.seeds],
-            [done[repr(dense(name, seed))] for seed in given.seeds],
-        )
-        for name in names
+        Result(name, runs, whole)
+        for name, runs, whole in zip(names, groups[::2], groups[1::2], strict=True)
     ]
     seeds = ", ".join(map(str, given.seeds))
     page = HEAD.format(seeds=seeds, works=works(), points=POINTS)
