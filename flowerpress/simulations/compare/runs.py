@@ -10,10 +10,10 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,12 +71,14 @@ def run_all(
             _tell(on_done, kept)
         elif name not in found:
             left[name] = experiment
-    for name, outcome in _run(left, jobs or os.cpu_count() or 1):
-        found[name] = outcome
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_runs(folder / f"{name}.json", [outcome])
-        _tell(on_done, outcome)
+    # Closed here: what is raised below would keep it, and its processes at work, in the traceback.
+    with closing(_run(left, jobs or os.cpu_count() or 1)) as outcomes:
+        for name, outcome in outcomes:
+            found[name] = outcome
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_runs(folder / f"{name}.json", [outcome])
+            _tell(on_done, outcome)
     return [found[key(experiment)] for experiment in experiments]
 
 
@@ -124,7 +126,9 @@ def _tell(on_done: OnDone | None, outcome: Outcome) -> None:
         on_done(outcome)
 
 
-def _run(experiments: dict[str, Experiment], jobs: int) -> Iterator[tuple[str, Outcome]]:
+def _run(
+    experiments: dict[str, Experiment], jobs: int
+) -> Generator[tuple[str, Outcome], None, None]:
     """Run experiments, and yield each outcome as it is there."""
     if not experiments:
         return
@@ -151,7 +155,8 @@ def _run(experiments: dict[str, Experiment], jobs: int) -> Iterator[tuple[str, O
             # Waiting futures are there where it ended before its time: then nothing is waited for.
             if waiting:
                 _kill(pool)
-            pool.shutdown()
+            else:
+                pool.shutdown()
 
 
 def _begin() -> None:
@@ -182,11 +187,9 @@ def _end_with_parent() -> None:
 
 def _kill(pool: ProcessPoolExecutor) -> None:
     """End a pool's processes, also those that run something."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
+    for process in list((pool._processes or {}).values()):
         process.terminate()
-        process.join()
+    pool.shutdown(cancel_futures=True)  # its own thread reaps them: two that do may both miss one
 
 
 def run(experiment: Experiment) -> Outcome:
