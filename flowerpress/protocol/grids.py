@@ -10,13 +10,28 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 if TYPE_CHECKING:
     from flwr.supercore.run import Run  # Grid's own signature; never needed at run time
+
+
+class Upload(NamedTuple):
+    """How long an answer took to come.
+
+    Parameters
+    ----------
+    bytes : int
+        Those that came after the first frame.
+    seconds : float
+        From the first frame to the last.
+    """
+
+    bytes: int
+    seconds: float
 
 
 class OneRunGrid(Grid):
@@ -114,6 +129,17 @@ def dismiss(grid: Grid, node: int, why: str) -> None:
 def allow_answers(grid: Grid, nbytes: int) -> None:
     """Say how many bytes a node's answer may have from now on."""
     _call(grid, "allow_answers", nbytes)
+
+
+def measures_uploads(grid: Grid) -> bool:
+    """Return whether a grid measures how long answers take to come."""
+    return bool(_call(grid, "measures_uploads"))
+
+
+def last_upload(grid: Grid, node: int) -> Upload | None:
+    """Return how long a node's last answer took to come; None where nothing was measured."""
+    upload: Upload | None = _call(grid, "last_upload", node)
+    return upload
 
 
 def stop_waiting(grid: Grid, message_ids: list[str]) -> None:

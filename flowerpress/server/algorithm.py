@@ -13,6 +13,7 @@ from flowerpress.protocol import Hello, Hyper
 from flowerpress.server.ask import Steps
 from flowerpress.server.client import Client
 from flowerpress.server.downlink import Downlink
+from flowerpress.server.ladder import Ladder
 from flowerpress.server.options import Option
 
 
@@ -37,6 +38,8 @@ class Algorithm:
     options: ClassVar[Mapping[str, Option]]
     seed: int
     compressor: str
+    compressors: tuple[str, ...]
+    ladder: Ladder | None
     client_compressors: bool
     weights: str
     max_weight: float
@@ -46,6 +49,7 @@ class Algorithm:
     available_timeout: float
     hello_timeout: float
     configrecord_key: str
+    grid: Grid
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,8 +31,10 @@ from flowerpress.server.client import Client
 from flowerpress.server.cohort import Wanted
 from flowerpress.server.downlink import Downlink
 from flowerpress.server.exchange import Exchange
+from flowerpress.server.ladder import Ladder, is_auto
 from flowerpress.server.metrics import Report
 from flowerpress.server.options import (
+    ANYTHING,
     SWITCH,
     Declared,
     Values,
@@ -77,7 +80,8 @@ class CompressedStrategy(Declared, Resumable):
     compressor: str = option(
         "topk:0.01",
         ANY_COMPRESSOR,
-        "Spec of the workers' compressor, see `flowerpress.compressors.make_compressor`.",
+        "Spec of the workers' compressor, see `flowerpress.compressors.make_compressor`; or "
+        "auto:deadline=2s, see `flowerpress.server.ladder`.",
         sent=True,
     )
     lr: float = option(0.1, number("(0, inf)"), "Step size on the (pseudo-)gradient.")
@@ -164,11 +168,37 @@ class CompressedStrategy(Declared, Resumable):
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self.given = options
+        self.ladder = self._ladder(options.get("compressor"))
+        if self.ladder is not None:
+            options = {**options, "compressor": self.ladder.steps[0]}
         self.accept(options)
         if not self.fraction_evaluate:
             self.min_evaluate_nodes = 0
         self.check()
         self.reset()
+
+    @classmethod
+    def _ladder(cls, compressor: object) -> Ladder | None:
+        """Return the ladder that a compressor's text describes; None where it is a compressor."""
+        if not isinstance(compressor, str) or not is_auto(compressor):
+            return None
+        if cls.options["client_compressors"].fixed:
+            raise ValueError(
+                f"compressor is {compressor!r}, but all workers of {cls.name} use the same one"
+            )
+        values = cls.options["compressor"].values or ANYTHING
+        accept = partial(values.check, "compressor")
+        return Ladder.parse(compressor, accept, owing=cls.contractive or cls.owing)
+
+    @property
+    def compressors(self) -> tuple[str, ...]:
+        """The compressors that the strategy tells its workers to use."""
+        return (self.compressor,) if self.ladder is None else self.ladder.steps
+
+    @property
+    def compressor_text(self) -> str:
+        """What was given as `compressor`, in its normal form."""
+        return self.compressor if self.ladder is None else self.ladder.text
 
     def check(self) -> None:
         """Raise `ValueError` where options do not go together, and make what follows from them."""
@@ -283,6 +313,8 @@ class CompressedStrategy(Declared, Resumable):
             if run.norms is not None:
                 self.norm = run.norms.median or self.norm
                 self.told.update(run.norms.told())
+            if self.ladder is not None:
+                self.told.update(self.ladder.told(ask.cohort))
             if ask.applied:
                 applied, received = taken, run.received.copy()
             if not taken and ask.what != "model":

@@ -47,6 +47,10 @@ class Client:
         The last norm of each kind; negative: none yet.
     usual, largest : list of float
         The first norm above zero, and the largest, that were accepted of it, of each kind.
+    rate : float
+        Bytes a second that its answers come with, see `flowerpress.server.ladder`; 0: not known.
+    step : int
+        The step of the ladder that it was told last; -1: none yet.
     """
 
     id: int
@@ -65,6 +69,8 @@ class Client:
     last: list[float] = field(default_factory=lambda: [-1.0] * KINDS)
     usual: list[float] = field(default_factory=lambda: [0.0] * KINDS)
     largest: list[float] = field(default_factory=lambda: [0.0] * KINDS)
+    rate: float = 0.0
+    step: int = -1
 
     def hear(self, kind: int, size: float) -> None:
         """Remember a norm that it sent; one that is not finite says nothing."""

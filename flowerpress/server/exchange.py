@@ -69,11 +69,13 @@ class Exchange:
         purpose: str,
         part_for: Callable[[Client], ModelPart],
         beside: Mapping[str, ConfigRecord] | None = None,
+        compressor_for: Callable[[Client], str] | None = None,
     ) -> list[Message]:
         """Return `order` as one message to each of the cohort, entered in the ledger.
 
         Each gets the model's part it lacks; where it is to answer with packets, also its rank and
-        the version applied last. `beside` are records that go along.
+        the version applied last. `beside` are records that go along. Where compressors differ from
+        worker to worker, `compressor_for` says which each is to use.
         """
         messages = []
         self.troubles.clear()
@@ -83,6 +85,8 @@ class Exchange:
                 of = client.receiver
                 own = replace(own, rank=rank, refused=of.refused, absurd=of.absurd)
                 own = replace(own, applied=of.ask(order.version))
+            if compressor_for is not None:
+                own = replace(own, hyper={**own.hyper, "compressor": compressor_for(client)})
             content = own.encode()
             for key, record in (beside or {}).items():
                 content[key] = record

@@ -45,7 +45,8 @@ def check_model(strategy: Algorithm, rule: Rule, layout: Layout) -> None:
     """
     try:
         if strategy.contractive:
-            check_contraction(strategy.compressor, layout.shapes)
+            for compressor in strategy.compressors:
+                check_contraction(compressor, layout.shapes)
         if strategy.downlink:
             rule.bind(strategy.downlink, layout.shapes)
     except ValueError as error:

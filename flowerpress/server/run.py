@@ -34,7 +34,7 @@ from flowerpress.protocol.buffers import (
     check_finite,
     unpack_buffers,
 )
-from flowerpress.protocol.grids import allow_answers
+from flowerpress.protocol.grids import allow_answers, last_upload, measures_uploads
 from flowerpress.protocol.layout import Kept, other_values
 from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.server.algorithm import Algorithm
@@ -194,6 +194,12 @@ class Run:
             cohort = with_starters(online, cohort, everyone=strategy.init_all)
         self._longest = self._longest or self._longest_answer()
         allow_answers(grid, self._longest)
+        if self._strategy.ladder is not None and not measures_uploads(grid):
+            raise ValueError(
+                f"compressor is {self._strategy.ladder.text!r}, but nothing here measures how fast "
+                "answers come: the link does (flowerpress serve and join), and a simulation whose "
+                "clients have an `uplink` in their node config, such as uplink=0.5 (Mbit/s)"
+            )
         return cohort
 
     def _longest_answer(self) -> int:
@@ -206,8 +212,9 @@ class Run:
         layout, strategy = self.started.layout, self._strategy
         buffers = sum(entry.nbytes for entry in layout.buffers)
         whole = layout.dim * layout.dtype.itemsize
-        traits = make_compressor(strategy.compressor).bind_shapes(layout.shapes).traits(layout.dim)
-        pressed = int(traits.bits / 32 * layout.dtype.itemsize)  # stated for float32
+        made = [make_compressor(spec).bind_shapes(layout.shapes) for spec in strategy.compressors]
+        bits = max(compressor.traits(layout.dim).bits for compressor in made)
+        pressed = int(bits / 32 * layout.dtype.itemsize)  # stated for float32
         return 2 * (max(whole, pressed) + buffers) + 2**21
 
     def orders(
@@ -238,7 +245,9 @@ class Run:
             self.attendance.ask(client.id for client in ask.cohort)
         part_for = self.nothing if ask.places is not None else ask.part_for or self.lacking
         beside = {strategy.configrecord_key: config} if config else {}
-        return self.exchange.orders(order, ask.cohort, ask.purpose, part_for, beside)
+        ladder = strategy.ladder if ask.compressed else None
+        choose = ladder and partial(ladder.choose, dim=ask.length(model.layout) or model.layout.dim)
+        return self.exchange.orders(order, ask.cohort, ask.purpose, part_for, beside, choose)
 
     def lacking(self, client: Client) -> ModelPart:
         """Return what a worker lacks of the model."""
@@ -261,9 +270,10 @@ class Run:
         list of (Client, Reply)
             Those that went in, without packets and buffers.
         """
+        strategy = self._strategy
         self.received.clear()
         self.heard.clear()
-        measured = ask.compressed and self._strategy.correlates
+        measured = ask.compressed and strategy.correlates
         self.norms = Norms(ask.into) if measured else None
         if ask.what != "values":
             self.buffers.clear()
@@ -274,6 +284,8 @@ class Run:
         self.taken = []
         for client, reply in self.exchange.answers(server_round, arrivals, ask.purpose):
             self.heard.add(client.id)
+            if strategy.ladder is not None:
+                strategy.ladder.hear(client, last_upload(strategy.grid, client.node))
             with only(self.sent.allowed(client, ask)):
                 good = self._take(server_round, client, reply, ask)
             if good:

@@ -59,8 +59,8 @@ class Sent:
         if not ask.compressed or client is None:
             return _allowed(_WHOLE)
         own = client.compressor if self._strategy.client_compressors else ""
-        specs = (self._strategy.compressor, own) if own else (self._strategy.compressor,)
-        return _allowed(*specs, _WHOLE, repeated=ask.several)
+        specs = self._strategy.compressors
+        return _allowed(*specs, *([own] if own else []), _WHOLE, repeated=ask.several)
 
     def only(self, glances: Iterable[Reply], ask: Ask) -> Iterator[Reply]:
         """Yield answers; while one is looked at, only what its worker may send is read."""

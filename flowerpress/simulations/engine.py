@@ -22,12 +22,14 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
-from flowerpress.protocol.content import ARRAYS, MESSAGE
+from flowerpress.protocol.content import ARRAYS, MESSAGE, content_bytes
+from flowerpress.protocol.grids import Upload
 from flowerpress.simulations.faults import Faults
 
 NodeConfig = Mapping[str, int | float | str | bool]
 _RAISED = 2  # Flower's error code for a ClientApp that raised
 _FIRST_NODE = 2  # node 1 is the server
+_UPLINK, _MBIT = "uplink", 1e6 / 8  # bytes a second
 _WORTH_A_THREAD, _LAST = 0.01, 3  # seconds; messages
 
 
@@ -39,6 +41,7 @@ class _Node:
     app: ClientApp
     heard: int = 0
     said: int = 0
+    sent: int = 0  # bytes of its last answer
     busy: Lock = field(default_factory=Lock)
 
 
@@ -98,6 +101,15 @@ class InProcessGrid(OneRunGrid):
         count = min(num_nodes, os.cpu_count() or 1) if threads is None else threads
         self._pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="client")
         self._futures: dict[str, Future[Message | None]] = {}
+
+    def measures_uploads(self) -> bool:
+        """Return whether all clients have an `uplink` (Mbit/s) in their node config."""
+        return all(_UPLINK in node.context.node_config for node in self._nodes.values())
+
+    def last_upload(self, node: int) -> Upload | None:
+        """Return how long a node's last answer would take on the uplink of its node config."""
+        there = self._nodes[node]
+        return Upload(there.sent, there.sent / (_MBIT * float(there.context.node_config[_UPLINK])))
 
     def close(self) -> None:
         """End the threads; what clients are at is finished first, what waits for them is not."""
@@ -181,6 +193,8 @@ class InProcessGrid(OneRunGrid):
             return None
         reply = self._call(node, message)
         node.said += 1
+        if _UPLINK in node.context.node_config and reply.has_content():
+            node.sent = content_bytes(reply.content)
         if self._faults.kills(client, node.said):
             node.app = self._new_app()
         if self._faults.loses("up", client, node.said):

@@ -141,7 +141,7 @@ class Experiment:
         given, constants = with_constants(self.strategy, options, source, self.clients)
         strategy = make_strategy(self.strategy, seed=self.seed, **given)
         network = strategy.network(range(self.clients))
-        spec = None if self.strategy == strategy.baseline else strategy.compressor
+        spec = None if self.strategy == strategy.baseline else strategy.compressor_text
         found = {k: v for k, v in given.items() if k not in options}
         experiment = replace(
             self, compressor=spec, strategy_options={**self.strategy_options, **found}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from flwr.app import Error, Message, RecordDict
 
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
+from flowerpress.protocol.grids import Upload
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.hub import Hub
 from flowerpress.transport.peer import FIRST_NODE, Question
@@ -144,6 +145,15 @@ class GrpcGrid(OneRunGrid):
     def allow_answers(self, nbytes: int) -> None:
         """Hear how long the answers of this run may be."""
         self._hub.allow_answers(nbytes)
+
+    def measures_uploads(self) -> bool:
+        """Return whether it is measured how long answers take to come: it is."""
+        return True
+
+    def last_upload(self, node: int) -> Upload | None:
+        """Return how long a node's last answer took to come."""
+        peer = self._hub.peers.get(node - FIRST_NODE)
+        return peer.upload if peer is not None else None
 
     def stop_waiting(self, message_ids: Iterable[str]) -> None:
         """Wait no more for the answers to these messages."""

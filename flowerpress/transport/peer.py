@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
 
+from flowerpress.protocol.grids import Upload
 from flowerpress.transport.frames import FrameError, kind_of, make
 from flowerpress.transport.limits import ANY_ANSWER, Bucket, Limits
 from flowerpress.transport.pipes import Incoming, Outgoing
@@ -62,12 +63,15 @@ class Peer:
         Bytes that an answer may have.
     farewell : str
         Why it has left, as it said.
+    upload : Upload or None
+        How long its last answer took to come.
     """
 
     def __init__(self, client: int, limits: Limits) -> None:
         self.client, self.node = client, client + FIRST_NODE
         self.largest = ANY_ANSWER if limits.message is None else limits.message
         self.farewell = ""
+        self.upload: Upload | None = None
         self.counters = Counters()
         self.config: dict[str, Any] = {}
         self.gone_since: float | None = None
@@ -300,6 +304,7 @@ class Peer:
             if not self._answer.add(data):
                 return None
             done = question, self._answer
+            self.upload = self._answer.upload
             self._open = self._answer = None
         except OSError as error:
             log.warning("client %d's answer cannot be kept: %s", self.client, error)

@@ -11,10 +11,13 @@ from tempfile import TemporaryFile
 from typing import IO, Protocol
 from weakref import finalize
 
+from flowerpress.protocol.grids import Upload
 from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
 
 IN_MEMORY = 8 * 2**20  # bytes of an incoming message; what is longer goes to a temporary file
-_FIRST = 2**16  # bytes that travel with the announcement of a message
+_FIRST = 2**16  # bytes of the frame after the announcement of a message
+_SHORT = 2**14  # bytes of a message that travels with its announcement
+_ANNOUNCED = 2**12  # bytes that travel with that of a longer one: the rest shows how fast it comes
 _LEAST = 2**13  # bytes in a frame on the slowest network
 _QUICK, _SLOW = 0.05, 0.2  # seconds that a frame takes where the next may be longer, or must not
 _SMALL = 2**14  # bytes of pieces that are joined as they come
@@ -63,7 +66,8 @@ class Outgoing:
 
     def _cuts(self, offset: int) -> Iterator[bytes | memoryview]:
         """Yield what each frame carries: a little at first, then as much as fits."""
-        limit, pieces, filled, last = _FIRST, list[memoryview](), 0, time.monotonic()
+        pieces, filled, last = list[memoryview](), 0, time.monotonic()
+        first = limit = _SHORT if self.size <= _SHORT else _ANNOUNCED
         for buffer in self._buffers:
             start, offset = min(offset, len(buffer)), max(0, offset - len(buffer))
             left = memoryview(buffer)[start:]
@@ -75,7 +79,8 @@ class Outgoing:
                 if filled == limit:
                     yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
                     now = time.monotonic()
-                    limit, pieces, filled, last = _next_cut(limit, now - last), [], 0, now
+                    limit = _FIRST if limit == first else _next_cut(limit, now - last)
+                    pieces, filled, last = [], 0, now
         if pieces:
             yield b"".join(pieces)
 
@@ -153,6 +158,11 @@ class Incoming:
     in_memory : int
         The longest message that is kept in memory, in bytes.
 
+    Attributes
+    ----------
+    upload : Upload
+        The bytes after the first frame, and the seconds that they took.
+
     Examples
     --------
     >>> message = Incoming(7, 5)
@@ -168,6 +178,8 @@ class Incoming:
         in_memory: int = IN_MEMORY,
     ) -> None:
         self.id, self.size, self.received = id, size, 0
+        self._at_first, self._begun = 0, 0.0
+        self.upload = Upload(0, 0.0)
         self.in_memory = size <= in_memory
         self._file: IO[bytes] | Pieces = Pieces()
         if not self.in_memory:
@@ -188,6 +200,10 @@ class Incoming:
         if received > self.size:
             raise FrameError(f"{received} bytes of a message of {self.size}")
         self._file.write(data)
+        now = time.monotonic()
+        if not self.received:
+            self._at_first, self._begun = received, now
+        self.upload = Upload(received - self._at_first, now - self._begun)
         self.received = received
         return self.received == self.size
 

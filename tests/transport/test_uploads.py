@@ -1,0 +1,39 @@
+"""What the server measures of an answer's way: the time after its first frame."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowerpress.transport import pipes
+from flowerpress.transport.frames import CHUNK, parse
+from flowerpress.transport.pipes import Incoming, Outgoing
+
+
+def cuts(size: int) -> list[int]:
+    """Return how many bytes each frame of a message carries, on a network that takes them all."""
+    return [len(parse(frame).data) for frame in Outgoing(1, [b"x" * size]).frames()]
+
+
+def test_a_short_message_is_one_frame_and_a_longer_one_announces_itself_with_little() -> None:
+    assert cuts(2**14) == [2**14]
+    assert cuts(2**14 + 1) == [2**12, 2**14 + 1 - 2**12]
+    first, second, third, *_, last = cuts(3 * CHUNK)
+    assert (first, second, third) == (2**12, 2**16, 2**17)
+    assert max(cuts(3 * CHUNK)) == CHUNK
+    assert 0 < last <= CHUNK
+
+
+def test_an_upload_is_the_bytes_and_the_seconds_after_the_first_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(pipes.time, "monotonic", lambda: now)
+    message = Incoming(1, 1000)
+    assert message.upload == (0, 0.0)
+    message.add(b"x" * 100)
+    assert message.upload == (0, 0.0)
+    now = 102.5
+    message.add(b"x" * 400)
+    now = 103.0
+    message.add(b"x" * 500)
+    assert message.upload == (900, 3.0)
