@@ -38,7 +38,6 @@ class Algorithm:
     options: ClassVar[Mapping[str, Option]]
     seed: int
     compressor: str
-    compressors: tuple[str, ...]
     ladder: Ladder | None
     client_compressors: bool
     weights: str
@@ -50,6 +49,11 @@ class Algorithm:
     hello_timeout: float
     configrecord_key: str
     grid: Grid
+
+    @property
+    def compressors(self) -> tuple[str, ...]:
+        """The compressors that the strategy tells its workers to use."""
+        return (self.compressor,) if self.ladder is None else self.ladder.steps
 
     @property
     @abstractmethod

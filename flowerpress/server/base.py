@@ -191,11 +191,6 @@ class CompressedStrategy(Declared, Resumable):
         return Ladder.parse(compressor, accept, owing=cls.contractive or cls.owing)
 
     @property
-    def compressors(self) -> tuple[str, ...]:
-        """The compressors that the strategy tells its workers to use."""
-        return (self.compressor,) if self.ladder is None else self.ladder.steps
-
-    @property
     def compressor_text(self) -> str:
         """What was given as `compressor`, in its normal form."""
         return self.compressor if self.ladder is None else self.ladder.text

@@ -245,8 +245,11 @@ class Run:
             self.attendance.ask(client.id for client in ask.cohort)
         part_for = self.nothing if ask.places is not None else ask.part_for or self.lacking
         beside = {strategy.configrecord_key: config} if config else {}
-        ladder = strategy.ladder if ask.compressed else None
-        choose = ladder and partial(ladder.choose, dim=ask.length(model.layout) or model.layout.dim)
+        choose = None
+        if strategy.ladder is not None and ask.compressed:
+            choose = partial(
+                strategy.ladder.choose, dim=ask.length(model.layout) or model.layout.dim
+            )
         return self.exchange.orders(order, ask.cohort, ask.purpose, part_for, beside, choose)
 
     def lacking(self, client: Client) -> ModelPart:
