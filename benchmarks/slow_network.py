@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ def name_of(host: int) -> str:
 
 
 @contextmanager
-def hosts(count: int, rate: str) -> Iterator[None]:
-    """Make namespaces whose hosts see each other through links of so many bits a second."""
+def hosts(rates: Sequence[str]) -> Iterator[None]:
+    """Make namespaces whose hosts see each other, each through a link of so many bits a second."""
     bridge = f"fp{os.getpid() % 10**6}br"
     with ExitStack() as stack:
         run("ip", "netns", "add", bridge)
@@ -54,7 +54,7 @@ def hosts(count: int, rate: str) -> Iterator[None]:
         inside = ("ip", "-n", bridge)
         run(*inside, "link", "add", "br0", "type", "bridge")
         run(*inside, "link", "set", "br0", "up")
-        for host in range(count):
+        for host, rate in enumerate(rates):
             own = name_of(host)
             run("ip", "netns", "add", own)
             stack.callback(run, "ip", "netns", "del", own)
@@ -132,7 +132,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         try:
-            stack.enter_context(hosts(CLIENTS + 1, given.rate))
+            stack.enter_context(hosts([given.rate] * (CLIENTS + 1)))
         except subprocess.CalledProcessError as error:
             print(f"skipped: {' '.join(error.cmd)}: {error.stderr.strip()}")
             return 0

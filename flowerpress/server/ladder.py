@@ -11,7 +11,8 @@ Per answer whose b bytes took s seconds after its first frame, as the server mea
 
     rate    <- b / s at first, then sqrt(rate * b/s): half-way, in factors
     budget  =  min(deadline * rate, 4 * b)
-    next    =  the longest step of at most `budget` bytes; the shortest where none is so short
+    next    =  the longest step of at most `budget` bytes (a longer one than the last: of at most
+               budget / 1.1); the shortest where none is so short
 
 So a worker begins with the shortest step, and climbs to four times the bytes a round until its link
 shows what it carries, as TCP does when it starts.
@@ -51,6 +52,7 @@ _CLIMB = 4.0  # times the bytes of its last update that a worker may be asked fo
 _SAYS = (
     2**15
 )  # bytes from which an answer's time says what a link carries, and no buffer on the way
+_ROOM = 1.1  # times the bytes of a longer step that the budget must have
 _CREEP = 1.25  # times a rate that a shorter answer may raise it by
 
 
@@ -156,7 +158,9 @@ class Ladder:
         budget = _CLIMB * last
         if client.rate:
             budget = min(budget, self.deadline * client.rate)
-        step = max((i for i, size in enumerate(sizes) if size <= budget), default=0)
+        # What is longer than the last update needs some room: rates go up and down a little.
+        room = [size * (_ROOM if i > client.step >= 0 else 1) for i, size in enumerate(sizes)]
+        step = max((i for i, size in enumerate(room) if size <= budget), default=0)
         if step != client.step:
             rate = f"{client.rate / 1e3:.0f} kB/s" if client.rate else "not measured yet"
             log.info("client %d: %s (its link: %s)", client.id, self.steps[step], rate)
