@@ -1,14 +1,15 @@
 """`compressor="auto:deadline=1s"` against every fixed choice, over slow and fast links.
 
-    python benchmarks/deadline.py               links of 0.5, 10 and 100 Mbit/s: 20 minutes
+    python benchmarks/deadline.py               links of 0.5, 10 and 100 Mbit/s: ten minutes
     python benchmarks/deadline.py --only mixed
 
 A server and three clients in network namespaces of their own (`tc tbf`), `flowerpress serve` and
-`flowerpress join`, train a network of 814,090 numbers on MNIST by EF21-SGDM. Counted is the time
-from the first training message to the first round at the target accuracy.
+`flowerpress join`, train a network of 814,090 numbers on MNIST by EF21-SGDM.
 
-- Each link alone, all three clients with it: `auto` and the fixed steps that meet the deadline.
-- Mixed, one client with each: `auto` and one spec for all.
+- Each link alone, all three clients with it: what `auto` sends, and how long a round takes, against
+  the longest fixed step that meets the deadline, and the next one, which does not.
+- Mixed, one client with each: the time to the target accuracy with `auto`, and with one spec for
+  all.
 
 Needs Linux, root, `ip` and `tc`; says so and exits with 0 where they are not.
 """
@@ -20,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -76,41 +78,68 @@ def train(config: str, folder: Path, rates: list[str], seconds: float) -> dict[s
     return found
 
 
-def reached(result: dict[str, Any] | None, target: float) -> tuple[float, int, float] | None:
-    """Return the seconds and rounds to the target, and the mean seconds of the rounds after 10."""
-    if result is None or not result["exchanges"]:
-        return None
-    hello, total, late = result["exchanges"][0]["seconds"], 0.0, []
+def seconds_to(result: dict[str, Any], target: float) -> float | None:
+    """Return the seconds to the target accuracy; None where it was not reached."""
+    hello, total = result["exchanges"][0]["seconds"], 0.0
     for record in result["rounds"][1:]:
         total += record["seconds"]
-        if record["round"] > 10:
-            late.append(record["seconds"])
         if record["metrics"]["accuracy"] >= target:
-            return total - hello, record["round"], sum(late) / max(1, len(late))
+            return total - hello
     return None
 
 
-def compared(
-    name: str, rates: list[str], compressors: list[str], given: argparse.Namespace, folder: Path
-) -> tuple[float, dict[str, float]]:
-    """Train with each compressor; returns the seconds of the first, and of those that got there."""
-    print(f"\n{name}: {', '.join(rates)}", flush=True)
-    found: dict[str, float] = {}
-    cap = given.cap
-    for number, compressor in enumerate(compressors):
-        config = WORK.format(compressor=compressor, rounds=given.rounds)
-        where = folder / f"{name}-{number}"
-        got = reached(train(config, where, rates, cap), given.target)
-        label = compressor if len(compressor) < 40 else f"{compressor[:37]}..."
-        if got is None:
-            print(f"  {label:<40} not in {cap:.0f} s", flush=True)
+def settled(result: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the median seconds of the rounds after 12, and the mean bytes up a client."""
+    rounds = result["rounds"][13:]
+    if len(rounds) < 5:
+        return None
+    up = sum(record["up_bytes"] for record in rounds) / len(rounds) / len(result["clients"])
+    return statistics.median(record["seconds"] for record in rounds), up
+
+
+def alone(rate: str, auto: str, steps: list[str], given: argparse.Namespace, folder: Path) -> bool:
+    """Train on three such links with `auto` and each step; returns whether `auto` did well."""
+    budget = given.deadline * bytes_a_second(rate)
+    print(f"\n{rate}: a deadline of {given.deadline:g} s carries {budget / 1e3:.0f} kB", flush=True)
+    found: list[tuple[float, float] | None] = []
+    for number, compressor in enumerate((auto, *steps)):
+        config = WORK.format(compressor=compressor, rounds=given.settle)
+        result = train(config, folder / f"{rate}-{number}", 3 * [rate], given.cap)
+        found.append(result and settled(result))
+        if found[-1] is None:
+            print(f"  {compressor:<20} not settled in {given.cap:.0f} s", flush=True)
             continue
-        seconds, rounds, late = got
-        print(f"  {label:<40}{seconds:8.1f} s{rounds:6} rounds{late:8.2f} s a round", flush=True)
-        found[compressor] = seconds
-        if not number:  # what takes longer than three times this, by far, need not be waited for
-            cap = min(given.cap, 4 * seconds + 30)
-    return found.get(compressors[0], float("inf")), {**found, "cap": cap}
+        seconds, up = found[-1]
+        print(f"  {compressor:<20}{up / 1e3:9.1f} kB up{seconds:8.2f} s a round", flush=True)
+    mine, best = found[0], found[1]
+    if mine is None or best is None:
+        return False
+    good = mine[0] <= 1.1 * best[0] and mine[1] >= 0.9 * best[1]
+    share, slower = mine[1] / best[1], mine[0] / best[0]
+    verdict = "held" if good else "MISSED"
+    print(f"  {verdict}: {share:.2f} of the bytes of {steps[0]} in {slower:.2f} of its seconds")
+    return good
+
+
+def mixed(rates: list[str], auto: str, given: argparse.Namespace, folder: Path) -> None:
+    """Train on one link of each rate, with `auto` and with one spec for all."""
+    print(f"\nmixed ({', '.join(rates)}): seconds to {100 * given.target:g} %", flush=True)
+    mine, cap = 0.0, given.cap
+    for number, compressor in enumerate((auto, "topk:0.001", "topk:0.01", "topk:0.1", "identity")):
+        config = WORK.format(compressor=compressor, rounds=given.rounds)
+        result = train(config, folder / f"mixed-{number}", rates, cap)
+        seconds = result and result["exchanges"] and seconds_to(result, given.target)
+        if not seconds:
+            more = f": auto is more than {cap / mine:.1f} times sooner" if mine else ""
+            print(f"  {compressor:<20} not in {cap:.0f} s{more}", flush=True)
+        elif not mine:
+            mine, cap = seconds, min(given.cap, 4 * seconds)
+            print(f"  {compressor:<20}{seconds:8.1f} s", flush=True)
+        else:
+            times = seconds / mine
+            print(
+                f"  {compressor:<20}{seconds:8.1f} s: auto is {times:.1f} times sooner", flush=True
+            )
 
 
 def main() -> int:
@@ -119,7 +148,8 @@ def main() -> int:
     )
     parser.add_argument("--deadline", type=float, default=1.0, help="seconds")
     parser.add_argument("--target", type=float, default=0.9)
-    parser.add_argument("--rounds", type=int, default=400, help="at most")
+    parser.add_argument("--rounds", type=int, default=400, help="at most, mixed")
+    parser.add_argument("--settle", type=int, default=26, help="rounds of each link alone")
     parser.add_argument("--cap", type=float, default=180.0, help="seconds a run may take")
     parser.add_argument("--rates", default=",".join(ALL), help="such as 0.5mbit,10mbit")
     parser.add_argument("--only", choices=("alone", "mixed"))
@@ -137,20 +167,11 @@ def main() -> int:
             if given.only != "mixed":
                 for rate in rates:
                     budget = given.deadline * bytes_a_second(rate)
-                    fitting = [step for step, size in sizes.items() if size <= budget][-3:]
-                    mine, others = compared(rate, 3 * [rate], [auto, *fitting], given, folder)
-                    others.pop("cap")
-                    best = min((v for k, v in others.items() if k != auto), default=float("inf"))
-                    good = mine <= 1.1 * best
-                    held &= good
-                    print(f"  {'held' if good else 'MISSED'}: {mine / best:.2f} of the best fixed")
+                    number = sum(size <= budget for size in sizes.values())
+                    steps = [ladder.steps[number - 1], *ladder.steps[number : number + 1]]
+                    held &= alone(rate, auto, steps, given, folder)
             if given.only != "alone":
-                steps = ["topk:0.001", "topk:0.01", "topk:0.1", "identity"]
-                mine, others = compared("mixed", rates, [auto, *steps], given, folder)
-                for step in steps:
-                    least = others.get(step)
-                    times = (least or others["cap"]) / mine
-                    print(f"  {'' if least else 'more than '}{times:.1f} times sooner than {step}")
+                mixed(rates, auto, given, folder)
         except subprocess.CalledProcessError as error:
             print(f"skipped: {' '.join(error.cmd)}: {error.stderr.strip()}")
             return 0

@@ -57,6 +57,10 @@ COMMANDS = {
     ("README.md", "scripts/demo"): "tests/pages/test_commands.py::test_the_demo",
     ("README.md", "scripts/test"): f"{PROJECT}::test_scripts_run_and_parse",
     ("CONTRIBUTING.md", "scripts/"): f"{PROJECT}::test_scripts_run_and_parse",
+    ("deadlines.md", "flowerpress serve"): (
+        "tests/transport/test_uploads.py::"
+        "test_over_the_link_a_client_is_told_what_its_own_link_carries"
+    ),
     ("start.md", "python3 -m venv"): f"{WHEEL}::test_the_readmes_install",
     ("start.md", "source .venv"): f"{WHEEL}::test_the_readmes_install",
     ("start.md", "pip install"): f"{WHEEL}::test_the_readmes_install",
