@@ -12,7 +12,6 @@ from flowerpress.compressors import PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import (
     Instruction,
-    Layout,
     Ledger,
     LedgerRow,
     ModelPart,
@@ -23,7 +22,7 @@ from flowerpress.protocol import (
     release,
 )
 from flowerpress.server.client import Client
-from flowerpress.server.packets import check_packets
+from flowerpress.server.packets import Openings
 from flowerpress.server.population import Population
 
 log = logging.getLogger("flowerpress")
@@ -145,10 +144,7 @@ class Exchange:
     def glances(
         self,
         arrivals: Iterable[Arrival],
-        layout: Layout,
-        length: int,
-        *,
-        bare: bool = False,
+        openings: Openings,
     ) -> Iterator[Reply]:
         """Yield those of the answers that may be updates, without a trace; see `judge`."""
         last = None
@@ -158,7 +154,7 @@ class Exchange:
             try:
                 reply = Reply.decode(message.content)
                 release(message)
-                check_packets(reply, layout, length, bare=bare)
+                openings.check(reply)
             except (PacketError, ProtocolError):  # counted when it is refused
                 continue
             if reply.client == client.id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,14 @@ class Decoded(Protocol):
 
         What overflows the dtype of `out` is a `PacketError`, before `out` is changed.
         """
+
+
+@runtime_checkable
+class Divisible(Decoded, Protocol):
+    """A payload of which parts can be decoded: so it is measured without a vector of its length."""
+
+    def part(self, start: int, stop: int) -> Decoded:
+        """Return the numbers from `start` to `stop`, both multiples of 1024, or `stop` the dim."""
 
 
 def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
@@ -121,16 +129,23 @@ class Opened:
     ------
     PacketError
         It is damaged, or costs more than an honest one may.
+
+    Attributes
+    ----------
+    nbytes : int
+        What it may take of memory: the packet's bytes, and what decoding it held.
     """
 
-    __slots__ = ("_budget", "decoded", "packet")
+    __slots__ = ("_budget", "decoded", "nbytes", "packet")
 
     @by_default_rules
     def __init__(self, packet: Packet) -> None:
         self.packet = packet
         self._budget = budget.of(packet)
+        memory = self._budget.memory
         with self._budget:
             self.decoded = decode(packet)
+        self.nbytes = len(packet.data) + int(memory - self._budget.memory)
 
     @property
     def norm(self) -> float | None:
