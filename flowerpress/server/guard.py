@@ -80,9 +80,9 @@ class Heard(Protocol):
         """The clients known, by id."""
 
 
-def open_packets(reply: Reply) -> list[Opened]:
-    """Return the packets of an answer, checked as such, whatever vectors they are of."""
-    return [Opened(Packet.parse(each)) for each in reply.packets]
+def parsed(reply: Reply) -> list[Packet]:
+    """Return the packets of an answer, checked as frames, whatever vectors they are of."""
+    return list(map(Packet.parse, reply.packets))
 
 
 class Guard:
@@ -119,11 +119,11 @@ class Guard:
         self._norms: dict[tuple[int, bytes], float] = {}  # of the question that is open
         self._alone = False  # whether one client was heard of more
 
-    def sizes(self, reply: Reply, packets: Sequence[Opened] | None = None) -> Sizes:
+    def sizes(self, reply: Reply, packets: Sequence[Opened | Packet] | None = None) -> Sizes:
         """Return the norms of an update and of its buffers; raises `PacketError` if damaged.
 
-        `packets` are those of the reply, where they are open already: then what a glance at it has
-        measured is not measured again.
+        `packets` are those of the reply, where they were checked, or opened, already: then what a
+        glance at it has measured is not measured again.
         """
         if not self.max_scale:
             return {}
@@ -137,11 +137,12 @@ class Guard:
             found[GRADIENTS] = reply.gradient
         return found
 
-    def _norm(self, reply: Reply, packets: Sequence[Opened] | None) -> float:
+    def _norm(self, reply: Reply, packets: Sequence[Opened | Packet] | None) -> float:
         if packets is None:
             return math.hypot(*map(norm, reply.packets))
         # A client's answer to a question is known by its frames' heads, with checksums that hold.
-        heads = [bytes(each.packet.data[:HEADER_BYTES]) for each in packets]
+        frames = [each.packet if isinstance(each, Opened) else each for each in packets]
+        heads = [bytes(frame.data[:HEADER_BYTES]) for frame in frames]
         key = reply.client, b"".join(heads)
         if key not in self._norms:
             self._norms[key] = math.hypot(*map(norm, packets))
@@ -152,12 +153,12 @@ class Guard:
         ask: Ask,
         glances: Iterable[Reply],
         server_round: int = 1,
-        opened: Callable[[Reply], Sequence[Opened]] = open_packets,
+        checked: Callable[[Reply], Sequence[Packet]] = parsed,
     ) -> None:
         """Settle the references for the answers to a question, before they are taken.
 
         `glances` are all its answers; they are looked at only where too few clients were heard.
-        `opened` opens the packets of one of them.
+        `checked` returns the packets of one of them, checked as frames.
         """
         self._norms.clear()
         if not self.max_scale:
@@ -166,7 +167,7 @@ class Guard:
         self._scaled = ask.scaled
         clients = self._population.clients
         few = self._heard(kind) < min(NEEDED, len(clients))
-        fresh = self._measured(glances, opened) if few else {}
+        fresh = self._measured(glances, checked) if few else {}
         for each in (kind, BUFFERS, GRADIENTS):  # of which answers have norms
             self._references[each] = self._reference(each, fresh, server_round)
         heard = [c for c in clients.values() if c.last[kind] >= 0 or kind in fresh.get(c.id, {})]
@@ -177,12 +178,12 @@ class Guard:
         return len([client for client in self._population.clients.values() if client.first[kind]])
 
     def _measured(
-        self, glances: Iterable[Reply], opened: Callable[[Reply], Sequence[Opened]]
+        self, glances: Iterable[Reply], checked: Callable[[Reply], Sequence[Packet]]
     ) -> dict[int, Sizes]:
         found = {}
         for reply in glances:
             try:
-                found[reply.client] = self.sizes(reply, opened(reply))
+                found[reply.client] = self.sizes(reply, checked(reply))
             except PacketError:  # counted when it is refused
                 continue
             finally:

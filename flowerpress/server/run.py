@@ -14,7 +14,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from flowerpress.compressors import PacketError, make_compressor
+from flowerpress.compressors import Opened, PacketError, make_compressor
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.compressors.norms import square_sum
 from flowerpress.compressors.wire.budget import only
@@ -48,7 +48,7 @@ from flowerpress.server.exchange import Exchange
 from flowerpress.server.failures import Failures, check_model
 from flowerpress.server.guard import UPDATES, Guard, OversizedError, UnknownScaleError
 from flowerpress.server.options import require
-from flowerpress.server.packets import Openings
+from flowerpress.server.packets import check_packets
 from flowerpress.server.population import Population, wait_for
 from flowerpress.server.sent import Sent
 from flowerpress.server.update import Update
@@ -267,16 +267,16 @@ class Run:
         self.norms = Norms(ask.into) if measured else None
         if ask.what != "values":
             self.buffers.clear()
-        layout = self.started.layout
-        openings = Openings(layout, ask.length(layout), bare=ask.bare)
+        length = ask.length(self.started.layout)
         arrivals = self.exchange.arrivals(server_round, ask.cohort, messages)
-        glances = self.sent.only(self.exchange.glances(arrivals, openings), ask)
-        self.guard.begin(ask, glances, server_round, openings.glance)
+        glances = self.exchange.glances(arrivals, self.started.layout, length, bare=ask.bare)
+        glances = self.sent.only(glances, ask)
+        self.guard.begin(ask, glances, server_round, lambda _: self.exchange.looked)
         self.taken = []
         for client, reply in self.exchange.answers(server_round, arrivals, ask.purpose):
             self.heard.add(client.id)
             with only(self.sent.allowed(client, ask)):
-                good = self._take(server_round, client, reply, ask, openings)
+                good = self._take(server_round, client, reply, ask)
             if good:
                 self.taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
@@ -285,9 +285,7 @@ class Run:
             self.attendance.note(asked, went_in, self.exchange.troubles, final=ask.applied)
         return self.taken
 
-    def _take(
-        self, server_round: int, client: Client, reply: Reply, ask: Ask, openings: Openings
-    ) -> bool:
+    def _take(self, server_round: int, client: Client, reply: Reply, ask: Ask) -> bool:
         strategy, layout = self._strategy, self.started.layout
         verdict = self.exchange.judge(
             server_round, client, reply, shared=strategy.shared, silence=ask.silence
@@ -299,7 +297,8 @@ class Run:
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
-            packets = openings.take(reply)
+            length = ask.length(layout) if reply.status == "update" else None
+            packets = [Opened(each) for each in check_packets(reply, layout, length, bare=ask.bare)]
             buffers = None if ask.bare else self._unpack_buffers(reply.buffers)
             mass = self.population.mass(client)
             sizes = self.guard.sizes(reply, packets)

@@ -129,23 +129,16 @@ class Opened:
     ------
     PacketError
         It is damaged, or costs more than an honest one may.
-
-    Attributes
-    ----------
-    nbytes : int
-        What it may take of memory: the packet's bytes, and what decoding it held.
     """
 
-    __slots__ = ("_budget", "decoded", "nbytes", "packet")
+    __slots__ = ("_budget", "decoded", "packet")
 
     @by_default_rules
     def __init__(self, packet: Packet) -> None:
         self.packet = packet
         self._budget = budget.of(packet)
-        memory = self._budget.memory
         with self._budget:
             self.decoded = decode(packet)
-        self.nbytes = len(packet.data) + int(memory - self._budget.memory)
 
     @property
     def norm(self) -> float | None:
