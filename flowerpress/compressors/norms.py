@@ -190,8 +190,8 @@ def _of_matrices(group: Tensors, dtype: np.dtype[Any]) -> float:
         return _length_of(group.values)
     if rank <= _MANY:
         return _product(*next(group.parts()))
-    rows = group.row_groups(_PIECE)
-    return math.hypot(*(_norm_by_decoding(some, some.dim, dtype) for some in rows))
+    bands = group.bands(_PIECE)
+    return math.hypot(*(_norm_by_decoding(band, band.dim, dtype) for band in bands))
 
 
 def _product(left: Vector, right: Vector) -> float:

@@ -37,7 +37,7 @@ SPECS = (
     "qsgd:7+rans",
     "scaled(qsgd:7)",
 )
-MATRICES = ((300, 200), (7,), (500, 250), (40, 30), (20, 10))
+MATRICES = ((300, 200), (7,), (250, 500), (40, 30), (20, 10))
 
 
 def values(decoded):

@@ -75,14 +75,18 @@ class Tensors:
             yield Tensors(self.values[at : at + count], rows, columns, ranks, self.largest)
             first, at = last, at + count
 
-    def row_groups(self, most: int) -> Iterator[Tensors]:
-        """Yield neighbouring rows of the only matrix, of `most` numbers together, or one row."""
-        left, right = next(self.parts())
-        step = max(1, most // right.shape[1])
-        for start in range(0, left.shape[1], step):
-            some = left[:, start : start + step]
-            values = np.concatenate([some.reshape(-1), right.reshape(-1)])
-            yield replace(self, values=values, rows=np.array([some.shape[1]]))
+    def bands(self, most: int) -> Iterator[Tensors]:
+        """Yield the only matrix, or its transpose, a few rows at a time: of `most` numbers, or one.
+
+        The rows are along the longer side, so that the factor which all bands share is short.
+        """
+        short, long = sorted(next(self.parts()), key=np.size)
+        step = max(1, most // short.shape[1])
+        for start in range(0, long.shape[1], step):
+            some = long[:, start : start + step]
+            values = np.concatenate([some.reshape(-1), short.reshape(-1)])
+            rows, columns = np.array([some.shape[1]]), np.array([short.shape[1]])
+            yield Tensors(values, rows, columns, self.ranks, self.largest)
 
     @property
     def dim(self) -> int:
