@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import singledispatch
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial, singledispatch
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,19 @@ from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.kernels.packing import pieces
+from flowerpress.compressors.kernels.sums import CHUNK, F64, Offsets
 from flowerpress.compressors.linear.countsketch import Table
 from flowerpress.compressors.linear.powersgd import Tensors
+from flowerpress.compressors.quantized.qsgd import Levels
 from flowerpress.compressors.quantized.sign import Signs
 from flowerpress.compressors.wire import budget, reading
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.wire.payload import Sparse
-from flowerpress.compressors.wire.reading import Opened
+from flowerpress.compressors.wire.reading import Divisible, Opened
 
 _SMALLEST = 2.0**-900  # of sums of squares: none of what counts in them underflowed
+_PIECE = 1 << 19  # numbers that are decoded at a time, where all are: 2 or 4 MiB
+_SHORT = 32  # coordinates of a bucket, on average, from which the sums in the kernel pay
 # Products are measured, not made, where a matrix has at most so many ranks, so many coordinates on
 # average, and so many for each number that is sent of it: else making them takes less.
 _MANY, _LARGE, _THIN = 64, 1 << 15, 8
@@ -34,8 +39,10 @@ _MANY, _LARGE, _THIN = 64, 1 << 15, 8
 def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
     """Return the l2 norm of the vector that a packet holds.
 
-    The work is O(bytes of the packet), the memory too: quantized packets, which are about as long
-    as their vector, are decoded for it; of all others the numbers they are made of are summed.
+    The work is O(bytes of the packet). Quantized packets are decoded for it, half a million numbers
+    at a time; of all others the numbers they are made of are summed. So the memory is a few MiB.
+    What a compressor of another package decodes to takes a vector, unless it has `part`
+    (`flowerpress.compressors.wire.reading.Divisible`).
 
     Parameters
     ----------
@@ -91,20 +98,39 @@ def square_sum(x: Vector) -> float:
 @singledispatch
 def _norm(decoded: Decoded, dim: int, dtype: np.dtype[Any]) -> float:
     """Return the norm of what a payload decodes to, `dim` numbers; here by decoding it."""
-    return _norm_by_decoding(decoded, dim, dtype)
+    if not isinstance(decoded, Divisible):
+        return _norm_by_decoding(decoded, dim, dtype)
+    return _length(partial(_in_pieces, decoded, dim, dtype))
+
+
+def _in_pieces(decoded: Divisible, dim: int, dtype: np.dtype[Any]) -> Iterator[Vector]:
+    """Yield the numbers of a vector, so many at a time; each piece takes the place of the last."""
+    room: Vector = np.empty(min(dim, _PIECE), dtype)
+    for start in range(0, dim, _PIECE):
+        piece = room[: min(_PIECE, dim - start)]
+        piece.fill(0)
+        decoded.part(start, start + piece.size).add_to(piece, 1.0)
+        yield piece
 
 
 def _norm_by_decoding(decoded: Decoded, dim: int, dtype: np.dtype[Any]) -> float:
     out: Vector = np.zeros(dim, dtype)
     decoded.add_to(out, 1.0)
-    return _length(out)
+    return _length_of(out)
+
+
+@_norm.register
+def _(decoded: Levels, dim: int, dtype: np.dtype[Any]) -> float:
+    if dim < _SHORT * decoded.blocks.count:
+        return _length(partial(_in_pieces, decoded, dim, dtype))
+    return _length(partial(_in_pieces, decoded, dim, dtype), _total(decoded.squares()))
 
 
 @_norm.register(Dense)
 @_norm.register(Sparse)
 def _(decoded: Dense | Sparse, dim: int, dtype: np.dtype[Any]) -> float:
     del dim, dtype
-    return _length(decoded.values)
+    return _length_of(decoded.values)
 
 
 @_norm.register
@@ -144,15 +170,28 @@ def _(decoded: Sum, dim: int, dtype: np.dtype[Any]) -> float:
 @_norm.register
 def _(decoded: Table, dim: int, dtype: np.dtype[Any]) -> float:
     del dim, dtype
-    return _length(decoded.cells) / math.sqrt(decoded.rows)
+    return _length_of(decoded.cells) / math.sqrt(decoded.rows)
 
 
 @_norm.register
 def _(decoded: Tensors, dim: int, dtype: np.dtype[Any]) -> float:
     large = dim >= max(_LARGE * decoded.ranks.size, _THIN * decoded.values.size)
-    if not large or decoded.ranks.max() > _MANY:
-        return _norm_by_decoding(decoded, dim, dtype)
-    return math.hypot(*(_product(*part) for part in decoded.parts()))
+    if large and decoded.ranks.max() <= _MANY:
+        return math.hypot(*(_product(*part) for part in decoded.parts()))
+    return math.hypot(*(_of_matrices(group, dtype) for group in decoded.groups(_PIECE)))
+
+
+def _of_matrices(group: Tensors, dtype: np.dtype[Any]) -> float:
+    """Return the norm of a few matrices, or of a large one, without memory of its size."""
+    if group.dim <= _PIECE:
+        return _norm_by_decoding(group, group.dim, dtype)
+    rank = int(group.ranks[0])
+    if not rank:
+        return _length_of(group.values)
+    if rank <= _MANY:
+        return _product(*next(group.parts()))
+    bands = group.bands(_PIECE)
+    return math.hypot(*(_norm_by_decoding(band, band.dim, dtype) for band in bands))
 
 
 def _product(left: Vector, right: Vector) -> float:
@@ -164,22 +203,44 @@ def _product(left: Vector, right: Vector) -> float:
     return a * b * math.sqrt(square) if square > 0 else 0.0
 
 
-def _length(values: Vector) -> float:
-    """Return the l2 norm of an array, with its squares in float64 unless they leave its range."""
-    square = _sum_of_squares(values)
-    if values.dtype == np.float32 or _SMALLEST < square < math.inf:
+def _length_of(values: Vector) -> float:
+    """Return the l2 norm of an array."""
+    return _length(lambda: [values], _sum_of_squares(values))
+
+
+def _length(values: Callable[[], Iterable[Vector]], square: float | None = None) -> float:
+    """Return the l2 norm of a vector that comes in pieces, each of whole times 65536 numbers.
+
+    The squares are in float64, their sum in the order of `kernels.sums`, unless they leave its
+    range. `square` is their sum, where it is known.
+    """
+    if square is None:
+        square = _total(kernels().block_sums(x, _chunks(x.size), True) for x in values())
+    if _SMALLEST < square < math.inf:
         return math.sqrt(square)
-    largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
+    largest = max(float(max(x.max(initial=0.0), -x.min(initial=0.0))) for x in values())
     if largest == 0.0:
         return 0.0
     return largest * math.sqrt(
-        sum(_sum_of_squares(values[a:b] / largest) for a, b in pieces(values.size))
+        sum(_sum_of_squares(x[a:b] / largest) for x in values() for a, b in pieces(x.size))
     )
+
+
+def _total(sums: Iterable[F64]) -> float:
+    """Return the sum of numbers that come in pieces, one added after the other."""
+    total = np.zeros(1)
+    for some in sums:
+        total = np.add.accumulate(np.concatenate([total, some]))[-1:]
+    return float(total[0])
+
+
+def _chunks(count: int) -> Offsets:
+    """Return the edges of the chunks whose sums are added in order."""
+    return np.append(np.arange(0, count, CHUNK, dtype=np.int64), count)
 
 
 def _sum_of_squares(values: Vector) -> float:
     """Return the sum in float64, by one thread: a BLAS may use several, for one packet of many."""
     if not values.size:
         return 0.0
-    edges = np.array([0, values.size], dtype=np.int64)
-    return float(kernels().block_sums(values, edges, True)[0])
+    return float(kernels().block_sums(values, np.array([0, values.size]), True)[0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flowerpress.compressors import PacketError
+from flowerpress.compressors import Packet, PacketError
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.protocol import (
     Instruction,
@@ -51,6 +51,8 @@ class Exchange:
         Workers that could not continue from what the server believed they had.
     troubles : dict of int to str
         Why the last question has no answer of a client, or one that was not applied.
+    looked : list of Packet
+        The packets, checked, of an answer that is looked at before it is taken; see `glances`.
     """
 
     population: Population
@@ -61,6 +63,7 @@ class Exchange:
     held: int = 0
     resyncs: int = 0
     troubles: dict[int, str] = field(default_factory=dict)
+    looked: list[Packet] = field(default_factory=list)
 
     def orders(
         self,
@@ -154,7 +157,10 @@ class Exchange:
         *,
         bare: bool = False,
     ) -> Iterator[Reply]:
-        """Yield those of the answers that may be updates, without a trace; see `judge`."""
+        """Yield those of the answers that may be updates, without a trace; see `judge`.
+
+        While one is looked at, `looked` has its packets.
+        """
         last = None
         for client, message in arrivals:
             if client.id == last:
@@ -162,13 +168,14 @@ class Exchange:
             try:
                 reply = Reply.decode(message.content)
                 release(message)
-                check_packets(reply, layout, length, bare=bare)
+                self.looked = check_packets(reply, layout, length, bare=bare)
             except (PacketError, ProtocolError):  # counted when it is refused
                 continue
             if reply.client == client.id:
                 last = client.id
                 yield reply
             del reply
+            self.looked = []
 
     def _decode(
         self, server_round: int, client: Client, content: RecordDict, purpose: str

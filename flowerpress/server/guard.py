@@ -50,7 +50,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flowerpress.compressors import Opened, PacketError, norm
+from flowerpress.compressors import Opened, Packet, PacketError, norm
+from flowerpress.compressors.wire.packet import HEADER_BYTES
 from flowerpress.protocol import Reply
 from flowerpress.server.ask import Ask
 from flowerpress.server.client import Client
@@ -77,6 +78,11 @@ class Heard(Protocol):
     @property
     def clients(self) -> Mapping[int, Client]:
         """The clients known, by id."""
+
+
+def parsed(reply: Reply) -> list[Packet]:
+    """Return the packets of an answer, checked as frames, whatever vectors they are of."""
+    return list(map(Packet.parse, reply.packets))
 
 
 class Guard:
@@ -110,37 +116,58 @@ class Guard:
         self._kind, self._scaled = UPDATES, True  # of the question that is open
         self._buffers_norm, self._model_norm = buffers_norm, model_norm
         self._references = [0.0] * len(_WHAT)
+        self._norms: dict[tuple[int, bytes], float] = {}  # of the question that is open
         self._alone = False  # whether one client was heard of more
 
-    def sizes(self, reply: Reply, packets: Sequence[Opened] | None = None) -> Sizes:
+    def sizes(self, reply: Reply, packets: Sequence[Opened | Packet] | None = None) -> Sizes:
         """Return the norms of an update and of its buffers; raises `PacketError` if damaged.
 
-        `packets` are those of the reply, where they are open already.
+        `packets` are those of the reply, where they were checked, or opened, already: then what a
+        glance at it has measured is not measured again.
         """
         if not self.max_scale:
             return {}
         found = {}
         if reply.packets or reply.status == "silent":
             scale = reply.scale if self._scaled else 1.0
-            found[self._kind] = scale * math.hypot(*map(norm, packets or reply.packets))
+            found[self._kind] = scale * self._norm(reply, packets)
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)
         if reply.gradient:
             found[GRADIENTS] = reply.gradient
         return found
 
-    def begin(self, ask: Ask, glances: Iterable[Reply], server_round: int = 1) -> None:
+    def _norm(self, reply: Reply, packets: Sequence[Opened | Packet] | None) -> float:
+        if packets is None:
+            return math.hypot(*map(norm, reply.packets))
+        # A client's answer to a question is known by its frames' heads, with checksums that hold.
+        frames = [each.packet if isinstance(each, Opened) else each for each in packets]
+        heads = [bytes(frame.data[:HEADER_BYTES]) for frame in frames]
+        key = reply.client, b"".join(heads)
+        if key not in self._norms:
+            self._norms[key] = math.hypot(*map(norm, packets))
+        return self._norms[key]
+
+    def begin(
+        self,
+        ask: Ask,
+        glances: Iterable[Reply],
+        server_round: int = 1,
+        checked: Callable[[Reply], Sequence[Packet]] = parsed,
+    ) -> None:
         """Settle the references for the answers to a question, before they are taken.
 
         `glances` are all its answers; they are looked at only where too few clients were heard.
+        `checked` returns the packets of one of them, checked as frames.
         """
+        self._norms.clear()
         if not self.max_scale:
             return
         kind = self._kind = _KINDS[ask.what]
         self._scaled = ask.scaled
         clients = self._population.clients
         few = self._heard(kind) < min(NEEDED, len(clients))
-        fresh = self._measured(glances) if few else {}
+        fresh = self._measured(glances, checked) if few else {}
         for each in (kind, BUFFERS, GRADIENTS):  # of which answers have norms
             self._references[each] = self._reference(each, fresh, server_round)
         heard = [c for c in clients.values() if c.last[kind] >= 0 or kind in fresh.get(c.id, {})]
@@ -150,11 +177,13 @@ class Guard:
         """Return how many clients have sent a norm above zero."""
         return len([client for client in self._population.clients.values() if client.first[kind]])
 
-    def _measured(self, glances: Iterable[Reply]) -> dict[int, Sizes]:
+    def _measured(
+        self, glances: Iterable[Reply], checked: Callable[[Reply], Sequence[Packet]]
+    ) -> dict[int, Sizes]:
         found = {}
         for reply in glances:
             try:
-                found[reply.client] = self.sizes(reply)
+                found[reply.client] = self.sizes(reply, checked(reply))
             except PacketError:  # counted when it is refused
                 continue
             finally:

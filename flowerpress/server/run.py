@@ -283,7 +283,8 @@ class Run:
         length = ask.length(self.started.layout)
         arrivals = self.exchange.arrivals(server_round, ask.cohort, messages)
         glances = self.exchange.glances(arrivals, self.started.layout, length, bare=ask.bare)
-        self.guard.begin(ask, self.sent.only(glances, ask), server_round)
+        glances = self.sent.only(glances, ask)
+        self.guard.begin(ask, glances, server_round, lambda _: self.exchange.looked)
         self.taken = []
         for client, reply in self.exchange.answers(server_round, arrivals, ask.purpose):
             self.heard.add(client.id)

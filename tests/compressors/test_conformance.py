@@ -20,6 +20,7 @@ CHECKS = (
     testing.check_refusals,
     testing.check_extremes,
     testing.check_bits,
+    testing.check_parts,
 )
 LONG_CHECKS = (testing.check_twins, check_hostile)
 

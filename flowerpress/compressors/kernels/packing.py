@@ -33,6 +33,15 @@ def packed_bytes(count: int, width: int) -> int:
     return blocks * LANES * 4 * width + (rest * width + 7) // 8
 
 
+def cut(packed: U8, start: int, stop: int, width: int) -> U8:
+    """Return the packed codes from `start`, a multiple of 1024, to `stop`: another, or the end.
+
+    >>> cut(pack(np.arange(1030, dtype=np.uint32) % 4, 2), 1024, 1030, 2)
+    array([228,   4], dtype=uint8)
+    """
+    return packed[packed_bytes(start, width) : packed_bytes(stop, width)]
+
+
 def pieces(count: int) -> Iterator[tuple[int, int]]:
     """Split `count` coordinates into ranges of `PIECE` blocks; the last may be shorter."""
     for start in range(0, count, PIECE * BLOCK):

@@ -62,6 +62,37 @@ class Tensors:
             else:
                 yield np.ones((1, 1), part.dtype), part.reshape(1, -1)
 
+    def groups(self, most: int) -> Iterator[Tensors]:
+        """Yield neighbouring matrices, of `most` numbers together, or one that has more."""
+        sizes = self.rows * self.columns
+        counts = np.where(self.ranks > 0, self.ranks * (self.rows + self.columns), sizes)
+        ends, first, at = np.cumsum(sizes), 0, 0
+        while first < sizes.size:
+            limit = int(ends[first] - sizes[first]) + most
+            last = max(first + 1, int(np.searchsorted(ends, limit, side="right")))
+            count, these = int(counts[first:last].sum()), slice(first, last)
+            rows, columns, ranks = self.rows[these], self.columns[these], self.ranks[these]
+            yield Tensors(self.values[at : at + count], rows, columns, ranks, self.largest)
+            first, at = last, at + count
+
+    def bands(self, most: int) -> Iterator[Tensors]:
+        """Yield the only matrix, or its transpose, a few rows at a time: of `most` numbers, or one.
+
+        The rows are along the longer side, so that the factor which all bands share is short.
+        """
+        short, long = sorted(next(self.parts()), key=np.size)
+        step = max(1, most // short.shape[1])
+        for start in range(0, long.shape[1], step):
+            some = long[:, start : start + step]
+            values = np.concatenate([some.reshape(-1), short.reshape(-1)])
+            rows, columns = np.array([some.shape[1]]), np.array([short.shape[1]])
+            yield Tensors(values, rows, columns, self.ranks, self.largest)
+
+    @property
+    def dim(self) -> int:
+        """How many numbers the matrices have."""
+        return int((self.rows * self.columns).sum())
+
     @property
     def _shapes(self) -> tuple[I64, I64, I64]:
         return self.rows, self.columns, self.ranks

@@ -72,6 +72,26 @@ class Blocks:
             return [Segment(0, self.dim, 0, self.count, equal_blocks(self.dim, self.size))]
         return self._pieces()
 
+    def part(self, start: int, stop: int) -> tuple[Blocks, slice]:
+        """Return the blocks between two coordinates, some of them cut off, and which they are.
+
+        >>> part, which = Blocks(10, 4).part(6, 10)
+        >>> part.listed, which
+        (array([0, 2, 4]), slice(1, 3, None))
+        """
+        if self.listed is None and not self.size:
+            return Blocks(stop - start), slice(0, 1)
+        if self.listed is not None:
+            first = int(np.searchsorted(self.listed, start, side="right")) - 1
+            last = int(np.searchsorted(self.listed, stop, side="left"))
+            edges = self.listed[first : last + 1]
+        else:
+            first, last = start // self.size, -(-stop // self.size)
+            if start % self.size == 0:
+                return Blocks(stop - start, self.size), slice(first, last)
+            edges = np.arange(first, last + 1, dtype=np.int64) * self.size
+        return Blocks(stop - start, listed=np.clip(edges, start, stop) - start), slice(first, last)
+
     def _pieces(self) -> Iterator[Segment]:
         step = max(BLOCK, self.size * _FEW // BLOCK * BLOCK)
         for start in range(0, self.dim, step):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,6 +47,10 @@ class Halves:
         """Do ``out += weight * 2**exponent * number``."""
         weighted(self.largest(), weight, out.dtype)
         self._add(self.codes, weight, out)
+
+    def part(self, start: int, stop: int) -> Halves:
+        """Return the numbers from `start` to `stop`."""
+        return replace(self, codes=self.codes[start:stop])
 
     def _add(self, codes: U16, weight: float, out: Vector) -> None:
         wide = np.promote_types(self.dtype, out.dtype).type(weight)

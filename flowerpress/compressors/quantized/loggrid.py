@@ -13,7 +13,7 @@ from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, re
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
 from flowerpress.compressors.kernels import twin
-from flowerpress.compressors.kernels.packing import U8, packed_bytes
+from flowerpress.compressors.kernels.packing import U8, cut, packed_bytes
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, weighted
 
@@ -33,8 +33,15 @@ class Grid:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * table[code]``."""
         terms = weighted(self.table, weight, out.dtype)
-        width = (self.table.size - 1).bit_length()
-        twin("loggrid").grid_add(self.packed, terms, width, out)
+        twin("loggrid").grid_add(self.packed, terms, self._width, out)
+
+    def part(self, start: int, stop: int) -> Grid:
+        """Return the numbers from `start`, a multiple of 1024, to `stop`."""
+        return Grid(cut(self.packed, start, stop, self._width), self.table)
+
+    @property
+    def _width(self) -> int:
+        return (self.table.size - 1).bit_length()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,10 @@ class Powers:
         unit = weighted(self.highest, weight, out.dtype)[0]
         twin("natural").natural_add(self.codes, unit, out)
 
+    def part(self, start: int, stop: int) -> Powers:
+        """Return the numbers from `start` to `stop`."""
+        return Powers(self.codes[start:stop], self.highest)
+
 
 @dataclass(frozen=True)
 class Natural(Compressor):

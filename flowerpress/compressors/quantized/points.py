@@ -155,3 +155,12 @@ class Correlated:
         self.points.add_to(out, weight)
         if self.rest is not None:
             self.rest.add_to(out, weight)
+
+    def part(self, start: int, stop: int) -> Correlated:
+        """Return the numbers from `start`, a multiple of 1024, to `stop`; their norm is unknown."""
+        points = self.points.part(start, stop)
+        if self.rest is None:
+            return Correlated(points, None)
+        first, last = np.searchsorted(self.rest.ids, (start, stop))
+        ids = self.rest.ids[first:last] - np.uint32(start)
+        return Correlated(points, None, Sparse(ids, self.rest.values[first:last]), self.largest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,8 @@ from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, re
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
 from flowerpress.compressors.kernels import kernels
-from flowerpress.compressors.kernels.packing import BLOCK, U8, packed_bytes
+from flowerpress.compressors.kernels.packing import BLOCK, U8, cut, packed_bytes
+from flowerpress.compressors.kernels.sums import F64
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
@@ -41,14 +42,35 @@ class Levels:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * norm * level / levels``."""
         width, levels = _width(self.levels), self.levels
-        largest = self.norms if self.norms.size < 64 else self.norms.max(keepdims=True)
-        most = weighted(_steps(largest, levels), weight, out.dtype)
-        if not np.isfinite(most * out.dtype.type(levels)).all():
-            raise PacketError(f"qsgd: a norm times {weight} overflows {out.dtype}")
+        self._require(weight, out.dtype)
         for start, stop, first, last, offsets in self.blocks.segments():
-            packed = self.packed[packed_bytes(start, width) : packed_bytes(stop, width)]
+            packed = cut(self.packed, start, stop, width)
             steps = weighted(_steps(self.norms[first:last], levels), weight, out.dtype)
             kernels().levels_add(packed, steps, offsets, levels, width, out[start:stop])
+
+    def squares(self) -> Iterator[F64]:
+        """Yield the sums of squares of each 1024 numbers, in order, without making the numbers."""
+        width, levels = _width(self.levels), self.levels
+        self._require(1.0, self.norms.dtype)
+        for start, stop, first, last, offsets in self.blocks.segments():
+            packed, steps = (
+                cut(self.packed, start, stop, width),
+                _steps(self.norms[first:last], levels),
+            )
+            yield kernels().levels_squares(packed, steps, offsets, levels, width)
+
+    def part(self, start: int, stop: int) -> Levels:
+        """Return the numbers from `start`, a multiple of 1024, to `stop`."""
+        blocks, which = self.blocks.part(start, stop)
+        packed = cut(self.packed, start, stop, _width(self.levels))
+        return Levels(packed, self.norms[which], blocks, self.levels)
+
+    def _require(self, weight: float, dtype: np.dtype[Any]) -> None:
+        """Raise `PacketError` if a number times `weight` overflows."""
+        largest = self.norms if self.norms.size < 64 else self.norms.max(keepdims=True)
+        most = weighted(_steps(largest, self.levels), weight, dtype)
+        if not np.isfinite(most * dtype.type(self.levels)).all():
+            raise PacketError(f"qsgd: a norm times {weight} overflows {dtype}")
 
 
 def _steps(norms: Vector, levels: int) -> Vector:

@@ -13,7 +13,7 @@ from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, re
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import twin
-from flowerpress.compressors.kernels.packing import BLOCK, U8, packed_bytes
+from flowerpress.compressors.kernels.packing import BLOCK, U8, cut, packed_bytes
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
@@ -60,10 +60,17 @@ class Points:
             raise PacketError(f"a block's points times {weight} overflow {out.dtype}")
         width = self.top.bit_length()
         for start, stop, first, last, offsets in self.blocks.segments():
-            packed = self.packed[packed_bytes(start, width) : packed_bytes(stop, width)]
+            packed = cut(self.packed, start, stop, width)
             middles = None if self.mids is None else self.mids[first:last]
             terms = self._terms(middles, self.scales[first:last], weight, out.dtype)
             twin("affine").affine_add(packed, *terms, offsets, self.top, width, out[start:stop])
+
+    def part(self, start: int, stop: int) -> Points:
+        """Return the numbers from `start`, a multiple of 1024, to `stop`."""
+        blocks, which = self.blocks.part(start, stop)
+        packed = cut(self.packed, start, stop, self.top.bit_length())
+        mids = None if self.mids is None else self.mids[which]
+        return Points(packed, self.scales[which], self.divisor, blocks, self.top, mids)
 
     def _terms(
         self, mids: Vector | None, scales: Vector, weight: float, dtype: np.dtype[Any]

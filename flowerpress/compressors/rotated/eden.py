@@ -15,7 +15,7 @@ from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import kernels, twin
 from flowerpress.compressors.kernels.numpy.eden import CENTROIDS, spread, tables
-from flowerpress.compressors.kernels.packing import U8, packed_bytes
+from flowerpress.compressors.kernels.packing import U8, cut, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.rotated.rotation import Rotation, edges
@@ -46,6 +46,14 @@ class Centroids:
         weighted(terms, float(centroids[-1]), out.dtype)  # refuses what overflows
         add = twin("eden").centroids_add
         add(self.packed, terms, self.offsets, centroids, self.bits, out)
+
+    def part(self, start: int, stop: int) -> Centroids:
+        """Return the numbers from `start`, a multiple of 1024, to `stop`."""
+        count = int(self.offsets[-1])
+        part, which = blocks.Blocks(count, listed=self.offsets).part(start, stop)
+        edges = self.offsets if part.listed is None else part.listed
+        packed = cut(self.packed, start, stop, self.bits)
+        return Centroids(packed, self.scales[which], edges, self.bits)
 
 
 @dataclass(frozen=True)

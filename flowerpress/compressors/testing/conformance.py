@@ -28,6 +28,7 @@ from flowerpress.compressors.spec.registry import make_compressor
 from flowerpress.compressors.testing.hostile import check_hostile
 from flowerpress.compressors.wire.apply import add_to, decompress
 from flowerpress.compressors.wire.packet import HEADER_BYTES
+from flowerpress.compressors.wire.reading import Divisible, Opened
 
 DTYPES: tuple[np.dtype[np.floating[Any]], ...] = (np.dtype(np.float32), np.dtype(np.float64))
 DIMS = (1, 2, 3, 31, 64, 257, 1024, 1500)
@@ -51,6 +52,7 @@ def check_compressor(spec: str | Compressor, *, draws: int = 400) -> None:
     check_extremes(compressor)
     check_bits(compressor)
     check_twins(compressor)
+    check_parts(compressor)
     check_moments(compressor, draws=draws)
     check_cohort(compressor, draws=draws // 2)
     check_hostile(compressor)
@@ -188,6 +190,24 @@ def check_twins(compressor: Compressor) -> None:
                         results.append((packet.data, out.tobytes(), decoded.tobytes()))
                 same = results[0] == results[1]
                 _require(same, f"{name}, d={dim}, {dtype}: numpy and numba differ")
+
+
+def check_parts(compressor: Compressor) -> None:
+    """Check that parts of what is decoded are those of the vector, where they can be had."""
+    dim = 3500
+    bound = compressor.bind((dim // 2, dim - dim // 2))
+    for dtype in DTYPES:
+        x = inputs(dim)["heavy-tailed"].astype(dtype)
+        decoded = Opened(bound.compress(x, Draw(seed=13))).decoded
+        if not isinstance(decoded, Divisible):
+            return
+        whole = np.zeros(dim, dtype)
+        decoded.add_to(whole, 0.7)
+        for start, stop in ((0, 1024), (1024, 3072), (2048, dim), (0, dim)):
+            part = np.zeros(stop - start, dtype)
+            decoded.part(start, stop).add_to(part, 0.7)
+            same = part.tobytes() == whole[start:stop].tobytes()
+            _require(same, f"{dtype}: part({start}, {stop}) is not that of the vector")
 
 
 def check_moments(compressor: Compressor, *, draws: int = 400) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,14 @@ class Decoded(Protocol):
 
         What overflows the dtype of `out` is a `PacketError`, before `out` is changed.
         """
+
+
+@runtime_checkable
+class Divisible(Decoded, Protocol):
+    """A payload of which parts can be decoded: so it is measured without a vector of its length."""
+
+    def part(self, start: int, stop: int) -> Decoded:
+        """Return the numbers from `start` to `stop`, both multiples of 1024, or `stop` the dim."""
 
 
 def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:

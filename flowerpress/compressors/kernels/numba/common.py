@@ -35,6 +35,7 @@ __all__ = [
     "crc32",
     "levels_add",
     "levels_pack",
+    "levels_squares",
     "nonfinite_position",
     "norm_levels_pack",
     "places",
@@ -258,6 +259,15 @@ def levels_add(
     """Add ``steps[b] * (code - levels)`` to each coordinate of block b."""
     whole, rest = _split(packed, out.size, width)
     jit_levels.levels_add(whole, rest, steps, offsets, levels, width, out)
+
+
+def levels_squares(packed: U8, steps: Floats, offsets: Offsets, levels: int, width: int) -> F64:
+    """Return the sum of squares of each 1024 numbers that `levels_add` adds."""
+    count = int(offsets[-1])
+    whole, rest = _split(packed, count, width)
+    sums = np.empty(-(-count // BLOCK), dtype=np.float64)
+    jit_levels.levels_squares(whole, rest, steps, offsets, levels, width, sums)
+    return sums
 
 
 def _magnitudes(x: Floats) -> tuple[Bits, np.unsignedinteger[Any]]:

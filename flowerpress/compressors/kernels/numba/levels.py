@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels.numba.blocks import quick_norm
+from flowerpress.compressors.kernels.numba.blocks import chunk_sum, quick_norm
 from flowerpress.compressors.kernels.numba.jit import (
     WEYL,
     block_keys,
@@ -26,6 +26,7 @@ from flowerpress.compressors.kernels.numba.packing import (
 from flowerpress.compressors.kernels.rounding import SCALED_UP, TINY_NORM
 
 Floats = npt.NDArray[np.floating[Any]]
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -254,3 +255,36 @@ def levels_add(
                 _add_levels(part, steps[owner], np.int32(levels), out[at:end])
             at = end
             owner += at == offsets[owner + 1]
+
+
+@jit
+def _set_levels(codes: U32, step: Any, middle: np.int32, values: Floats) -> None:
+    if values.itemsize == 4:
+        for i in range(values.size):
+            values[i] = step * np.float32(np.int32(np.int32(codes[i]) - middle))
+    else:
+        for i in range(values.size):
+            values[i] = step * np.float64(np.int32(np.int32(codes[i]) - middle))
+
+
+@jit
+def levels_squares(
+    packed: U32, rest: U8, steps: Floats, offsets: I64, levels: int, width: int, sums: F64
+) -> None:
+    """Sum the squares of each 1024 of the numbers that `levels_add` adds to zeros."""
+    codes = empty_words(BLOCK)
+    values = empty_words(2 * BLOCK).view(steps.dtype)
+    lanes = empty_words(2 * LANES).view(np.float64)
+    count = offsets[-1]
+    owner = 0
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        _unpack(packed, rest, start, stop, width, codes)
+        at = start
+        while at < stop:
+            end = min(stop, offsets[owner + 1])
+            part = slice(at - start, end - start)
+            _set_levels(codes[part], steps[owner], np.int32(levels), values[part])
+            at = end
+            owner += at == offsets[owner + 1]
+        sums[start // BLOCK] = chunk_sum(values[: stop - start], True, lanes)
