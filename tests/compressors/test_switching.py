@@ -232,8 +232,9 @@ def test_one_process_for_a_folder(tmp_path):
 # --- the whole of it, in processes ---------------------------------------------------------------
 
 WORK = """
-import os, sys, time
+import os, signal, sys, time
 import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.kernels.numba.background import background
 from flowerpress.compressors.kernels.numba.jit import mix
@@ -271,14 +272,14 @@ ENDS = {"return": "", "exception": "1 / 0", "kill": "time.sleep(60)", "ctrl-c": 
 @posix
 @pytest.mark.parametrize("end", ENDS)
 def test_the_other_process_ends_with_this_one(end, tmp_path):
-    process = start(tmp_path, WORK + ENDS[end], start_new_session=True)
-    pid = int(process.stdout.readline())
-    assert pid
-    if end == "kill":
-        process.kill()
-    elif end == "ctrl-c":
-        os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    with start(tmp_path, WORK + ENDS[end], start_new_session=True) as process:
+        pid = int(process.stdout.readline())
+        assert pid
+        if end == "kill":
+            process.kill()
+        elif end == "ctrl-c":
+            os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=100)
     assert (err == "") == (end in ("return", "kill")), err
     assert gone(pid)
 
