@@ -68,7 +68,7 @@ class Background:
                 self._asked.clear()
                 self._child = self._start(folder)
             if self._child and self._child.stdin and line not in self._asked:
-                with suppress(OSError):  # it is just ending: the next time
+                with suppress(OSError, ValueError):  # it has just ended: the next time
                     self._child.stdin.write(f"{line}\n".encode())
                     self._asked.add(line)
         return True
@@ -104,6 +104,9 @@ class Background:
         """Wait for the process to end, and hear how it did."""
         code = child.wait()
         with self._lock:
+            if child.stdin:
+                with suppress(OSError):
+                    child.stdin.close()
             # Ctrl-C may reach it before it says that this is not for it.
             if code not in (0, -signal.SIGINT) and child is self._child:
                 self._fail(f"exit status {code}")
