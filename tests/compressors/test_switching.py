@@ -212,6 +212,18 @@ def test_a_process_that_fails_is_named_once(monkeypatch, tmp_path, caplog):
     assert "FLOWERPRESS_KERNELS=numba" in line
 
 
+def test_a_process_that_cannot_keep_anything_is_named_once(tmp_path, caplog):
+    asking = background.Background()  # of a folder that is not that of these sources
+    stop = time.monotonic() + 60
+    while not caplog.messages and time.monotonic() < stop:
+        assert asking.ask(tmp_path, jit.mix.py_func, (jit.numba.uint32,) * 3)
+        time.sleep(0.02)
+    assert asking.ask(tmp_path, jit.mix.py_func, (jit.numba.uint32,) * 3)
+    (line,) = caplog.messages
+    assert "(exit status 1)" in line
+    assert asking._child is None
+
+
 @posix
 def test_one_process_for_a_folder(tmp_path):
     started = []
@@ -237,7 +249,6 @@ import numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from flowerpress.compressors import make_compressor
 from flowerpress.compressors.kernels.numba.background import background
-from flowerpress.compressors.kernels.numba.jit import mix
 x = np.linspace(-1, 1, 300, dtype=np.float32)
 c = make_compressor("randk:0.1")
 c.compress(x)
@@ -292,12 +303,10 @@ stop = time.monotonic() + 200
 while background._child and time.monotonic() < stop:
     c.compress(x)
     time.sleep(0.05)
-    if background._child.poll() is not None:
-        break
-print(background._child.returncode)
+print(background._child, background._failed)
 """
     out, err = start(tmp_path, WORK + until).communicate(timeout=300)
-    assert (out.split()[1:], err) == (["0"], "")
+    assert (out.split()[1:], err) == (["None", "False"], "")
     assert list(tmp_path.glob("flowerpress-*/*.nbc"))
     out, err = start(tmp_path, WORK).communicate(timeout=300)
     assert (out, err) == ("0\n", ""), "the cache is warm: no process is started"

@@ -46,9 +46,8 @@ class Background:
     def _leave(self) -> None:
         """Let go of the process of one's parent: it ends with that."""
         self._lock = threading.Lock()
-        if self._child and self._child.stdin:
-            with suppress(OSError):
-                self._child.stdin.close()
+        if self._child:
+            _close(self._child)
             self._child.returncode = 0  # not one's own to wait for
         self._forget()
 
@@ -64,8 +63,7 @@ class Background:
         with self._lock:
             if self._failed:
                 return True
-            if not self._child or self._child.poll() is not None:
-                self._asked.clear()
+            if not self._child:
                 self._child = self._start(folder)
             if self._child and self._child.stdin and line not in self._asked:
                 with suppress(OSError, ValueError):  # it has just ended: the next time
@@ -91,25 +89,30 @@ class Background:
                 pass_fds=() if lock is None else (lock,),  # it is locked for as long as that lives
                 bufsize=0,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             self._fail(str(error))
             return None
         finally:
             if lock is not None:
                 os.close(lock)
-        threading.Thread(target=self._watch, args=[child], daemon=True).start()
+        try:
+            threading.Thread(target=self._watch, args=[child], daemon=True).start()
+        except RuntimeError as error:  # no thread is left
+            _end(child)
+            self._fail(str(error))
+            return None
         return child
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
         """Wait for the process to end, and hear how it did."""
         code = child.wait()
         with self._lock:
-            if child.stdin:
-                with suppress(OSError):
-                    child.stdin.close()
-            # Ctrl-C may reach it before it says that this is not for it.
-            if code not in (0, -signal.SIGINT) and child is self._child:
-                self._fail(f"exit status {code}")
+            _close(child)
+            if child is self._child:
+                self._child, self._asked = None, set()
+                # Ctrl-C may reach it before it says that this is not for it.
+                if code not in (0, -signal.SIGINT):
+                    self._fail(f"exit status {code}")
 
     def _fail(self, why: str) -> None:
         self._failed = True
@@ -125,16 +128,24 @@ class Background:
         with self._lock:
             child = self._child
             self._forget()
-        if child is None:
-            return
+        if child:
+            _end(child)
+
+
+def _close(child: subprocess.Popen[bytes]) -> None:
+    """Let the process know that nothing more will be asked."""
+    if child.stdin:
         with suppress(OSError):
-            if child.stdin:
-                child.stdin.close()
-        try:
-            child.wait(_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            child.stdin.close()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    _close(child)
+    try:
+        child.wait(_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _locked(path: Path) -> int | None:
