@@ -42,7 +42,7 @@ def kernels(x: object = None) -> ModuleType:
     ImportError
         If it asks for numba and numba is not installed.
     """
-    return twin("common", x)
+    return twin("common", x) if x is not None else _file(os.environ.get(VARIABLE, ""), "common")
 
 
 def twin(name: str, x: object = None) -> ModuleType:

@@ -25,23 +25,22 @@ class NotCompiledError(Exception):
     """The kernel is not on disk yet, and another process was asked for it."""
 
 
-class _Patience(threading.local):
-    """Whether a thread that needs a kernel waits until it is compiled: the rule."""
-
-    waits = True
+_thread = threading.local()
 
 
-patience = _Patience()
+def waits() -> bool:
+    """Return whether this thread, when it needs a kernel, waits until it is compiled."""
+    return not getattr(_thread, "hurries", False)
 
 
 @contextmanager
 def without_waiting() -> Iterator[None]:
     """Raise `NotCompiledError` inside the block where a kernel is not on disk."""
-    before, patience.waits = patience.waits, False
+    _thread.hurries = True
     try:
         yield
     finally:
-        patience.waits = before
+        _thread.hurries = False
 
 
 class Agreement:
@@ -85,18 +84,19 @@ def _switch(plain: Kernel, compiled: Kernel, agreement: Agreement) -> Kernel:
         nonlocal look_again, wait
         if look_again and time.monotonic() < look_again:
             return plain(*arguments)
-        before, patience.waits = patience.waits, False  # not `without_waiting`: a call is short
+        _thread.hurries = True  # not `without_waiting`: a call is short
         try:
             if agreement.reached or agreement.require():
                 result = compiled(*arguments)
-                look_again = wait = 0.0
+                if look_again:
+                    look_again = wait = 0.0
                 return result
             look_again = float("inf")
         except NotCompiledError:
             wait = min(2 * wait or _FIRST_WAIT, _LONGEST_WAIT)
             look_again = time.monotonic() + wait
         finally:
-            patience.waits = before
+            _thread.hurries = False
         return plain(*arguments)
 
     kernel.__name__, kernel.__doc__ = compiled.__name__, compiled.__doc__

@@ -36,7 +36,7 @@ from numba import core
 from numba.misc import appdirs
 
 from flowerpress.compressors.kernels.numba.background import background
-from flowerpress.compressors.kernels.switching import NotCompiledError, patience
+from flowerpress.compressors.kernels.switching import NotCompiledError, waits
 
 log = logging.getLogger("flowerpress")
 
@@ -214,7 +214,7 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what was compiled for a signature, None if that must be done now.
 
-        A thread without `patience` gets `NotCompiledError` in place of None, if it can be done
+        A thread that does not wait gets `NotCompiledError` in place of None, if it can be done
         elsewhere.
         """
         found = None
@@ -235,7 +235,7 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
                 )
         if found is None:
             folder = self._places().written
-            if folder and not patience.waits and background.ask(folder, self._py_func, sig):
+            if folder and not waits() and background.ask(folder, self._py_func, sig):
                 raise NotCompiledError
             _clock.start(self._places())
         return found
