@@ -81,11 +81,14 @@ class Row:
         here = self.name == "here"
         return Path(sys.executable) if here else self.folder / "venv" / "bin" / "python"
 
-    def call(self, *command: str | Path, cwd: Path = ROOT) -> str:
-        """Run a command, its output in the log; `ValueError` that says where if it fails."""
+    def call(self, *command: str | Path, cwd: Path = ROOT, **more: str) -> str:
+        """Run a command, its output in the log; `ValueError` that says where if it fails.
+
+        What else is given are variables of its environment.
+        """
         own = {"NUMBA_CACHE_DIR": str(KERNELS / self.kernels), "UV_PYTHON_DOWNLOADS": "never"}
         own |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "CI": "1"}
-        env = {**os.environ, **own}
+        env = {**os.environ, **own, **more}
         if self.name != "here":
             env.pop("PYTHONPATH", None)  # what is installed, and nothing else
         words = [str(word) for word in command]
@@ -172,14 +175,13 @@ def run(row: Row, tests: list[str]) -> None:
         install(row)
     # Not the working tree's flowerpress, but the installed one: away from the root, by path.
     row.call(row.python, "-P", ROOT / "tests" / "without_extras.py", cwd=row.folder)
+    if row.name != "here":
+        install(row, "demo", "fast", "gossip", "test", "metrics")
     row.versions = versions(row)
     row.kernels = "python{python}-numba{numba}".format_map(row.versions)
-    lines = row.call(row.python, "-m", "tests.same_bytes")
+    lines = row.call(row.python, "-m", "tests.same_bytes", FLOWERPRESS_KERNELS="numba")
     (row.folder / "bytes.txt").write_text(lines, encoding="utf-8")
     row.digest = lines.split()[-1]
-    if row.name != "here":
-        install(row, "demo", "test", "metrics")
-        row.versions = versions(row)
     said = row.call(row.python, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", *tests)
     row.tests = said.strip().splitlines()[-1].strip("= ").rsplit(" in ", 1)[0]
 

@@ -21,15 +21,29 @@ from typing import Any
 EXTRAS = [
     "datasets",
     "flwr_datasets",
+    "llvmlite",
     "matplotlib",
     "mlflow",
     "mlxtend",
+    "networkx",
+    "numba",
     "prometheus_client",
     "ray",
     "sklearn",
     "tensorboard",
     "torch",
     "wandb",
+]
+
+# Of each way to pack one: loops that numba has twins of, and graphs that networkx has no part in.
+STRATEGIES = [
+    "--strategy fedavg",
+    "--strategy ef14 --compressor sign",
+    "--strategy dsgd --compressor qsgd:7",
+    "--strategy marina --compressor cq:4",
+    "--strategy dsgd --compressor eden:2",
+    "--strategy squarm-sgd --compressor sign --topology ring",
+    "--strategy d-psgd --topology star",
 ]
 
 
@@ -75,6 +89,13 @@ def check_commands() -> None:
     assert (code, err) == (0, ""), err
     assert "results in " in out
     assert list(Path("runs").glob("*/results.json"))
+    for strategy in STRATEGIES:
+        code, _, err = call("run", "libsvm", "--path", "tiny", *strategy.split(), *few)
+        assert (code, err) == (0, ""), f"{strategy}: {err}"
+    random = ("--strategy", "d-psgd", "--topology", "erdos-renyi:0.9")
+    code, _, err = call("run", "libsvm", "--path", "tiny", *random, *few)
+    assert code == 2
+    assert "needs 'flowerpress[gossip]': pip install 'flowerpress[gossip]'" in err, err
     assert call("certs", "certs", "--clients", "1")[0] == 0
     for name in ("tensorboard", "mlflow", "wandb"):
         code, _, err = call("run", "libsvm", "--path", "tiny", *few, "--track", name)
@@ -89,12 +110,13 @@ def check_commands() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("FLOWERPRESS_KERNELS", "numpy")
+    os.environ.pop("FLOWERPRESS_KERNELS", None)  # numpy's are what there is without it
     sys.meta_path.insert(0, Missing())
     for module, package in needs().items():
-        # Modules of torch, and the models of shipped tasks, which those import when they are made.
+        # Modules of torch, the models of shipped tasks, which those import when they are made, and
+        # the compiled kernels.
         needy = "torch" in module or module.endswith("_model")
-        assert needy, f"{module} needs {package}"
-        assert package == "torch", f"{module} needs {package}"
+        wanted = ("numba", "llvmlite") if ".kernels.numba" in module else ("torch",) * needy
+        assert package in wanted, f"{module} needs {package}"
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         check_commands()

@@ -2,13 +2,12 @@
 
 All times are of one thread in one process. Each repetition times a copy of the vector, then one
 operation, and so on through all operations: what else the machine does meets all of them alike.
+The process is a plain one: what the system takes to give it memory again and again is in the times.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Draw, add_to, compressor_names, decompress, make_compressor
 from flowerpress.compressors.kernels import packing
+from flowerpress.compressors.kernels.choice import waiting_for_the_compiler
 from flowerpress.compressors.wire.codecs import codec
 from flowerpress.compressors.wire.packet import Packet
 from flowerpress.compressors.wire.payload import Sparse
@@ -176,7 +176,13 @@ def measure(
         Time the plain numpy and torch forms too.
     """
     wanted = list(wanted)
-    keep_freed_memory()
+    with waiting_for_the_compiler():
+        return _measured(wanted, dim, data, x, repetitions, forms)
+
+
+def _measured(
+    wanted: list[str], dim: int, data: str, x: Vector, repetitions: int, forms: bool
+) -> list[Row]:
     out = np.empty_like(x)  # numpy asks for large pages here, but not for zeros
     out[:] = 0
     operations: dict[tuple[str, ...], Callable[[], object]] = {}
@@ -279,14 +285,3 @@ def entropy(packet: Packet) -> float | None:
     counts = np.bincount(packing.unpack(codes, dim, width))
     shares = counts[counts > 0] / dim
     return float(-(shares * np.log2(shares)).sum()) + 0.0
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory, as it does by itself once sizes stop changing.
-
-    A benchmark of many sizes in turn would otherwise time the system's clearing of fresh pages.
-    """
-    if os.name == "posix" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3
-        library.mallopt(trim_threshold, 1 << 30)
-        library.mallopt(mmap_threshold, 1 << 30)

@@ -8,7 +8,8 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,9 +129,15 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "numba", "flowerpress")},
+        **{name: _version(name) for name in ("numpy", "numba", "flowerpress")},
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
     }
+
+
+def _version(package: str) -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(package)
+    return None
 
 
 def _processor() -> str:

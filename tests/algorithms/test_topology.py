@@ -5,6 +5,7 @@ import pytest
 
 from flowerpress.strategies import make_strategy
 from flowerpress.strategies.gossip.topology import listed, make_topology, topology_names
+from tests.packages import without
 
 GRAPHS = {
     "complete": 7,
@@ -116,3 +117,34 @@ def test_a_strategy_refuses_what_cannot_be_at_once(tmp_path):
         make_strategy("squarm-sgd", topology=f"edges:{tmp_path / 'none'}")
     with pytest.raises(ValueError, match="no torus of 7 nodes"):
         make_strategy("squarm-sgd", topology="torus").network(range(7))
+
+
+@pytest.mark.parametrize("spec", ["complete", "ring", "star", "torus"])
+@pytest.mark.parametrize("nodes", [2, 3, 4, 6, 12])
+def test_graphs_are_those_of_networkx(spec, nodes):
+    nx = pytest.importorskip("networkx")
+    if spec == "torus" and nodes < 4:
+        return
+    rows = {4: 2, 6: 2, 12: 3}.get(nodes, 1)
+    want = {
+        "complete": lambda: nx.complete_graph(nodes),
+        "ring": lambda: nx.cycle_graph(nodes),
+        "star": lambda: nx.star_graph(nodes - 1),
+        "torus": lambda: nx.grid_2d_graph(rows, nodes // rows, periodic=True),
+    }[spec]()
+    place = {node: k for k, node in enumerate(sorted(want))}
+    got = make_topology(spec, range(nodes)).weights
+    assert {k: set(row) for k, row in got.items()} == {
+        place[node]: {place[other] for other in want[node]} for node in want
+    }
+
+
+def test_only_random_graphs_need_networkx(monkeypatch, tmp_path):
+    without(monkeypatch, "networkx")
+    file = tmp_path / "edges"
+    file.write_text("0 1\n1 2\n2 3\n")
+    for spec in ("complete", "ring", "star", "torus", f"edges:{file}"):
+        assert make_topology(spec, range(4)).connected
+    for spec in ("random-regular:2", "erdos-renyi:0.9"):
+        with pytest.raises(ImportError, match=f"^topology '{spec}' needs 'flowerpress.gossip"):
+            make_topology(spec, range(4))

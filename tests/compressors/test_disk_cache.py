@@ -18,7 +18,6 @@ import flowerpress
 from flowerpress.compressors.kernels import choice
 from flowerpress.compressors.kernels.numba import disk_cache
 from flowerpress.compressors.kernels.numba import levels as jit_levels
-from flowerpress.compressors.kernels.numpy import common as numpy_kernels
 
 ROOT = Path(flowerpress.__file__).parent
 
@@ -205,7 +204,7 @@ def test_wrong_kernels_are_not_used(monkeypatch, caplog):
         words[:] = 0
 
     monkeypatch.setattr(jit_levels, "rounding_words", wrong)
-    assert choice._load.__wrapped__("numba") is numpy_kernels
+    assert choice._load.__wrapped__("numba") == "numpy"
     assert "do not give the numbers that they should" in caplog.text
 
 

@@ -2,6 +2,7 @@
 
 ============ =======================================================================
 `choice`     which of them run: `kernels` and `twin`
+`switching`  numpy's until numba's are compiled
 `numpy`      in numpy's operations: the reference, and the fallback
 `numba`      compiled; the same file names
 `torch`      in torch's operations, for encoding what is on a device; the same file names
@@ -9,6 +10,7 @@
 `packing`    how codes are packed: the layout, and numpy's loops
 `philox`     random words from keys
 `sums`       the one order of sums
+`scratch`    memory for codes, used again
 `rounding`   how levels are rounded
 `lowrank`    low-rank approximations, in one form for all
 `arithmetic` the processor's default rules, for as long as packets are made and read

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,9 +13,16 @@ from threading import Lock
 from types import ModuleType
 
 from flowerpress.compressors.kernels.device import DeviceVector
+from flowerpress.compressors.kernels.switching import (
+    Agreement,
+    NotCompiledError,
+    switched,
+    without_waiting,
+)
 
 VARIABLE = "FLOWERPRESS_KERNELS"
 log = logging.getLogger("flowerpress")
+_FOLDERS = __package__
 _FIRST_USE = Lock()  # clients may be threads, and the first of them makes numba ready
 
 
@@ -22,8 +31,9 @@ def kernels(x: object = None) -> ModuleType:
 
     For a vector `x` that is on a device it is torch's, which has what encoding needs.
 
-    The environment variable ``FLOWERPRESS_KERNELS`` forces ``numpy`` or ``numba``; both give the
-    same bytes.
+    Where numba's are not compiled yet, that is done in the background, and numpy's are used until
+    then. The environment variable ``FLOWERPRESS_KERNELS`` forces ``numpy``, or ``numba`` and to
+    wait for the compiler; all give the same bytes.
 
     Raises
     ------
@@ -32,11 +42,7 @@ def kernels(x: object = None) -> ModuleType:
     ImportError
         If it asks for numba and numba is not installed.
     """
-    if isinstance(x, DeviceVector):
-        from flowerpress.compressors.kernels.torch import common
-
-        return common
-    return _load(os.environ.get(VARIABLE, ""))
+    return twin("common", x) if x is not None else _file(os.environ.get(VARIABLE, ""), "common")
 
 
 def twin(name: str, x: object = None) -> ModuleType:
@@ -45,51 +51,86 @@ def twin(name: str, x: object = None) -> ModuleType:
     >>> twin("natural").__name__.startswith("flowerpress.compressors.kernels.num")
     True
     """
-    return _file(f"{kernels(x).__package__}.{name}")
+    if isinstance(x, DeviceVector):
+        return import_module(f"{_FOLDERS}.torch.{name}")
+    return _file(os.environ.get(VARIABLE, ""), name)
+
+
+@contextmanager
+def waiting_for_the_compiler() -> Iterator[None]:
+    """Use compiled kernels at once inside the block, unless the environment says which to use.
+
+    For measurements. Without numba nothing changes.
+    """
+    if os.environ.get(VARIABLE) or not installed("numba"):
+        yield
+        return
+    os.environ[VARIABLE] = "numba"
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
 
 
 @cache
-def _file(path: str) -> ModuleType:
-    return import_module(path)
+def _file(wanted: str, name: str) -> ModuleType:
+    found = _load(wanted)
+    if isinstance(found, str):
+        return import_module(f"{_FOLDERS}.{found}.{name}")
+    plain, compiled = (import_module(f"{_FOLDERS}.{each}.{name}") for each in ("numpy", "numba"))
+    return switched(plain, compiled, found)
 
 
 @cache
-def _load(wanted: str) -> ModuleType:
+def _load(wanted: str) -> str | Agreement:
+    """Return the folder of the kernels in use, or what tells when numba's may be used."""
     if wanted not in ("", "numpy", "numba"):
         raise ValueError(f"{VARIABLE} must be numpy or numba, got {wanted!r}")
-    installed = find_spec("numba") is not None
-    if wanted == "numba" and not installed:
-        raise ImportError(f"{VARIABLE}=numba, but numba is missing: pip install numba")
-    if wanted == "numpy" or not installed:
-        from flowerpress.compressors.kernels.numpy import common
-
-        return common
+    there = installed("numba")
+    if wanted == "numba" and not there:
+        raise ImportError(
+            f"{VARIABLE}=numba, but numba is missing: pip install 'flowerpress[fast]'"
+        )
+    if wanted == "numpy" or not there:
+        return "numpy"
     with _FIRST_USE:
         return _compiled(wanted == "numba")
 
 
-def _compiled(wanted: bool) -> ModuleType:
-    """Return numba's module; numpy's, and a line that says so, where numba does not work."""
-    from flowerpress.compressors.kernels.numpy import common as numpy_kernels
+def installed(package: str) -> bool:
+    """Return whether a package can be found."""
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # somebody's finder refuses it, or it was half imported
+        return False
 
+
+def _compiled(waits: bool) -> str | Agreement:
+    """Return numba's folder, now or later; numpy's, and a line why, where numba does not work."""
     try:  # imported on first use: numba takes most of a second
         from flowerpress.compressors.kernels.numba import common as numba_kernels
         from flowerpress.compressors.kernels.numba import disk_cache
     except Exception as error:  # numba raises what it likes, for a numpy that it does not know, say
-        if wanted:
+        if waits:
             raise ImportError(
                 f"{VARIABLE}=numba, but numba cannot be imported ({error}): reinstall it"
             ) from error
         _fall_back(f"numba cannot be imported ({error})", "update it")
-        return numpy_kernels
+        return "numpy"
     if disk_cache.config.DISABLE_JIT:
         _fall_back("numba compiles nothing (NUMBA_DISABLE_JIT)", "unset that")
-        return numpy_kernels
-    if numba_kernels.agree():
-        return numba_kernels
+        return "numpy"
+    agreement = Agreement(numba_kernels.agree, _say_wrong)
+    if waits:
+        return "numba" if agreement.require() else "numpy"
+    with suppress(NotCompiledError), without_waiting():
+        return agreement if agreement.require() else "numpy"
+    return agreement
+
+
+def _say_wrong() -> None:
     what = "compiled kernels do not give the numbers that they should"
     _fall_back(what, "remove their caches (NUMBA_CACHE_DIR), or update numba")
-    return numpy_kernels
 
 
 def _fall_back(why: str, remedy: str) -> None:

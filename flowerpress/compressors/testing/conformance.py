@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 
 from flowerpress.compressors.base import Compressor, Vector
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.kernels.choice import VARIABLE
+from flowerpress.compressors.kernels.choice import VARIABLE, installed
 from flowerpress.compressors.spec.registry import make_compressor
 from flowerpress.compressors.testing.hostile import check_hostile
 from flowerpress.compressors.wire.apply import add_to, decompress
@@ -174,7 +173,7 @@ def check_twins(compressor: Compressor) -> None:
 
     Without numba there is nothing to compare.
     """
-    if find_spec("numba") is None:
+    if not installed("numba"):
         return
     for dim in (*DIMS, 70_000):
         bound = compressor.bind((dim // 2, dim - dim // 2))

@@ -1,6 +1,7 @@
 """Who talks with whom in decentralized training: graphs by name, and their weights.
 
-The graphs are networkx's. Weights are those of Metropolis and Hastings, w_ij = 1 / (1 + max(deg_i,
+Random graphs are drawn by networkx, which the extra ``gossip`` brings; the others need nothing but
+their rule. Weights are those of Metropolis and Hastings, w_ij = 1 / (1 + max(deg_i,
 deg_j)) on each edge and what is left on the diagonal: symmetric and doubly stochastic whatever the
 graph (Xiao, Boyd, Kim 2007, "Distributed average consensus with least-mean-square deviation"). The
 spectral gap 1 - |lambda_2| says how fast such a graph agrees; a disconnected one never does.
@@ -13,15 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.extras import import_failure
 from flowerpress.suggestions import did_you_mean
 
-if TYPE_CHECKING:
-    from networkx import Graph
+Graph = dict[int, set[int]]  # the neighbours of each node
 
 _TRIES = 100  # random graphs drawn until one is connected
 _RANDOM_STREAM = 0x70
@@ -93,9 +94,7 @@ class Topology:
     @cached_property
     def connected(self) -> bool:
         """Whether every node reaches every other."""
-        import networkx as nx
-
-        return bool(nx.is_connected(nx.Graph({i: list(row) for i, row in self.weights.items()})))
+        return _is_connected(self.weights)
 
     def __str__(self) -> str:
         counts = f"{len(self.weights)} nodes: {self.edges} edges"
@@ -150,6 +149,8 @@ def make_topology(
         is not connected: says which, and what to do.
     OSError
         The file cannot be read.
+    ImportError
+        A random graph, and networkx cannot be imported.
     """
     name, parameter = parse_topology(spec)
     ids = sorted(set(nodes))
@@ -181,21 +182,12 @@ def _metropolis(neighbours: Mapping[int, list[int]]) -> dict[int, dict[int, floa
     }
 
 
-def _named(graph: Graph, ids: list[int]) -> Graph:
-    """Return a graph with the ids for its nodes, in order."""
-    import networkx as nx
-
-    return nx.relabel_nodes(graph, dict(zip(sorted(graph), ids, strict=True)))
-
-
 def _graph(name: str, parameter: str, ids: list[int], seed: int) -> Graph:
-    import networkx as nx
-
     match name:
         case "ring":
-            return nx.cycle_graph(ids)
+            return {node: {ids[k - 1], ids[(k + 1) % len(ids)]} for k, node in enumerate(ids)}
         case "star":
-            return nx.star_graph(ids)
+            return {node: {ids[0]} for node in ids} | {ids[0]: set(ids[1:])}
         case "torus":
             return _torus(ids)
         case "random-regular":
@@ -204,63 +196,80 @@ def _graph(name: str, parameter: str, ids: list[int], seed: int) -> Graph:
             return _erdos_renyi(ids, parameter, seed)
         case "edges":
             return _from_file(ids, Path(parameter))
-    return nx.complete_graph(ids)
+    return {node: {*ids} - {node} for node in ids}
 
 
 def _torus(ids: list[int]) -> Graph:
-    import networkx as nx
-
     n = len(ids)
     rows = next(r for r in range(math.isqrt(n), 0, -1) if n % r == 0)
     if rows == 1:
         raise ValueError(f"there is no torus of {n} nodes: a ring is what comes closest")
-    return _named(nx.grid_2d_graph(rows, n // rows, periodic=True), ids)
+    grid = np.array(ids, dtype=object).reshape(rows, -1)  # ids may have 64 bits, or more
+    around = [np.roll(grid, step, axis) for axis in (0, 1) for step in (1, -1)]
+    return dict(zip(ids, map(set, zip(*(each.flat for each in around), strict=True)), strict=True))
 
 
 def _random_regular(ids: list[int], parameter: str, seed: int) -> Graph:
-    import networkx as nx
-
     n, degree = len(ids), int(parameter) if parameter.isdecimal() else 0
     if not 1 <= degree < n or degree * n % 2:
         raise ValueError(
             f"random-regular:{parameter} of {n} nodes: the degree must be a whole number below "
             "their number, and the product of both even"
         )
+    nx = _networkx(f"topology 'random-regular:{parameter}'")
     return _until_connected(lambda draw: nx.random_regular_graph(degree, n, seed=draw), ids, seed)
 
 
 def _erdos_renyi(ids: list[int], parameter: str, seed: int) -> Graph:
-    import networkx as nx
-
     try:
         chance = float(parameter)
     except ValueError:
         chance = math.nan
     if not 0 < chance <= 1:
         raise ValueError(f"erdos-renyi:{parameter}: expected a probability in (0, 1]")
+    nx = _networkx(f"topology 'erdos-renyi:{parameter}'")
     return _until_connected(
         lambda draw: nx.gnp_random_graph(len(ids), chance, seed=draw), ids, seed
     )
 
 
-def _until_connected(draw: Callable[[int], Graph], ids: list[int], seed: int) -> Graph:
-    """Draw until the graph is connected; return the last one if none is."""
-    import networkx as nx
+def _networkx(what: str) -> Any:
+    """Import networkx, or say what needs it."""
+    try:
+        import networkx as nx
+    except ImportError as error:
+        raise import_failure(error, what, "'flowerpress[gossip]'", "networkx") from error
+    return nx
 
+
+def _until_connected(draw: Callable[[int], Any], ids: list[int], seed: int) -> Graph:
+    """Draw graphs of the places 0, 1, ... until one is connected; return the last if none is."""
     rng = np.random.default_rng([seed, _RANDOM_STREAM])
     for _ in range(_TRIES):
-        graph = draw(int(rng.integers(2**31)))
-        if nx.is_connected(graph):
+        drawn = draw(int(rng.integers(2**31)))
+        graph = {ids[k]: {ids[other] for other in drawn[k]} for k in range(len(ids))}
+        if _is_connected(graph):
             break
-    return _named(graph, ids)
+    return graph
+
+
+def _is_connected(graph: Mapping[int, Iterable[int]]) -> bool:
+    """Return whether all nodes can be reached from the first one."""
+    waiting = list(graph)[:1]
+    reached = set(waiting)
+    while waiting:
+        found = set(graph[waiting.pop()]) - reached
+        reached |= found
+        waiting += found
+    return len(reached) == len(graph)
 
 
 def _from_file(ids: list[int], path: Path) -> Graph:
-    import networkx as nx
-
-    graph = nx.Graph()
-    graph.add_nodes_from(ids)
-    graph.add_edges_from((i, j) for i, j in _read(path) if i in graph and j in graph)
+    graph: Graph = {node: set() for node in ids}
+    for i, j in _read(path):
+        if i in graph and j in graph:
+            graph[i].add(j)
+            graph[j].add(i)
     return graph
 
 

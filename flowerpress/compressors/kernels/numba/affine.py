@@ -17,6 +17,7 @@ from flowerpress.compressors.kernels.numba.packing import (
 )
 from flowerpress.compressors.kernels.numpy import affine
 from flowerpress.compressors.kernels.packing import packed_bytes
+from flowerpress.compressors.kernels.scratch import scratch
 
 Floats = npt.NDArray[np.floating[Any]]
 Bits = npt.NDArray[np.unsignedinteger[Any]]
@@ -201,7 +202,7 @@ def uniform_pack(
     x: Floats, maxima: Floats, offsets: I64, top: int, width: int, key: tuple[int, int] | None
 ) -> U8:
     """Round each coordinate to a code over its block's range, and pack the codes."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, width))
     digits, parts = affine.fixed_digits(top), split(packed, x.size, width)
     _uniform_pack(x, maxima, offsets, top, digits, width, *_rounding(key), *parts)
     return packed
@@ -211,7 +212,7 @@ def max_uniform_pack(
     x: Floats, bucket: int, top: int, width: int, key: tuple[int, int] | None
 ) -> tuple[Floats, U8]:
     """Return the float32 maximum of each bucket and the packed codes, in one pass."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, width))
     maxima = np.empty(-(-x.size // bucket), dtype=np.float32)
     digits, parts = affine.fixed_digits(top), split(packed, x.size, width)
     views = maxima, maxima.view(np.uint32)

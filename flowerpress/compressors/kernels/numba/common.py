@@ -19,6 +19,7 @@ from flowerpress.compressors.kernels.numpy import id_codes
 from flowerpress.compressors.kernels.numpy.subsets import ROUNDS, feistel_halves
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes
 from flowerpress.compressors.kernels.rounding import fixed_digits
+from flowerpress.compressors.kernels.scratch import scratch
 from flowerpress.compressors.kernels.sums import F64, Offsets
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -124,7 +125,8 @@ def _above_sampled(
         return None
     floor = np.partition(sample, sample.size - depth)[sample.size - depth]
     room = 2 * k + 2 * jit_select.BLOCK
-    ids, keys = np.empty(room, dtype=np.uint32), np.empty(room, dtype=bits.dtype)
+    ids = scratch.empty(4 * room).view(np.uint32)
+    keys = scratch.empty(bits.itemsize * room).view(bits.dtype)
     found = jit_select.collect(bits, magnitude, floor, ids, keys)
     return (ids[:found], keys[:found]) if found >= k else None
 
@@ -136,8 +138,9 @@ def _above_binned(bits: Bits, magnitude: np.unsignedinteger[Any], k: int) -> tup
     reached = np.cumsum(counts[::-1])
     depth = int(np.searchsorted(reached, k))
     floor = bits.dtype.type(jit_select.BINS - 1 - depth) << shift
-    ids = np.empty(int(reached[depth]), dtype=np.uint32)
-    keys = np.empty(ids.size, dtype=bits.dtype)
+    room = int(reached[depth])
+    ids = scratch.empty(4 * room).view(np.uint32)
+    keys = scratch.empty(bits.itemsize * room).view(bits.dtype)
     jit_select.candidates(bits, magnitude, floor, ids, keys)
     return ids, keys
 
@@ -164,7 +167,7 @@ def stratified_ids(k: int, dim: int, key: tuple[int, int]) -> U32:
 
 def varint_encode(gaps: U32) -> U8:
     """Return the gaps in groups of seven bits."""
-    code = np.empty(5 * gaps.size, dtype=np.uint8)
+    code = scratch.empty(5 * gaps.size)
     return code[: jit_id_codes.varint_encode(gaps, code)]
 
 
@@ -205,7 +208,7 @@ def places(gaps: U32) -> tuple[U32, int]:
 
 def sign_pack(x: Floats) -> U8:
     """Pack one bit for each coordinate: 1 where ``x >= 0``."""
-    packed = np.empty(packed_bytes(x.size, 1), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, 1))
     jit_blocks.sign_pack(x, *_split(packed, x.size, 1))
     return packed
 
@@ -213,7 +216,7 @@ def sign_pack(x: Floats) -> U8:
 def sign_pack_with_sums(x: Floats, offsets: Offsets, square: bool) -> tuple[F64, U8]:
     """Return the block sums and the packed signs; blocks start at multiples of 1024."""
     sums = np.empty(offsets.size - 1, dtype=np.float64)
-    packed = np.empty(packed_bytes(x.size, 1), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, 1))
     jit_blocks.sign_pack_with_sums(x, offsets, square, sums, *_split(packed, x.size, 1))
     return sums, packed
 
@@ -227,7 +230,7 @@ def levels_pack(
     x: Floats, norms: Floats, offsets: Offsets, levels: int, width: int, key: tuple[int, int]
 ) -> U8:
     """Round each coordinate to a level of its block's norm and pack the codes."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, width))
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])
     whole, rest = _split(packed, x.size, width)
     digits = np.uint32(fixed_digits(levels))
@@ -240,7 +243,7 @@ def norm_levels_pack(
 ) -> tuple[Floats, U8]:
     """Return the float32 norm of each bucket, whose size divides 1024, and the packed codes."""
     norms = np.empty(-(-x.size // bucket), dtype=np.float32)
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, width))
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])
     whole, rest = _split(packed, x.size, width)
     digits = np.uint32(fixed_digits(levels))

@@ -12,6 +12,7 @@ from flowerpress.compressors.kernels.numba.jit import block_keys, empty_words, j
 from flowerpress.compressors.kernels.numba.levels import rounding_words
 from flowerpress.compressors.kernels.numpy import cq
 from flowerpress.compressors.kernels.packing import packed_bytes
+from flowerpress.compressors.kernels.scratch import scratch
 
 Floats = npt.NDArray[np.floating[Any]]
 I64 = npt.NDArray[np.int64]
@@ -155,7 +156,7 @@ def correlated_pack(
     keys: cq.Keys,
 ) -> U8:
     """Round each coordinate to a code from 0 to `top` with the cohort's shared order, and pack."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, width))
     parts = split(packed, x.size, width)
     words = np.array([*keys.own, *keys.shift, *keys.order], dtype=np.uint32)
     law = cq.fixed_digits(top), cohort, rank, cq.group_blocks(cohort)

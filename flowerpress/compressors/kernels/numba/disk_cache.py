@@ -35,6 +35,9 @@ import numba
 from numba import core
 from numba.misc import appdirs
 
+from flowerpress.compressors.kernels.numba.background import background
+from flowerpress.compressors.kernels.switching import NotCompiledError, waits
+
 log = logging.getLogger("flowerpress")
 
 # Partly typed, and not as they are used here.
@@ -209,7 +212,11 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
         return str(self._places().written or "")
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return what was compiled for a signature, None if that must be done now."""
+        """Return what was compiled for a signature, None if that must be done now.
+
+        A thread that does not wait gets `NotCompiledError` in place of None, if it can be done
+        elsewhere.
+        """
         found = None
         for file in self._files(sig, self._places().read):
             try:
@@ -227,8 +234,16 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
                     str(error) or type(error).__name__,
                 )
         if found is None:
+            folder = self._places().written
+            if folder and not waits() and background.ask(folder, self._py_func, sig):
+                raise NotCompiledError
             _clock.start(self._places())
         return found
+
+    def holds(self, sig: Any) -> bool:
+        """Return whether there are files for a signature."""
+        files = self._files(sig, self._places().read)
+        return any(Path(file._index_path).is_file() for file in files)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors.kernels.numba.intrinsics import butterflies
 from flowerpress.compressors.kernels.numba.jit import WEYL, block_keys, first_word, jit, state
+from flowerpress.compressors.kernels.scratch import scratch
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -17,7 +18,7 @@ _FIRST, _LAST = np.uint32(31), np.uint32(30)
 
 def rotate(x: Floats, size: int, key: tuple[int, int]) -> Floats:
     """Return the transform of `x`; blocks of `size`, a power of two of at most ``x.size``."""
-    out = np.empty(x.nbytes, dtype=np.uint8).view(x.dtype)
+    out = scratch.empty(x.nbytes).view(x.dtype)
     scale = x.dtype.type(size**-0.5)
     _rotate(x, size, np.uint32(key[0]), np.uint32(key[1]), scale, out)
     return out

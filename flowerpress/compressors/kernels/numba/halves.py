@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors.kernels.numba.jit import jit
 from flowerpress.compressors.kernels.numpy import halves
+from flowerpress.compressors.kernels.scratch import scratch
 
 Floats = npt.NDArray[np.floating[Any]]
 F32 = npt.NDArray[np.float32]
@@ -50,7 +51,7 @@ def fp16_pack(x: Floats, first: Any, second: Any) -> U16:
     """Return the codes of ``x * first * second``."""
     if x.dtype != np.float32:
         return halves.fp16_pack(x, first, second)
-    codes: U16 = np.empty(2 * x.size, dtype=np.uint8).view(np.uint16)
+    codes: U16 = scratch.empty(2 * x.size).view(np.uint16)
     scaled, moved = np.empty(BLOCK, dtype=np.float32), np.empty(BLOCK, dtype=np.float32)
     views = scaled, scaled.view(np.uint32), moved, moved.view(np.uint32)
     _fp16_pack(x, first, second, *views, codes)
@@ -73,7 +74,7 @@ def bf16_pack(x: Floats, first: Any, second: Any) -> U16:
     """Return the codes of ``x * first * second``."""
     if x.dtype != np.float32:
         return halves.bf16_pack(x, first, second)
-    codes: U16 = np.empty(2 * x.size, dtype=np.uint8).view(np.uint16)
+    codes: U16 = scratch.empty(2 * x.size).view(np.uint16)
     scaled = np.empty(BLOCK, dtype=np.float32)
     _bf16_pack(x, first, second, scaled, scaled.view(np.uint32), codes)
     return codes

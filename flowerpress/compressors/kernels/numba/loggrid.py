@@ -10,6 +10,7 @@ import numpy.typing as npt
 from flowerpress.compressors.kernels.numba.affine import load, split, store
 from flowerpress.compressors.kernels.numba.jit import jit
 from flowerpress.compressors.kernels.packing import packed_bytes
+from flowerpress.compressors.kernels.scratch import scratch
 
 Floats = npt.NDArray[np.floating[Any]]
 U8 = npt.NDArray[np.uint8]
@@ -49,7 +50,7 @@ def _grid_add(packed: U32, rest: U8, terms: Floats, width: int, out: Floats) -> 
 
 def grid_pack(x: Floats, largest: Any, bounds: Floats, width: int) -> U8:
     """Pack ``k + sign * level``, with k the number of `bounds`."""
-    packed = np.empty(packed_bytes(x.size, width), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(x.size, width))
     _grid_pack(x, largest, bounds, width, *split(packed, x.size, width))
     return packed
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors.kernels.numba.jit import empty_words, jit
 from flowerpress.compressors.kernels.numba.levels import rounding_words
+from flowerpress.compressors.kernels.scratch import scratch
 
 F32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating[Any]]
@@ -85,7 +86,7 @@ def _natural_add(codes: U8, unit: Any, values: F32, bits: U32, out: Floats) -> N
 
 def natural_pack(x: Floats, first: Any, second: Any, key: tuple[int, int]) -> U8:
     """Return the codes of ``x * first * second``."""
-    codes = np.empty(x.size, dtype=np.uint8)
+    codes = scratch.empty(x.size)
     scaled = empty_words(2 * BLOCK).view(x.dtype)
     bits = scaled.view(np.uint32 if x.dtype == np.float32 else np.uint64)
     k0, k1 = np.uint32(key[0]), np.uint32(key[1])

@@ -12,6 +12,7 @@ from flowerpress.compressors.kernels.numba.packing import (
     unpack_rest,
 )
 from flowerpress.compressors.kernels.packing import BLOCK, LANES, U8, U32, packed_bytes
+from flowerpress.compressors.kernels.scratch import scratch
 
 __all__ = ["counts", "pack", "unpack"]
 
@@ -26,7 +27,7 @@ def counts(symbols: U32, width: int) -> U32:
 
 def pack(codes: U32, width: int) -> U8:
     """Pack codes below ``2**width``, ``1 <= width <= 32``."""
-    packed = np.empty(packed_bytes(codes.size, width), dtype=np.uint8)
+    packed = scratch.empty(packed_bytes(codes.size, width))
     cut = packed_bytes(codes.size // BLOCK * BLOCK, width)
     _pack(codes, width, packed[:cut].view(np.uint32), packed[cut:])
     return packed
