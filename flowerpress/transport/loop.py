@@ -21,7 +21,8 @@ from flowerpress.transport.stream import Stream
 
 T = TypeVar("T")
 _FILES = 2  # threads for what waits for a disk
-_Makers = WeakKeyDictionary["asyncio.Task[Any]", "ref[asyncio.Task[Any]]"]
+_REST = 0.1  # seconds in which gRPC ends what it can end by itself
+_Ref = ref[asyncio.Task[Any]]
 
 
 class LoopThread:
@@ -37,7 +38,7 @@ class LoopThread:
         self.loop: asyncio.AbstractEventLoop
         self._ready, self._woken = threading.Event(), deque[Callable[[], None]]()
         self._ringing = False
-        self._makers: _Makers = WeakKeyDictionary()
+        self._makers = WeakKeyDictionary[asyncio.Task[Any], _Ref]()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -46,7 +47,7 @@ class LoopThread:
         asyncio.run(self._stay())
 
     async def _stay(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         self.loop.set_default_executor(ThreadPoolExecutor(_FILES, "link files"))
         self.loop.set_task_factory(self._make_task)
         self.loop.set_exception_handler(_complain)
@@ -68,6 +69,9 @@ class LoopThread:
         self._woken.append(work)
         if not self._ringing:
             self._ringing = True
+            if threading.get_ident() == self._thread.ident:
+                self.loop.call_soon(self._answer)
+                return
             with contextlib.suppress(RuntimeError):  # it is closed
                 self.loop.call_soon_threadsafe(self._answer)
 
@@ -75,6 +79,12 @@ class LoopThread:
         self._ringing = False  # first: what is added from here on rings again
         while self._woken:
             self._woken.popleft()()
+
+    async def calm(self, seconds: float) -> None:
+        """Wait until the tasks have ended that there are besides this one, at most so long."""
+        others = asyncio.all_tasks() - {asyncio.current_task(), self._main}
+        if others:
+            await asyncio.wait(others, timeout=seconds)
 
     def close(self) -> None:
         """Cancel what is left, and wait for the thread's end."""
@@ -101,14 +111,24 @@ class LoopThread:
         handler = asyncio.current_task(self.loop)
         if handler is None:
             raise RuntimeError("no task handles a call here")
-        both = [ref(handler), self._makers.get(handler, ref(handler))]
-        return partial(self.soon, partial(_cancel, both))
+        maker = self._makers.get(handler, ref(handler))
+        return partial(self.soon, partial(_cut, self.loop, ref(handler), maker))
 
 
-def _cancel(tasks: list[ref[asyncio.Task[Any]]]) -> None:
-    for each in tasks:
-        if (task := each()) is not None:
-            task.cancel()
+def _cut(loop: asyncio.AbstractEventLoop, handler: _Ref, maker: _Ref) -> None:
+    """End the task that handles a call, and the one that made it unless that ends by itself."""
+
+    def cut_maker(_: object) -> None:
+        loop.call_later(_REST, _cancel, maker)
+
+    if (task := handler()) is not None and not task.done():
+        task.add_done_callback(cut_maker)
+        task.cancel()
+
+
+def _cancel(task: _Ref) -> None:
+    if (found := task()) is not None:
+        found.cancel()
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

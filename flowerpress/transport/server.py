@@ -152,6 +152,7 @@ class LinkServer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(server.stop(seconds), seconds + _CUT)
             self._door.close()
+            await self._loop.calm(_CUT)
 
     async def _connect(self, _: object, context: Any) -> None:
         """Serve one connection."""
