@@ -30,6 +30,7 @@ CLIENT_NAME = "client-"
 STREAMS = 4  # that a client may have, while older ones are being ended
 REVOKED = "the certificate of client {} has been revoked"
 _PAUSE = 0.25  # seconds between looks at the list of those who are shut out
+_LATE = 1.5  # heartbeats after which a beat is sent that answers none
 _BEATS = 3  # heartbeats without a sign of life after which the other side is taken for dead
 
 
@@ -178,10 +179,10 @@ class Door:
             stream.end()
             stream.hang_up()
             return LAST_WORDS
-        if (left := stream.last_sent + stream.heartbeat - now) > 0:
+        if (left := stream.last_sent + _LATE * stream.heartbeat - now) > 0:
             return left
         stream.write(BEAT)
-        return stream.heartbeat
+        return _LATE * stream.heartbeat
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
+from flowerpress.transport.frames import BEAT
 from flowerpress.transport.stream import Stream
 
 T = TypeVar("T")
@@ -166,6 +168,11 @@ class LoopStream(Stream):
         """Send no more than what is to be sent already, and a goodbye; then close."""
         super().end(goodbye)
         self._loop.soon(self._wake)
+
+    def answer_beat(self) -> None:
+        """Give a sign of life for one, where nothing else was sent for long: all is awake now."""
+        if time.monotonic() - self.last_sent > self.heartbeat / 2 and self._out.empty():
+            self.write(BEAT)
 
     def _wake(self) -> None:
         self._idle.set()

@@ -207,7 +207,7 @@ class LinkServer:
             peer.counters.received += len(frame)
             try:
                 message = parse(frame)
-                if kind_of(message) == "goodbye":
+                if (kind := kind_of(message)) == "goodbye":
                     self._hub.hear_goodbye(peer, message.reason)
                     return
                 known = stream.confirmed
@@ -215,6 +215,8 @@ class LinkServer:
                     await self._loop.loop.run_in_executor(None, peer.receive, stream, message)
                 else:
                     peer.receive(stream, message)
+                if kind == "beat":
+                    stream.answer_beat()
                 if not known:
                     self._hub.confirm()
             except FrameError:
