@@ -312,8 +312,14 @@ def clients_allowed(wanted: int, said: int | None) -> int:
     from flowerpress.transport.limits import CLIENTS
 
     if said is None:
-        # What does not fit those who are waited for is said when the server listens.
-        return max(wanted, clients_that_fit(max(wanted, CLIENTS)))
+        most = max(wanted, CLIENTS)
+        fitting = clients_that_fit(most)
+        if fitting < most:
+            most = max(wanted, fitting)  # where not even those fit, listening says so
+            say(
+                f"at most {most} clients: for more, raise the hard limit of open files, `ulimit -Hn`"
+            )
+        return most
     if wanted > said:
         raise ValueError(f"--min-clients {wanted} is more than --max-clients {said}")
     return said

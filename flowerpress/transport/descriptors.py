@@ -14,6 +14,7 @@ STRANGERS = 512  # connections besides two of each client: handshakes, and whoev
 _FILES = 64  # for checkpoints, results, libraries, and what a ServerApp opens
 _ANSWERS = 2  # temporary files of each client: the answer that comes, and the one that is read
 _LEAST = 32  # connections besides one of each client
+_SPARE = 128  # connections besides those, where nobody has said how many clients there may be
 _MOST = 65_536  # descriptors that are asked for, where nothing limits them
 
 
@@ -50,8 +51,8 @@ def room_for_connections(clients: int) -> int:
 
 
 def clients_that_fit(clients: int) -> int:
-    """Return how many clients the limit of open files has room for, at most so many."""
-    others = _open_now() + _FILES + _LEAST
+    """Return how many clients the limit of open files has good room for, at most so many."""
+    others = _open_now() + _FILES + _SPARE
     allowed = _raised_limit(others + (_ANSWERS + 2) * clients + STRANGERS)
     return clients if allowed is None else min(clients, (allowed - others) // (_ANSWERS + 1))
 

@@ -14,17 +14,13 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, ref
 
 from flowerpress.transport.frames import BEAT
 from flowerpress.transport.stream import Stream
 
 T = TypeVar("T")
 _FILES = 2  # threads for what waits for a disk
-_REST = 0.1  # seconds in which gRPC ends what it can end by itself
-_Ref = ref[asyncio.Task[Any]]
 
 
 class LoopThread:
@@ -40,7 +36,6 @@ class LoopThread:
         self.loop: asyncio.AbstractEventLoop
         self._ready, self._woken = threading.Event(), deque[Callable[[], None]]()
         self._ringing = False
-        self._makers = WeakKeyDictionary[asyncio.Task[Any], _Ref]()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -51,7 +46,6 @@ class LoopThread:
     async def _stay(self) -> None:
         self.loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         self.loop.set_default_executor(ThreadPoolExecutor(_FILES, "link files"))
-        self.loop.set_task_factory(self._make_task)
         self.loop.set_exception_handler(_complain)
         self._over = asyncio.Event()
         self._ready.set()
@@ -92,45 +86,6 @@ class LoopThread:
         """Cancel what is left, and wait for the thread's end."""
         self.soon(self._over.set)
         self._thread.join()
-
-    # who made a task ------------------------------------------------------------------------------
-
-    def _make_task(
-        self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any
-    ) -> asyncio.Task[Any]:
-        task = asyncio.Task[Any](work, loop=loop, **options)
-        if (maker := asyncio.current_task(loop)) is not None:
-            self._makers[task] = ref(maker)
-        return task
-
-    def cutter(self) -> Callable[[], None]:
-        """Return what ends the call that the current task handles, from any thread.
-
-        gRPC's calls on a loop cannot be cancelled by the server. A call is reset on the wire once
-        gRPC lets go of it, and it does that when two tasks of it have ended: the one that runs the
-        handler, and the one that made it, which waits for the other side to hang up.
-        """
-        handler = asyncio.current_task(self.loop)
-        if handler is None:
-            raise RuntimeError("no task handles a call here")
-        maker = self._makers.get(handler, ref(handler))
-        return partial(self.soon, partial(_cut, self.loop, ref(handler), maker))
-
-
-def _cut(loop: asyncio.AbstractEventLoop, handler: _Ref, maker: _Ref) -> None:
-    """End the task that handles a call, and the one that made it unless that ends by itself."""
-
-    def cut_maker(_: object) -> None:
-        loop.call_later(_REST, _cancel, maker)
-
-    if (task := handler()) is not None and not task.done():
-        task.add_done_callback(cut_maker)
-        task.cancel()
-
-
-def _cancel(task: _Ref) -> None:
-    if (found := task()) is not None:
-        found.cancel()
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from flowerpress.transport.frames import (
     make,
     parse,
 )
+from flowerpress.transport.hang_up import Place, place_of, shut_down
 from flowerpress.transport.hub import Hub, Refused
 from flowerpress.transport.limits import Limits
 from flowerpress.transport.loop import LoopStream, LoopThread
@@ -92,6 +93,7 @@ class LinkServer:
         options = _options(hub.limits)
         self._door: Door
         self._server: grpc.aio.Server | None = None
+        self._to_shut = set[Place]()
         self._loop = LoopThread("link loop")
         try:
             self.port = self._loop.run(self._start(str(address), certs, denied, options))
@@ -158,13 +160,33 @@ class LinkServer:
         """Serve one connection."""
         try:
             identity = identity_of(context, secure=self._secure)
-            hang_up = self._loop.cutter()
-            stream = LoopStream(self._hub.limits.heartbeat, self._loop, hang_up, identity.address)
+            hang_up = partial(self._hang_up, asyncio.current_task(), identity.address)
+            stream = LoopStream(
+                self._hub.limits.heartbeat,
+                self._loop,
+                partial(self._loop.soon, hang_up),
+                identity.address,
+            )
             with self._door.hold(stream, identity):
                 await self._converse(context, stream, identity)
         except Refused as refused:
             self._hub.refuse(str(context.peer()), str(refused))
             await _turn_away(context, refused)
+
+    def _hang_up(self, handler: asyncio.Task[Any] | None, address: str) -> None:
+        """End a connection without a word, and the task that handles it."""
+        if handler is None or handler.done():
+            return
+        handler.cancel()
+        if (place := place_of(address)) is not None:
+            self._to_shut.add(place)
+            if len(self._to_shut) == 1:
+                self._loop.loop.run_in_executor(None, self._shut_down)
+
+    def _shut_down(self) -> None:
+        """Shut down the connections that are to be, all with one look at the open files."""
+        places, self._to_shut = self._to_shut, set()
+        shut_down(places, self.port)
 
     async def _converse(self, context: Any, stream: LoopStream, identity: Identity) -> None:
         """Write in this task, and read in another, until the end of what is to be written."""
