@@ -316,9 +316,7 @@ def clients_allowed(wanted: int, said: int | None) -> int:
         fitting = clients_that_fit(most)
         if fitting < most:
             most = max(wanted, fitting)  # where not even those fit, listening says so
-            say(
-                f"at most {most} clients: for more, raise the hard limit of open files, `ulimit -Hn`"
-            )
+            say(f"room for {most} clients: for more, raise the hard limit of open files")
         return most
     if wanted > said:
         raise ValueError(f"--min-clients {wanted} is more than --max-clients {said}")
