@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -45,7 +46,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.part:
         role, *words = given.part
-        {"serve": serve, "stubs": stubs}[role](*words)
+        parts: dict[str, Callable[..., None]] = {"serve": serve, "stubs": stubs}
+        parts[role](*words)
         return 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -56,7 +58,7 @@ def main() -> int:
             tree = folder / "against"
             git = ["git", "-C", str(ROOT), "worktree"]
             subprocess.run([*git, "add", "-q", "--detach", tree, given.against], check=True)
-            stack.callback(subprocess.run, [*git, "remove", "--force", tree], check=True)
+            stack.callback(lambda: subprocess.run([*git, "remove", "--force", tree], check=True))
             before = measure(tree, folder, *rest)
         here = measure(ROOT, folder, *rest)
     return report(here, before, given.clients)
@@ -87,14 +89,13 @@ def measure(
             crowd.append(start(ROOT, words))
         wait_for(lambda: server.poll() is not None, server, 900)
     finally:
+        server.kill()
         for process in (server, *crowd):
-            if process.poll() is None and process is not server:
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            process.kill()
-            process.wait()
+            try:  # the clients end by themselves: they have heard a goodbye
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return found
 
@@ -239,7 +240,7 @@ class Crowd:
         self.target = f"localhost:{port}"
         self.nodes: dict[int, Any] = {}
         self.model = self.node(first)
-        self.rounds: dict[int, tuple[dict[str, Any], list[bytes], dict[str, float]]] = {}
+        self.rounds: dict[int, tuple[dict[str, Any], list[bytes], Any]] = {}
 
     def node(self, client: int) -> Any:
         from flowerpress.transport.join import Node
