@@ -77,7 +77,10 @@ def serve_command(
     ] = None,
     metrics_port: Metrics = None,
     metrics_host: MetricsHost = "127.0.0.1",
-    max_clients: Annotated[int, typer.Option(min=1, help="Clients that may log in.")] = 256,
+    max_clients: Annotated[
+        int | None,
+        typer.Option(min=1, help="Clients that may log in; 2048, or what open files allow."),
+    ] = None,
     max_answer: Annotated[
         float | None,
         typer.Option(min=0.001, help="Largest answer, in MB; as the model allows, unless given."),
@@ -96,13 +99,12 @@ def serve_command(
     parse_address(bind, "--bind", listens=True)
     require_number("--grace", grace)
     require_number("--max-answer", max_answer, MOST_MB)
-    if min_clients > max_clients:
-        raise ValueError(f"--min-clients {min_clients} is more than --max-clients {max_clients}")
+    most = clients_allowed(min_clients, max_clients)
     plan = prepare(resolve(app), run_config, min_clients, out, checkpoint_every, resume=resume)
     server_app = plan.app.load("server")
     stop_on_sigterm()
     message = None if max_answer is None else int(1e6 * max_answer)
-    limits = Limits(clients=max_clients, message=message, grace=grace)
+    limits = Limits(clients=most, message=message, grace=grace)
     pair, denied = credentials(certs, "server", insecure=insecure), deny_list(certs, deny)
     services = list[Any]()
     with ExitStack() as stack:
@@ -296,6 +298,29 @@ def refuse_another_run(config: dict[str, Any], out: Path, *, resume: bool) -> No
             raise ValueError(
                 f"{folder} holds a run: --resume goes on with it, or give another --out"
             )
+
+
+def clients_allowed(wanted: int, said: int | None) -> int:
+    """Return how many clients may log in where so many are waited for.
+
+    Raises
+    ------
+    ValueError
+        Fewer were said.
+    """
+    from flowerpress.transport.descriptors import clients_that_fit
+    from flowerpress.transport.limits import CLIENTS
+
+    if said is None:
+        most = max(wanted, CLIENTS)
+        fitting = clients_that_fit(most)
+        if fitting < most:
+            most = max(wanted, fitting)  # where not even those fit, listening says so
+            say(f"room for {most} clients: for more, raise the hard limit of open files")
+        return most
+    if wanted > said:
+        raise ValueError(f"--min-clients {wanted} is more than --max-clients {said}")
+    return said
 
 
 def deny_list(certs: Path | None, given: Path | None) -> Path | None:

@@ -158,12 +158,13 @@ class LinkClient:
     def _connect(self) -> Farewell | None:
         """Connect, and serve the connection to its end; returns how the run ended, if it has."""
         self._trouble, self._goodbye = None, ""
+        ended = threading.Event()
         with self._channel() as channel:
             stream = Stream(_HEARTBEAT, lambda: None)
             stream.write(self._hello())
             call = channel.stream_stream(METHOD)(stream.frames())
             stream.hang_up = call.cancel
-            watch = threading.Thread(target=self._watch, args=(stream,), daemon=True)
+            watch = threading.Thread(target=self._watch, args=(stream, ended), daemon=True)
             watch.start()
             try:
                 for frame in call:
@@ -179,7 +180,7 @@ class LinkClient:
             finally:
                 with self._lock:
                     self._stream = None
-                stream.ended.set()
+                ended.set()
                 stream.end()
                 call.cancel()
         return None
@@ -217,9 +218,9 @@ class LinkClient:
                 where |= {"partial": self._partial.id, "partial_bytes": self._partial.received}
         return make("hello", **self._about, **where)
 
-    def _watch(self, stream: Stream) -> None:
+    def _watch(self, stream: Stream, ended: threading.Event) -> None:
         """End a connection on which nothing comes."""
-        while not stream.ended.wait(stream.heartbeat / 4):
+        while not ended.wait(stream.heartbeat / 4):
             if stream.ending and time.monotonic() - stream.ending > LAST_WORDS:
                 stream.hang_up()
             if time.monotonic() - stream.last_heard > 3 * stream.heartbeat:

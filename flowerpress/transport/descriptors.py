@@ -14,6 +14,7 @@ STRANGERS = 512  # connections besides two of each client: handshakes, and whoev
 _FILES = 64  # for checkpoints, results, libraries, and what a ServerApp opens
 _ANSWERS = 2  # temporary files of each client: the answer that comes, and the one that is read
 _LEAST = 32  # connections besides one of each client
+_SPARE = 128  # connections besides those, where nobody has said how many clients there may be
 _MOST = 65_536  # descriptors that are asked for, where nothing limits them
 
 
@@ -28,34 +29,47 @@ def room_for_connections(clients: int) -> int:
     Raises
     ------
     ValueError
-        So many clients do not fit: says how many open files they take.
+        So many clients do not fit: says how many open files they take, and what to raise.
     """
     wanted = 2 * clients + STRANGERS
-    allowed = _raised_limit()
+    others = _open_now() + _FILES + _ANSWERS * clients
+    allowed = _raised_limit(others + wanted)
     if allowed is None:
         return wanted
-    others = _open_now() + _FILES + _ANSWERS * clients
     room = min(wanted, allowed - others)
     least = clients + _LEAST
     if room < least:
         raise ValueError(
             f"{clients} clients take {others + least} open files, and this process may have "
-            f"{allowed}: raise `ulimit -n` (of a systemd unit: LimitNOFILE), or allow fewer "
-            "clients (--max-clients)"
+            f"{allowed}: raise `ulimit -n` (the hard limit, `ulimit -Hn`, by root or in "
+            "/etc/security/limits.conf; of a systemd unit: LimitNOFILE; of a container: --ulimit "
+            "nofile), or allow fewer clients (--max-clients)"
         )
     if room < wanted:
         log.info("%d connections at once, of %d open files", room, allowed)
     return room
 
 
-def _raised_limit() -> int | None:
-    """Raise the soft limit of open files to the hard one, as far as is of use, and return it."""
+def clients_that_fit(clients: int) -> int:
+    """Return how many clients the limit of open files has good room for, at most so many."""
+    others = _open_now() + _FILES + _SPARE
+    allowed = _raised_limit(others + (_ANSWERS + 2) * clients + STRANGERS)
+    return clients if allowed is None else min(clients, (allowed - others) // (_ANSWERS + 1))
+
+
+def _raised_limit(needed: int) -> int | None:
+    """Raise the soft limit of open files as far as is of use, and return it; None: there is none.
+
+    A little more than is needed does no harm: to the hard one, or `_MOST`.
+    """
     try:
         import resource
     except ImportError:  # Windows, where sockets are no files
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    wanted = max(_MOST, needed)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(hard, wanted)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return None if soft == resource.RLIM_INFINITY else soft
     try:

@@ -7,27 +7,30 @@ each step, and what is refused is not waited for.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from cryptography import x509
 
 from flowerpress.protocol import printable
 from flowerpress.transport.denied import DenyList, key_digest
-from flowerpress.transport.frames import make
+from flowerpress.transport.frames import BEAT, make
 from flowerpress.transport.hub import Hub, Refused
-from flowerpress.transport.stream import LAST_WORDS, Stream
+from flowerpress.transport.loop import LoopStream
+from flowerpress.transport.stream import LAST_WORDS
 
 log = logging.getLogger("flowerpress")
 CLIENT_NAME = "client-"
 STREAMS = 4  # that a client may have, while older ones are being ended
 REVOKED = "the certificate of client {} has been revoked"
-_PAUSE = 0.25  # seconds between looks at all connections
+_PAUSE = 0.25  # seconds between looks at the list of those who are shut out
+_LATE = 1.5  # heartbeats after which a beat is sent that answers none
 _BEATS = 3  # heartbeats without a sign of life after which the other side is taken for dead
 
 
@@ -67,6 +70,8 @@ def identity_of(context: Any, *, secure: bool) -> Identity:
 class Door:
     """The connections of a server, from their first message to their end.
 
+    All of it happens on the loop's thread.
+
     Parameters
     ----------
     hub : Hub
@@ -77,18 +82,20 @@ class Door:
 
     def __init__(self, hub: Hub, denied: DenyList | None = None) -> None:
         self._hub, self._limits, self._denied = hub, hub.limits, denied
-        self._lock = threading.Lock()
-        self._open: dict[Stream, Identity] = {}  # in the order in which they came
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[LoopStream, Identity] = {}  # in the order in which they came
+        self._unknown: dict[LoopStream, None] = {}  # who may be, of these
+        self._timers: dict[LoopStream, asyncio.TimerHandle] = {}
         self._of_client = Counter[int]()
-        self._closed = threading.Event()
-        threading.Thread(target=self._watch, name="link door", daemon=True).start()
+        self._reader = None if denied is None else self._loop.create_task(self._watch(denied))
 
     def close(self) -> None:
-        """Look after connections no more."""
-        self._closed.set()
+        """Read the list of those who are shut out no more."""
+        if self._reader is not None:
+            self._reader.cancel()
 
     @contextmanager
-    def hold(self, stream: Stream, identity: Identity) -> Iterator[None]:
+    def hold(self, stream: LoopStream, identity: Identity) -> Iterator[None]:
         """Keep a connection for as long as this lasts; raises `Refused` where there are too many.
 
         A client that has proven who it is may have `STREAMS`. Of those who have not, and say no
@@ -96,66 +103,87 @@ class Door:
         """
         client = identity.client
         self._check(identity)
-        with self._lock:
-            if client is not None:
-                if self._of_client[client] >= STREAMS:
-                    raise Refused(f"client {client} has {STREAMS} connections", retry=True)
-                self._of_client[client] += 1
-            self._open[stream] = identity
-            waiting = [each for each, who in self._open.items() if _is_unknown(each, who)]
-        for each in waiting[: max(0, len(waiting) - self._limits.unknown)]:
-            each.end()
-            each.hang_up()
+        if client is not None:
+            if self._of_client[client] >= STREAMS:
+                raise Refused(f"client {client} has {STREAMS} connections", retry=True)
+            self._of_client[client] += 1
+        self._open[stream] = identity
+        if client is None:
+            self._unknown[stream] = None
+            self._make_room()
+        stream.on_change = partial(self._look_at, stream, identity)
+        self._look_at(stream, identity)
         try:
             yield
         finally:
-            with self._lock:
-                del self._open[stream]
-                if client is not None:
-                    self._of_client[client] -= 1
-                    if not self._of_client[client]:
-                        del self._of_client[client]
+            stream.on_change = _nothing
+            self._timers.pop(stream).cancel()
+            self._unknown.pop(stream, None)
+            del self._open[stream]
+            if client is not None:
+                self._of_client[client] -= 1
+                if not self._of_client[client]:
+                    del self._of_client[client]
+
+    def _make_room(self) -> None:
+        """End the oldest of those who are unknown, where there are too many."""
+        for each in [each for each in self._unknown if each.admitted or each.ending]:
+            del self._unknown[each]
+        for each in list(self._unknown)[: max(0, len(self._unknown) - self._limits.unknown)]:
+            each.end()
+            each.hang_up()
 
     def _check(self, identity: Identity) -> None:
         """Raise `Refused` for a certificate that is shut out."""
         if self._denied is not None and identity.key in self._denied:
             raise Refused(REVOKED.format(identity.client))
 
-    def connections(self) -> list[tuple[Stream, Identity]]:
-        """Return all that are open."""
-        with self._lock:
-            return list(self._open.items())
+    async def _watch(self, denied: DenyList) -> None:
+        """Read the list again and again, and end the connections of those who are new on it."""
+        while True:
+            await asyncio.sleep(_PAUSE)
+            if not await self._loop.run_in_executor(None, denied.look):
+                continue
+            for stream, identity in list(self._open.items()):
+                if identity.key in denied:
+                    self._hub.expel(stream, REVOKED.format(identity.client))
+                    stream.end(make("goodbye", reason=REVOKED.format(identity.client)))
 
-    def _watch(self) -> None:
-        while not self._closed.wait(_PAUSE):
-            now = time.monotonic()
-            if self._denied is not None and self._denied.look():
-                self._shut_out(self._denied)
-            for stream, identity in self.connections():
-                self._look_at(stream, identity, now)
+    def _look_at(self, stream: LoopStream, identity: Identity) -> None:
+        """End a connection that has had its time for what it is at; else look again after it."""
+        if (timer := self._timers.get(stream)) is not None:
+            timer.cancel()
+        left = self._seconds_left(stream, identity)
+        again = partial(self._look_at, stream, identity)
+        self._timers[stream] = self._loop.call_later(left, again)
 
-    def _shut_out(self, denied: DenyList) -> None:
-        """End the connections of certificates that have been revoked."""
-        for stream, identity in self.connections():
-            if identity.key in denied:
-                self._hub.expel(stream, REVOKED.format(identity.client))
-                stream.end(make("goodbye", reason=REVOKED.format(identity.client)))
-
-    def _look_at(self, stream: Stream, identity: Identity, now: float) -> None:
-        """End a connection that has had its time for what it is at."""
+    def _seconds_left(self, stream: LoopStream, identity: Identity) -> float:
+        """Return the seconds for what a connection is at; with none left, do what is due."""
+        now = time.monotonic()
         if stream.ending:
-            if now - stream.ending > LAST_WORDS:
-                stream.hang_up()
-        elif not stream.admitted.is_set():
-            if now - stream.opened > self._limits.hello:
-                self._hub.refuse(identity.address, "no hello came")
-                stream.end(make("goodbye", reason="no hello came", retry=True))
-        elif stream.stalled(now) > _BEATS * self._limits.heartbeat:
+            if (left := stream.ending + LAST_WORDS - now) > 0:
+                return left
+            stream.hang_up()
+            return LAST_WORDS
+        if not stream.admitted:
+            if (left := stream.opened + self._limits.hello - now) > 0:
+                return left
+            self._hub.refuse(identity.address, "no hello came")
+            stream.end(make("goodbye", reason="no hello came", retry=True))
+            return LAST_WORDS
+        if stalled := stream.stalled(now):
+            if (left := _BEATS * stream.heartbeat - stalled) > 0:
+                return left
             who = identity.address if identity.client is None else f"client {identity.client}"
             self._hub.refuse(who, "it does not take what it is sent")
             stream.end()
             stream.hang_up()
+            return LAST_WORDS
+        if (left := stream.last_sent + _LATE * stream.heartbeat - now) > 0:
+            return left
+        stream.write(BEAT)
+        return _LATE * stream.heartbeat
 
 
-def _is_unknown(stream: Stream, identity: Identity) -> bool:
-    return identity.client is None and not (stream.admitted.is_set() or stream.ending)
+def _nothing() -> None:
+    """Do nothing, for a connection that is over."""

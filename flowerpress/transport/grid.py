@@ -21,6 +21,7 @@ from flowerpress.transport.pipes import Incoming
 log = logging.getLogger("flowerpress")
 _DIGITS = 10  # of the number of a round
 _UNAVAILABLE, _MALFORMED = 3, 2  # Flower's codes: the node is not there; its app has failed
+_QUICK = 2**16  # bytes of an answer that is read at once where it comes
 SERVER = 1  # the server's node id
 
 
@@ -84,6 +85,24 @@ class Saving(NamedTuple):
         return self.folder if number == 1 else self.folder.with_name(f"{self.folder.name}-{number}")
 
 
+class _Unread(NamedTuple):
+    """An answer that is read by whoever takes it, and the message that it answers."""
+
+    asked: Message
+    incoming: Incoming
+
+    def read(self) -> Message:
+        """Return it as a Flower message, an error where it is malformed."""
+        return _answer(self.asked, self.incoming)
+
+
+@dataclass
+class _Wait:
+    """How many answers somebody waits for still."""
+
+    left: int = 0
+
+
 @dataclass
 class ExchangedRound:
     """What a round of an app took that tells nothing itself: its messages say which round it is.
@@ -125,7 +144,8 @@ class GrpcGrid(OneRunGrid):
         self.refused: SetupError | None = None
         self.run_id = hub.run_id
         self._asked: dict[str, Message] = {}
-        self._answers: dict[str, Message] = {}
+        self._answers: dict[str, _Unread | Message] = {}
+        self._waits: dict[str, _Wait] = {}  # for these messages
         self.exchanges: list[dict[str, Any]] = []
         self.rounds: dict[int, Any] = {}
         ensure_task_identity(hub.run_id)
@@ -162,6 +182,7 @@ class GrpcGrid(OneRunGrid):
             for key in keys:
                 self._asked.pop(key, None)
                 self._answers.pop(key, None)
+                self._count_down(key)
         self._cancel(keys)
 
     def checkpoints(self) -> Any:
@@ -228,21 +249,32 @@ class GrpcGrid(OneRunGrid):
             asked = self._asked.get(key)
         if asked is None:
             return
-        try:
-            message = _answer(asked, answer)
-        except Exception as error:  # whatever a client sends, its question must be settled
-            log.exception("an answer could not be read")
-            message = Message(Error(_MALFORMED, f"unreadable: {error}"), reply_to=asked)
+        found: _Unread | Message
+        if isinstance(answer, str) or answer.size <= _QUICK:
+            found = _answer(asked, answer)
+        else:  # this may be the link's thread, which all clients wait for
+            found = _Unread(asked, answer)
         with self._hub.changed:
             if self._asked.pop(key, None) is not None:
-                self._answers[key] = message
+                self._answers[key] = found
+                self._count_down(key)
+
+    def _count_down(self, key: str) -> None:
+        """Wake who waits for the answer to a message, and for others, once it is the last."""
+        wait = self._waits.pop(key, None)
+        if wait is not None:
+            wait.left -= 1
+            if not wait.left:
                 self._hub.changed.notify_all()
 
     def _pull(self, ids: list[str] | None) -> list[Message]:
         with self._hub.changed:
             keys = list(self._answers) if ids is None else ids
             there = [(self._answers.pop(key), key) for key in keys if key in self._answers]
-        return [name_reply(answer, key) for answer, key in there]
+        return [
+            name_reply(each.read() if isinstance(each, _Unread) else each, key)
+            for each, key in there
+        ]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -256,10 +288,14 @@ class GrpcGrid(OneRunGrid):
         messages = list(messages)
         keys = self.push_messages(messages)
         with self._hub.changed:
-            self._hub.changed.wait_for(
-                lambda: all(key in self._answers for key in keys), timeout=timeout
-            )
+            # Some may have been answered by now, and nobody answers while the lock is held.
+            due = [key for key in keys if key in self._asked]
+            wait = _Wait(len(due))
+            self._waits |= dict.fromkeys(due, wait)
+            self._hub.changed.wait_for(lambda: not wait.left, timeout=timeout)
             late = {key for key in keys if self._asked.pop(key, None) is not None}
+            for key in late:
+                self._waits.pop(key, None)
         if late:
             self._cancel(late)
             log.warning("%d of %d answers did not come in %g s", len(late), len(keys), timeout)
@@ -317,6 +353,9 @@ def _answer(asked: Message, answer: Incoming | str) -> Message:
         head, content = decode(answer.open(), answer.size, data=answer.in_memory)
     except CodecError as wrong:
         return Message(Error(_MALFORMED, f"a malformed answer: {wrong}"), reply_to=asked)
+    except Exception as error:  # whatever a client sends, its question must be settled
+        log.exception("an answer could not be read")
+        return Message(Error(_MALFORMED, f"unreadable: {error}"), reply_to=asked)
     if head.error is not None:
         return Message(head.error, reply_to=asked)
     if answer.in_memory and content is not None:

@@ -7,15 +7,19 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flowerpress.protocol import printable
+from flowerpress.transport.deadlines import Deadlines
 from flowerpress.transport.frames import PROTOCOL, json_object, json_text, make
 from flowerpress.transport.limits import Limits, Lines
 from flowerpress.transport.peer import Peer
 from flowerpress.transport.stream import Stream
 
 log = logging.getLogger("flowerpress")
+_PER_SECOND = 50  # clients who give signs of life; of more, each does so more rarely
+_BEATS = 3  # heartbeats without a sign of life after which the other side is taken for dead
 
 
 class Refused(Exception):  # noqa: N818  (an answer more than an error)
@@ -61,10 +65,16 @@ class Hub:
         self.refusals = 0
         self._lines = Lines()
         self._largest: int | None = None  # bytes of an answer, as the run says
-        self._closed = threading.Event()
-        self._about = {"run_config": json_text(run_config or {}), "clients": clients}
-        self._watch = threading.Thread(target=self._watch_peers, name="link watch", daemon=True)
-        self._watch.start()
+        self._clients, self._config = clients, json_text(run_config or {})
+        self._deadlines = Deadlines("link watch")
+
+    def heartbeat(self) -> float:
+        """Return the seconds between signs of life of a client that comes now.
+
+        It grows with the clients that are there or expected, for each sign takes time here.
+        """
+        clients = max(len(self.peers), self._clients)
+        return max(self.limits.heartbeat, clients / _PER_SECOND)
 
     def admit(self, stream: Stream, hello: Any, proven: int | None) -> Peer:
         """Log a client in.
@@ -97,8 +107,11 @@ class Hub:
             if not peer.logins.take():
                 raise Refused(f"client {peer.client} logs in too often", retry=True)
             peer.config = config
-            peer.attach(stream, hello, self._welcome, self.epoch)
+            stream.heartbeat = self.heartbeat()
+            welcome = partial(self._welcome, heartbeat=stream.heartbeat)
+            peer.attach(stream, hello, welcome, self.epoch)
             self.changed.notify_all()
+        self._watch(peer, stream)
         log.info("client %d is here (%s)", peer.client, printable(hello.versions)[:200])
         return peer
 
@@ -128,7 +141,7 @@ class Hub:
             peer.largest = self._largest
 
     def _alive(self, peer: Peer) -> bool:
-        return time.monotonic() - peer.last_heard < 3 * self.limits.heartbeat
+        return time.monotonic() < peer.heard_until(_BEATS)
 
     def _welcome(self, **fields: Any) -> bytes:
         return make(
@@ -136,8 +149,8 @@ class Hub:
             protocol=PROTOCOL,
             epoch=self.epoch,
             run_id=self.run_id,
-            heartbeat=self.limits.heartbeat,
-            **self._about,
+            clients=self._clients,
+            run_config=self._config,
             **fields,
         )
 
@@ -178,6 +191,8 @@ class Hub:
         """Hear that a connection has ended."""
         if peer.detach(stream):
             log.info("client %d has gone", peer.client)
+            away = partial(self._give_up, peer, peer.gone_since)
+            self._deadlines.at(time.monotonic() + self.limits.grace, away)
             with self.changed:
                 self.changed.notify_all()
 
@@ -194,17 +209,20 @@ class Hub:
         since = peer.gone_since
         return since is None or time.monotonic() - since > self.limits.grace
 
-    def _watch_peers(self) -> None:
-        """End connections on which nothing comes, and questions to clients who stay away."""
-        pause = max(0.05, min(self.limits.heartbeat, self.limits.grace) / 4)
-        while not self._closed.wait(pause):
-            for peer in list(self.peers.values()):
-                if peer.connected:
-                    if not self._alive(peer):
-                        log.warning("client %d gives no sign of life", peer.client)
-                        peer.hang_up()
-                elif self._given_up(peer):
-                    peer.give_up(f"client {peer.client} is away", absent=True)
+    def _watch(self, peer: Peer, stream: Stream) -> None:
+        """End a connection once nothing has come on it for three heartbeats."""
+        if not peer.holds(stream):
+            return
+        if self._alive(peer):
+            self._deadlines.at(peer.heard_until(_BEATS), partial(self._watch, peer, stream))
+        else:
+            log.warning("client %d gives no sign of life", peer.client)
+            stream.hang_up()
+
+    def _give_up(self, peer: Peer, since: float | None) -> None:
+        """Ask a client no more that has been away since then."""
+        if peer.gone_since == since:
+            peer.give_up(f"client {peer.client} is away", absent=True)
 
     def refuse(self, who: str, why: str) -> None:
         """Count what was refused, and log it; not each of very many."""
@@ -215,8 +233,7 @@ class Hub:
 
     def close(self, *, done: bool, reason: str = "", retry: bool = False) -> None:
         """Say goodbye to all; with `retry`, they are told to come back."""
-        self._closed.set()
-        self._watch.join()
+        self._deadlines.close()
         for peer in list(self.peers.values()):
             peer.give_up(reason or "the run has ended")
             peer.goodbye(make("goodbye", done=done, reason=reason, retry=retry))

@@ -11,6 +11,10 @@ ANY_ANSWER = 2**32
 """Bytes of an answer where nothing is known of the model."""
 
 
+CLIENTS = 2048
+"""Clients that may be there unless something else is said."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits of a server; what exceeds one is refused, and logged.
@@ -33,12 +37,13 @@ class Limits:
     unknown : int
         Connections that have not said hello and have proven nothing; of more, the oldest end.
     heartbeat : float
-        Seconds between signs of life; after three without one a connection is ended.
+        Seconds between signs of life, at least; a fiftieth of a second for each client where that
+        is more, as the welcome says it. After three without one a connection is ended.
     grace : float
         Seconds that a client may be away before its open question is given up.
     """
 
-    clients: int = 256
+    clients: int = CLIENTS
     message: int | None = None
     frames: float = 200.0
     logins: float = 60.0

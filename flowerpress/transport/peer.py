@@ -19,7 +19,7 @@ from typing import Any
 from flowerpress.protocol.grids import Upload
 from flowerpress.transport.frames import FrameError, kind_of, make
 from flowerpress.transport.limits import ANY_ANSWER, Bucket, Limits
-from flowerpress.transport.pipes import Incoming, Outgoing
+from flowerpress.transport.pipes import IN_MEMORY, Incoming, Outgoing
 from flowerpress.transport.stream import Counters, Stream
 
 log = logging.getLogger("flowerpress")
@@ -75,6 +75,7 @@ class Peer:
         self.counters = Counters()
         self.config: dict[str, Any] = {}
         self.gone_since: float | None = None
+        self._away = ""  # why it is not waited for any more
         self.logins = Bucket(limits.logins / 60, 20)
         self._limits = limits
         self._lock = RLock()
@@ -98,19 +99,25 @@ class Peer:
         stream = self._stream
         return stream is not None and stream.confirmed
 
-    @property
-    def last_heard(self) -> float:
-        """When a frame came last, on the clock of `time.monotonic`; 0 without a connection."""
+    def heard_until(self, beats: int) -> float:
+        """Return until when it counts as alive that gives no sign for so many heartbeats.
+
+        On the clock of `time.monotonic`; 0 without a connection.
+        """
         stream = self._stream
-        return stream.last_heard if stream else 0.0
+        return stream.last_heard + beats * stream.heartbeat if stream else 0.0
 
     # questions ------------------------------------------------------------------------------------
 
     def ask(self, question: Question) -> None:
-        """Send a question, once those before it are answered."""
+        """Send a question, once those before it are answered; to who was given up: none."""
         with self._lock:
-            self._waiting.append(question)
-            self._next()
+            away = self._away
+            if not away:
+                self._waiting.append(question)
+                self._next()
+        if away:
+            question.settle(away)
 
     def cancel(self, keys: set[str]) -> None:
         """Wait no more for the answers to these."""
@@ -123,8 +130,10 @@ class Peer:
     def give_up(self, reason: str, *, absent: bool = False) -> None:
         """Settle all questions without an answer; if `absent`, only where nobody is connected."""
         with self._lock:
-            if absent and self._stream is not None:
-                return
+            if absent:
+                if self._stream is not None:
+                    return
+                self._away = reason  # until it is back
             dropped = [*([self._open] if self._open else []), *self._waiting]
             self._waiting.clear()
             self._drop()
@@ -161,7 +170,7 @@ class Peer:
             older = self._stream
             stream.instance = str(hello.instance)
             self._stream, self.gone_since, self._unwanted = stream, None, 0
-            self._may_begin = True
+            self._away, self._may_begin = "", True
             self.counters.logins += 1
             stream.counters = self.counters
             known = hello.epoch == epoch
@@ -177,7 +186,7 @@ class Peer:
                 stream.write(question.outgoing.frames(offset))
             if older is not None:
                 self._replace(older, stream)
-            stream.admitted.set()
+            stream.admitted = True
 
     def _replace(self, older: Stream, newer: Stream) -> None:
         """End a connection in whose place there is another, and tell both sides where it is."""
@@ -220,6 +229,7 @@ class Peer:
         """Be as one that has been away for long."""
         with self._lock:
             self._stream = self.gone_since = None
+            self._away = f"client {self.client} is away"
 
     def goodbye(self, frame: bytes) -> None:
         """End the connection, if there is one, with these words."""
@@ -287,6 +297,13 @@ class Peer:
         if answer is None or (frame.size, frame.offset) != (answer.size, answer.received):
             raise FrameError(f"an answer that goes on from byte {frame.offset}")
         return self._chunk(frame.data)
+
+    def needs_disk(self, frame: Any) -> bool:
+        """Whether taking a frame may have to wait for a disk: no loop is to take it."""
+        if (kind := kind_of(frame)) == "begin":
+            return bool(frame.size > IN_MEMORY)
+        answer = self._answer
+        return kind == "chunk" and answer is not None and not answer.in_memory
 
     def _completes(self, count: int) -> bool:
         """Whether so many bytes are the last of the open question's answer."""

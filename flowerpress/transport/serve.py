@@ -117,7 +117,10 @@ class Service:
         hub = self.hub
         with hub.changed:
             hub.changed.wait_for(
-                lambda: sum(peer.confirmed for peer in hub.peers.values()) >= self.clients
+                lambda: (
+                    len(hub.peers) >= self.clients
+                    and sum(peer.confirmed for peer in hub.peers.values()) >= self.clients
+                )
             )
 
     def report(self) -> dict[str, Any]:

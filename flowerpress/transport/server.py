@@ -1,16 +1,17 @@
-"""The server's end of the link: a gRPC service with one stream for each client."""
+"""The server's end of the link: a gRPC service with one stream for each client, on one thread."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from flowerpress.transport.address import Address, parse_address
 from flowerpress.transport.denied import DenyList
@@ -25,13 +26,15 @@ from flowerpress.transport.frames import (
     make,
     parse,
 )
+from flowerpress.transport.hang_up import Place, place_of, shut_down
 from flowerpress.transport.hub import Hub, Refused
 from flowerpress.transport.limits import Limits
+from flowerpress.transport.loop import LoopStream, LoopThread
 from flowerpress.transport.peer import Peer
-from flowerpress.transport.stream import Stream
 
 log = logging.getLogger("flowerpress")
 _IDLE = 10_000  # milliseconds that a connection may be without a stream
+_CUT = 5.0  # seconds for connections that are cut at the end to be gone
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
@@ -88,102 +91,178 @@ class LinkServer:
         _require_free(address)
         self._hub, self._secure = hub, certs is not None
         options = _options(hub.limits)
-        # A thread for each connection that is held; they are made as they are needed.
-        most = STREAMS * hub.limits.clients + 2 * hub.limits.unknown
-        self._server = grpc.server(
-            ThreadPoolExecutor(most, thread_name_prefix="link"),
-            options=options,
-            maximum_concurrent_rpcs=most,
-        )
+        self._door: Door
+        self._server: grpc.aio.Server | None = None
+        self._to_shut = set[Place]()
+        self._loop = LoopThread("link loop")
+        try:
+            self.port = self._loop.run(self._start(str(address), certs, denied, options))
+            if not self.port:
+                raise OSError(
+                    f"cannot listen on {bind}: is the port in use, or the host not this one?"
+                )
+        except BaseException:
+            self.close(0)
+            raise
+
+    async def _start(
+        self,
+        address: str,
+        certs: tuple[bytes, bytes, bytes] | None,
+        denied: DenyList | None,
+        options: list[tuple[str, int]],
+    ) -> int:
+        """Listen; returns the port, 0 where that cannot be."""
+        limits = self._hub.limits
+        most = STREAMS * limits.clients + 2 * limits.unknown
+        self._door = Door(self._hub, denied)
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=most)
         handler = grpc.stream_stream_rpc_method_handler(self._connect)
         _, service, method = METHOD.split("/")
-        self._server.add_generic_rpc_handlers(
+        server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
         )
         try:
             if certs is None:
-                self.port = self._server.add_insecure_port(str(address))
+                port = server.add_insecure_port(address)
             else:
                 ca, cert, key = certs
                 credentials = grpc.ssl_server_credentials(
                     [(key, cert)], root_certificates=ca, require_client_auth=True
                 )
-                self.port = self._server.add_secure_port(str(address), credentials)
+                port = server.add_secure_port(address, credentials)
         except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise OSError(f"cannot listen on {bind}: is the port in use, or the host not this one?")
-        self._door = Door(hub, denied)
-        self._server.start()
+            return 0
+        if port:
+            await server.start()
+            self._server = server
+        return int(port)
 
     def close(self, seconds: float) -> None:
         """Let connections end by themselves for so long, then end them."""
-        self._server.stop(seconds).wait()
-        self._door.close()
+        if self._loop.closed:
+            return
+        try:
+            self._loop.run(self._stop(seconds))
+        finally:
+            self._loop.close()
 
-    def _connect(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        """Serve one connection: write in this thread, read in another."""
+    async def _stop(self, seconds: float) -> None:
+        # gRPC wants to be let go of while the loop is there still: by this frame, at its end.
+        server, self._server = self._server, None
+        if server is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(server.stop(seconds), seconds + _CUT)
+            self._door.close()
+            await self._loop.calm(_CUT)
+
+    async def _connect(self, _: object, context: Any) -> None:
+        """Serve one connection."""
         try:
             identity = identity_of(context, secure=self._secure)
-            stream = Stream(self._hub.limits.heartbeat, context.cancel, identity.address)
+            hang_up = partial(self._hang_up, asyncio.current_task(), identity.address)
+            stream = LoopStream(
+                self._hub.limits.heartbeat,
+                self._loop,
+                partial(self._loop.soon, hang_up),
+                identity.address,
+            )
             with self._door.hold(stream, identity):
-                context.add_callback(stream.end)
-                reader = threading.Thread(
-                    target=self._read,
-                    args=(requests, stream, identity),
-                    name="link read",
-                    daemon=True,
-                )
-                reader.start()
-                stream.admitted.wait()  # at most `Limits.hello` seconds: see `Door`
-                yield from stream.frames()
+                await self._converse(context, stream, identity)
         except Refused as refused:
             self._hub.refuse(str(context.peer()), str(refused))
-            _turn_away(context, refused)
+            await _turn_away(context, refused)
 
-    def _read(self, requests: Iterator[bytes], stream: Stream, identity: Identity) -> None:
+    def _hang_up(self, handler: asyncio.Task[Any] | None, address: str) -> None:
+        """End a connection without a word, and the task that handles it."""
+        if handler is None or handler.done():
+            return
+        handler.cancel()
+        if (place := place_of(address)) is not None:
+            self._to_shut.add(place)
+            if len(self._to_shut) == 1:
+                self._loop.loop.run_in_executor(None, self._shut_down)
+
+    def _shut_down(self) -> None:
+        """Shut down the connections that are to be, all with one look at the open files."""
+        places, self._to_shut = self._to_shut, set()
+        shut_down(places, self.port)
+
+    async def _converse(self, context: Any, stream: LoopStream, identity: Identity) -> None:
+        """Write in this task, and read in another, until the end of what is to be written."""
+        reader = asyncio.create_task(self._read(context, stream, identity))
+        try:
+            await stream.send_all(partial(_send, context))
+        finally:
+            reader.cancel()
+
+    async def _read(self, context: Any, stream: LoopStream, identity: Identity) -> None:
         """Take what a client sends, until its connection ends or it says what it may not."""
         peer: Peer | None = None
         who = identity.address
         try:
-            peer = self._login(next(requests), stream, identity)
+            peer = self._login(await _receive(context), stream, identity)
             who = f"client {peer.client}"
-            self._serve(requests, stream, peer)
+            await self._serve(context, stream, peer)
         except (FrameError, Refused) as wrong:
             self._hub.refuse(who, str(wrong))
             retry = isinstance(wrong, Refused) and wrong.retry
             stream.end(make("goodbye", reason=str(wrong)[:300], retry=retry))
-        except (grpc.RpcError, StopIteration):
+        except EOFError:
             pass  # the connection broke, or was closed
-        except Exception as error:
-            if type(error) is not Exception:  # which gRPC raises where a stream is cut
-                log.exception("%s: the connection ended", who)
+        except Exception:
+            log.exception("%s: the connection ended", who)
         finally:
             stream.end()
             if peer is not None:
                 self._hub.leave(peer, stream)
 
-    def _login(self, frame: bytes, stream: Stream, identity: Identity) -> Peer:
+    def _login(self, frame: bytes, stream: LoopStream, identity: Identity) -> Peer:
         hello = parse(frame)
         if kind_of(hello) != "hello":
             raise FrameError("the first frame is no hello")
         return self._hub.admit(stream, hello, identity.client)
 
-    def _serve(self, requests: Iterator[bytes], stream: Stream, peer: Peer) -> None:
-        for frame in requests:
+    async def _serve(self, context: Any, stream: LoopStream, peer: Peer) -> None:
+        while True:
+            frame = await _receive(context)
             peer.counters.received += len(frame)
             try:
                 message = parse(frame)
-                if kind_of(message) == "goodbye":
+                if (kind := kind_of(message)) == "goodbye":
                     self._hub.hear_goodbye(peer, message.reason)
                     return
                 known = stream.confirmed
-                peer.receive(stream, message)
+                if peer.needs_disk(message):
+                    await self._loop.loop.run_in_executor(None, peer.receive, stream, message)
+                else:
+                    peer.receive(stream, message)
+                if kind == "beat":
+                    stream.answer_beat()
                 if not known:
                     self._hub.confirm()
             except FrameError:
                 peer.counters.malformed += 1
                 raise
+
+
+async def _receive(context: Any) -> bytes:
+    """Return the next frame; raises `EOFError` at the end, and where the connection is cut."""
+    try:
+        frame = await context.read()
+    except Exception:  # gRPC has no public class for it
+        raise EOFError from None
+    if frame is grpc.aio.EOF:
+        raise EOFError
+    return bytes(frame)
+
+
+async def _send(context: Any, frame: bytes) -> None:
+    """Send a frame, and wait until there was room; where the connection is cut, end its task."""
+    try:
+        await context.write(frame)
+    except Exception:  # as above
+        raise asyncio.CancelledError from None
 
 
 def _require_free(address: Address) -> None:
@@ -205,8 +284,8 @@ def _require_free(address: Address) -> None:
         raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
 
 
-def _turn_away(context: Any, refused: Refused) -> None:
+async def _turn_away(context: Any, refused: Refused) -> None:
     """End a call with a reason, and wait for nobody: a status needs no room at the other side."""
-    context.set_trailing_metadata(((REFUSED, "later" if refused.retry else "for good"),))
     code = grpc.StatusCode.UNAVAILABLE if refused.retry else grpc.StatusCode.PERMISSION_DENIED
-    context.abort(code, str(refused)[:300])
+    told = (REFUSED, "later" if refused.retry else "for good")
+    await context.abort(code, str(refused)[:300], trailing_metadata=(told,))

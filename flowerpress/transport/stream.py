@@ -6,7 +6,6 @@ import queue
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Event
 
 from flowerpress.transport.frames import BEAT
 
@@ -27,6 +26,8 @@ class Counters:
 class Stream:
     """One connection: what is to be written to it, and how to end it.
 
+    A client's is written by a thread, which takes `frames`; a server's by a loop: `LoopStream`.
+
     Parameters
     ----------
     heartbeat : float
@@ -40,21 +41,21 @@ class Stream:
     ----------
     instance : str
         The process at the other side, by a number that it has drawn; empty if it says none.
-    confirmed : bool
-        Whether the other side has said something after it was let in.
-    opened, last_heard, ending : float
-        When the connection began, a frame came last, and the end was decided (0: it was not), on
-        the clock of `time.monotonic`.
+    admitted, confirmed : bool
+        Whether the other side was let in, or turned away, and whether it has said something after
+        it was let in.
+    opened, last_heard, last_sent, ending : float
+        When the connection began, a frame came last, one was taken last by the other side, and the
+        end was decided (0: it was not), on the clock of `time.monotonic`.
     """
 
     def __init__(self, heartbeat: float, hang_up: Callable[[], object], address: str = "") -> None:
         self.heartbeat, self.hang_up, self.address = heartbeat, hang_up, address
         self.counters = Counters()
         self._out: queue.SimpleQueue[Iterator[bytes] | bytes | None] = queue.SimpleQueue()
-        self.opened = self.last_heard = time.monotonic()
+        self.opened = self.last_heard = self.last_sent = time.monotonic()
         self.ending = self._writing = 0.0
-        self.instance, self.confirmed = "", False
-        self.admitted, self.ended = Event(), Event()
+        self.instance, self.admitted, self.confirmed = "", False, False
 
     def write(self, what: Iterator[bytes] | bytes) -> None:
         """Send a frame, or several, after all that is to be sent already."""
@@ -66,7 +67,7 @@ class Stream:
         if goodbye:
             self._out.put(goodbye)
         self._out.put(None)
-        self.admitted.set()
+        self.admitted = True
 
     def stalled(self, now: float) -> float:
         """Return the seconds for which the other side has not taken the frame that is sent."""
@@ -82,8 +83,12 @@ class Stream:
                 item = BEAT
             if item is None:
                 return
-            for frame in (item,) if isinstance(item, bytes) else item:
-                self.counters.sent += len(frame)
-                self._writing = time.monotonic()
-                yield frame  # comes back once there was room for it
-                self._writing = 0.0
+            yield from self.each(item)
+
+    def each(self, item: Iterator[bytes] | bytes) -> Iterator[bytes]:
+        """Yield the frames of one thing that is to be written, counted, and timed in between."""
+        for frame in (item,) if isinstance(item, bytes) else item:
+            self.counters.sent += len(frame)
+            self._writing = time.monotonic()
+            yield frame  # comes back once there was room for it
+            self._writing, self.last_sent = 0.0, time.monotonic()

@@ -295,7 +295,7 @@ def test_a_server_that_was_killed_is_found_again() -> None:
     end = time.monotonic() + 10
     while not client.logins and time.monotonic() < end:
         time.sleep(0.02)
-    first._server._server.stop(0).wait()  # without a goodbye
+    first._server.close(0)  # without a goodbye
     got: list[Any] = []
     from flwr.serverapp import ServerApp
 

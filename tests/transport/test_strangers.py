@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flowerpress.cli.serve import clients_allowed
 from flowerpress.simulations.loopback import free_port
 from flowerpress.transport import Limits, descriptors, door
 from flowerpress.transport.certs import make_certs, read_certs
@@ -160,8 +161,45 @@ def test_more_clients_than_open_files_are_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Machine(monkeypatch, 512, 512)
-    with pytest.raises(ValueError, match=r"256 clients take 884 open files.* 512: raise `ulimit"):
+    with pytest.raises(
+        ValueError,
+        match=r"256 clients take 884 open files.* 512: raise `ulimit.*LimitNOFILE.*--max-clients",
+    ):
         descriptors.room_for_connections(256)
+
+
+@pytest.mark.parametrize(
+    ("hard", "fitting", "raised"),
+    [(1024, 270, 1024), (4096, 1294, 4096), (20_000, 2048, 20_000), (1_000_000, 2048, 65_536)],
+)
+def test_as_many_clients_may_log_in_as_open_files_allow(
+    hard: int, fitting: int, raised: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless somebody has said how many: then all of them fit, or the server does not start."""
+    machine = Machine(monkeypatch, 1024, hard)
+    assert descriptors.clients_that_fit(2048) == fitting
+    assert machine.limits == (raised, hard)
+    assert descriptors.room_for_connections(fitting) >= fitting + 128
+
+
+def test_the_soft_limit_is_raised_to_what_very_many_clients_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, 1024, resource.RLIM_INFINITY)
+    assert descriptors.room_for_connections(50_000) == 100_512
+    assert machine.limits[0] == 20 + 64 + 100_000 + 100_512
+
+
+def test_who_says_nothing_is_told_how_many_clients_there_may_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Machine(monkeypatch, 1024, 1024)
+    assert clients_allowed(2, None) == 270
+    assert "room for 270 clients: for more, raise the hard limit" in capsys.readouterr().err
+    assert clients_allowed(500, None) == 500  # which does not fit, as listening says
+    assert clients_allowed(2, 1000) == 1000
+    with pytest.raises(ValueError, match="--min-clients 3 is more than --max-clients 2"):
+        clients_allowed(3, 2)
 
 
 def test_a_server_without_descriptors_lets_its_clients_wait() -> None:
