@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -22,6 +22,7 @@ from flowerpress.protocol import (
     printable,
     release,
 )
+from flowerpress.protocol.cohort import Letters
 from flowerpress.server.client import Client
 from flowerpress.server.packets import check_packets
 from flowerpress.server.population import Population
@@ -75,20 +76,20 @@ class Exchange:
         Each gets the model's part it lacks; where it is to answer with packets, also its rank and
         the version applied last. `beside` are records that go along.
         """
-        messages = []
+        messages, letters = [], Letters(order)
         self.troubles.clear()
+        # A collection's question brings what training would have brought with its next one.
+        kind = "evaluate" if purpose == "evaluate" else "train"
         for rank, client in enumerate(cohort):
-            own = replace(order, session=client.session, model=part_for(client))
-            if purpose != "evaluate":
+            model, own = part_for(client), {"session": client.session}
+            if kind == "train":
                 of = client.receiver
-                own = replace(own, rank=rank, refused=of.refused, absurd=of.absurd)
-                own = replace(own, applied=of.ask(order.version))
-            content = own.encode()
+                own |= {"rank": rank, "refused": of.refused, "absurd": of.absurd}
+                own["applied"] = of.ask(order.version)
+            content, payload = letters.to(model, **own)
             for key, record in (beside or {}).items():
                 content[key] = record
-            # A collection's question brings what training would have brought with its next one.
-            kind = "evaluate" if purpose == "evaluate" else "train"
-            self.enter(order.round, client.id, "down", content, own.payload, kind)
+            self.enter(order.round, client.id, "down", content, payload, kind)
             messages.append(Message(content, client.node, kind))
         return messages
 

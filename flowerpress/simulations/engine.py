@@ -22,7 +22,8 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
-from flowerpress.protocol.content import ARRAYS, MESSAGE
+from flowerpress.protocol.content import ARRAYS, MESSAGE, MODEL
+from flowerpress.protocol.shared import share
 from flowerpress.simulations.faults import Faults
 
 NodeConfig = Mapping[str, int | float | str | bool]
@@ -131,6 +132,8 @@ class InProcessGrid(OneRunGrid):
         seen: set[int] = set()
         for message in messages:
             ids.append(name_message(message))
+            if len(self._nodes) > 1:
+                _share_model(message)
             self._futures[ids[-1]] = self._start(_own_content(message, seen))
         return ids
 
@@ -207,6 +210,14 @@ def _one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads") and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+def _share_model(message: Message) -> None:
+    """Let the clients decode a model that goes whole to many of them once for all."""
+    arrays = message.content.array_records.get(ARRAYS)
+    model = arrays.get(MODEL) if arrays is not None else None
+    if model is not None:
+        share(model)
 
 
 def _own_content(message: Message, seen: set[int]) -> Message:

@@ -140,7 +140,7 @@ class _Client:
 
     def train(self, message: Message, context: Context) -> Message:
         """Take part in one round."""
-        version = 0
+        version, held = 0, False
         try:
             client = client_id(context)
             order = Instruction.decode(message.content)
@@ -157,9 +157,10 @@ class _Client:
                 reply = make_worker(order.algorithm).answer(job)
             finally:
                 store.save(state)
+            held = store.lives and any(kept.reply is reply for kept in state.replies.values())
         except Exception as error:  # one line to the server, the traceback here
             reply = self._failed(context, version, error)
-        return Message(reply.encode(), reply_to=message)
+        return Message(reply.encode(held=held), reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Evaluate the model on this client's data; raises if it cannot."""

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.protocol.files import put_aside, sweep, write_atomically
+from flowerpress.worker.answered import Answered
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Numbers = dict[str, int | float]
@@ -32,6 +33,7 @@ STORES = ("live", "disk", "context")
 CONTEXT_LIMIT = 20 * 2**20  # bytes; beyond it Flower's deployment engine loses or delays the state
 _KEY = "flowerpress"
 _PACKET = "packet"
+REPLY = "reply."
 _BLOCK = 4096  # bytes
 log = logging.getLogger("flowerpress")
 
@@ -42,15 +44,30 @@ class StateError(ValueError):
 
 @dataclass
 class WorkerState:
-    """A worker's memory: vectors by name, numbers by name, and the packet in flight."""
+    """A worker's memory: vectors by name, numbers by name, and the packet in flight.
+
+    The last round's replies, by exchange, are objects in a process that lives on, and vectors
+    `REPLY` and the exchange's number where they were stored.
+    """
 
     vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
     packet: bytes = b""
+    replies: dict[int, Answered] = field(default_factory=dict)
+
+    def stored(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all of it but the numbers as arrays by name."""
+        arrays = {**self.vectors}
+        arrays |= {f"{REPLY}{stage}": kept.to_vector() for stage, kept in self.replies.items()}
+        if self.packet:
+            arrays[_PACKET] = np.frombuffer(self.packet, np.uint8)
+        return arrays
 
 
 class StateStore(ABC):
     """One worker's memory in one run."""
+
+    lives: ClassVar[bool] = False  # whether what it was given stays in this process, as it is
 
     @abstractmethod
     def load(self) -> WorkerState:
@@ -63,6 +80,8 @@ class StateStore(ABC):
 
 class LiveStore(StateStore):
     """Memory of a long-lived process; `table` outlives the messages."""
+
+    lives = True
 
     def __init__(self, table: dict[Any, WorkerState], key: Any) -> None:
         self._table, self._key = table, key
@@ -132,9 +151,7 @@ class DiskStore(StateStore):
     def save(self, state: WorkerState) -> None:
         from safetensors.numpy import save
 
-        arrays: dict[str, npt.NDArray[Any]] = {**state.vectors}
-        if state.packet:
-            arrays[_PACKET] = np.frombuffer(state.packet, np.uint8)
+        arrays = state.stored()
         numbers = json.dumps(state.numbers)
         # One entry: safetensors writes several in any order, and equal states are equal files.
         data = save(arrays, metadata={"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
@@ -211,16 +228,15 @@ class ContextStore(StateStore):
         return WorkerState(vectors, json.loads(str(config["numbers"])), packet)
 
     def save(self, state: WorkerState) -> None:
-        size = sum(vector.nbytes for vector in state.vectors.values())
+        vectors = state.stored()
+        size = sum(vector.nbytes for vector in vectors.values())
         if size > CONTEXT_LIMIT and "ray" not in sys.modules:
             log.warning(
                 "worker state of %.0f MB in Flower's context: its deployment engine loses states "
                 "of this size; use --node-config 'state-store=\"disk\"'",
                 size / 1e6,
             )
-        arrays = {name: Array(vector) for name, vector in state.vectors.items()}
-        if state.packet:
-            arrays[_PACKET] = Array(np.frombuffer(state.packet, np.uint8))
+        arrays = {name: Array(vector) for name, vector in vectors.items()}
         self._context.state[self._key] = ArrayRecord(arrays)
         self._context.state[f"{self._key}-numbers"] = ConfigRecord(
             {"numbers": json.dumps(state.numbers)}
@@ -255,7 +271,7 @@ def open_store(
         name = "context" if _in_ray() else "disk"
     config = context.run_config
     saved = str(config.get("checkpoint") or config.get("flowerpress.checkpoint") or "")
-    run = re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
+    run = saved and re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
     if name == "live":
         return LiveStore(table, (run, client, part))
     if name == "context":
