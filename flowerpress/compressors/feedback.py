@@ -291,12 +291,13 @@ class EF21Sender(Sender):
         return x.copy() if self.memory is None else x - self.memory
 
     def _sent(self, owed: FloatVector) -> None:
-        if self.memory is None:
-            self.memory = np.zeros_like(owed)
+        return None  # g is nothing until the first packet is known to be applied
 
     def _delivered(self) -> None:
-        if self.memory is not None:
-            add_to(self.packet, self.memory, self.scale)
+        if self.memory is None:
+            first = Packet.parse(self.packet)
+            self.memory = np.zeros(first.dim, first.dtype)
+        add_to(self.packet, self.memory, self.scale)
 
     def _reset(self) -> None:
         self.memory = None

@@ -11,12 +11,11 @@ from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
 from flowerpress.protocol import Hyper, Instruction, Reply
 from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.worker.answered import Answered, read
-from flowerpress.worker.stores import REPLY, FloatVector, WorkerState
+from flowerpress.worker.stores import BEFORE, REPLY, FloatVector, WorkerState
 
 _MEMORY, _MEMORY_BEFORE = "memory", "memory, before"
 _NONE = np.empty(0)
 STAGED = "+"  # ends the name of a vector that waits for the packet in flight
-BEFORE = "-"  # ends the name of what a moment was before the packet in flight
 
 
 def begin_session(state: WorkerState, session: int) -> None:
@@ -24,6 +23,7 @@ def begin_session(state: WorkerState, session: int) -> None:
     if state.numbers.get("session") != session:
         state.vectors.clear()
         state.replies.clear()
+        state.aside.clear()
         state.numbers.clear()
         state.numbers["session"] = session
         state.packet = b""
@@ -71,6 +71,10 @@ def settle_moments(state: WorkerState, *, refused: bool) -> None:
             vectors[name] = vector
         elif refused:
             del vectors[name]
+    for key, aside in state.aside.items():
+        if refused:
+            vectors[key.removesuffix(BEFORE)] = aside.read()
+    state.aside.clear()
     for key in [name for name in numbers if name.endswith(BEFORE)]:
         name, number = key.removesuffix(BEFORE), numbers.pop(key)
         if refused:

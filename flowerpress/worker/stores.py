@@ -25,6 +25,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.protocol.files import put_aside, sweep, write_atomically
 from flowerpress.worker.answered import Answered
+from flowerpress.worker.aside import Aside, Attic
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Numbers = dict[str, int | float]
@@ -34,6 +35,7 @@ CONTEXT_LIMIT = 20 * 2**20  # bytes; beyond it Flower's deployment engine loses 
 _KEY = "flowerpress"
 _PACKET = "packet"
 REPLY = "reply."
+BEFORE = "-"  # ends the name of what a moment was before the packet in flight
 _BLOCK = 4096  # bytes
 log = logging.getLogger("flowerpress")
 
@@ -47,13 +49,14 @@ class WorkerState:
     """A worker's memory: vectors by name, numbers by name, and the packet in flight.
 
     The last round's replies, by exchange, are objects in a process that lives on, and vectors
-    `REPLY` and the exchange's number where they were stored.
+    `REPLY` and the exchange's number where they were stored. Vectors `aside` are in a file.
     """
 
     vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
     packet: bytes = b""
     replies: dict[int, Answered] = field(default_factory=dict)
+    aside: dict[str, Aside] = field(default_factory=dict)
 
     def stored(self) -> dict[str, npt.NDArray[Any]]:
         """Return all of it but the numbers as arrays by name."""
@@ -79,18 +82,30 @@ class StateStore(ABC):
 
 
 class LiveStore(StateStore):
-    """Memory of a long-lived process; `table` outlives the messages."""
+    """Memory of a long-lived process; `table` outlives the messages.
+
+    What is kept in case an answer is refused goes to `attic`, where there is one.
+    """
 
     lives = True
 
-    def __init__(self, table: dict[Any, WorkerState], key: Any) -> None:
-        self._table, self._key = table, key
+    def __init__(
+        self, table: dict[Any, WorkerState], key: Any, attic: Attic | None = None
+    ) -> None:
+        self._table, self._key, self._attic = table, key, attic
 
     def load(self) -> WorkerState:
         return self._table.setdefault(self._key, WorkerState())
 
     def save(self, state: WorkerState) -> None:
         self._table[self._key] = state
+        if self._attic is None:
+            return
+        for name in [name for name in state.vectors if name.endswith(BEFORE)]:
+            aside = self._attic.put((self._key, name), state.vectors[name])
+            if aside is not None:
+                state.aside[name] = aside
+                del state.vectors[name]
 
 
 class DiskStore(StateStore):
@@ -244,7 +259,11 @@ class ContextStore(StateStore):
 
 
 def open_store(
-    context: Context, client: int, table: dict[Any, WorkerState], part: str = ""
+    context: Context,
+    client: int,
+    table: dict[Any, WorkerState],
+    part: str = "",
+    attic: Attic | None = None,
 ) -> StateStore:
     """Open the store for `client`: as configured, else the one that is safe where this runs.
 
@@ -273,7 +292,7 @@ def open_store(
     saved = str(config.get("checkpoint") or config.get("flowerpress.checkpoint") or "")
     run = saved and re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
     if name == "live":
-        return LiveStore(table, (run, client, part))
+        return LiveStore(table, (run, client, part), attic)
     if name == "context":
         return ContextStore(context, part)
     if name == "disk":
