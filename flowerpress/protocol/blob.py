@@ -24,8 +24,7 @@ from typing import Any
 
 from flwr.app import Array
 
-from flowerpress.protocol.unjoined import STYPE as STYPE
-from flowerpress.protocol.unjoined import Unjoined
+from flowerpress.protocol.unjoined import STYPE, Unjoined
 
 _MAGIC = b"FPM1"
 _PREFIX = struct.Struct("<4sI")
@@ -55,20 +54,13 @@ def unjoined(
     return Unjoined(_parts(header, packets), held=held)
 
 
-def texts(header: dict[str, Any]) -> dict[str, str]:
-    """Return the JSON of each of a header's values: what `unjoined_of` is given."""
-    return {name: text(value) for name, value in header.items()}
-
-
 def text(value: Any) -> str:
-    """Return the JSON of one value, as a header has it."""
+    """Return the JSON of a value, as a header has it."""
     return _ENCODER.encode(value)
 
 
-def unjoined_of(values: dict[str, str], packets: Sequence[bytes]) -> Unjoined:
-    """Return what `unjoined` does for a header whose values are JSON already."""
-    values["sizes"] = text(list(map(len, packets)))
-    header = ",".join([f'"{name}":{values[name]}' for name in sorted(values)])
+def unjoined_of(header: str, packets: Sequence[bytes]) -> Unjoined:
+    """Return what `unjoined` does for a header that is JSON already, without its braces."""
     return Unjoined(_framed(f"{{{header}}}", packets))
 
 
@@ -101,9 +93,7 @@ def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, A
     return header, packets
 
 
-def decode_array(
-    array: Array, max_header: int = _MAX_HEADER
-) -> tuple[dict[str, Any], list[bytes]]:
+def decode_array(array: Array, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[bytes]]:
     """Split the blob of a message's array; if it is `Unjoined` the packets are the sender's own.
 
     Raises
@@ -195,9 +185,8 @@ def field(header: dict[str, Any], name: str, kind: type) -> Any:
 
 def fields(header: dict[str, Any], names: Sequence[str], kind: type) -> dict[str, Any]:
     """Read several header fields of one kind; see `field`."""
-    found: dict[str, Any] = {}
-    for name in names:
-        value = found[name] = header.get(name)
-        if type(value) is not kind or (kind is int and not 0 <= value < 2**63):
+    found: dict[str, Any] = {name: header.get(name) for name in names}
+    for name, value in found.items():
+        if type(value) is not kind or (kind is int and not 0 <= found[name] < 2**63):
             found[name] = field(header, name, kind)
     return found

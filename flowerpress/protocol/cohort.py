@@ -11,7 +11,8 @@ from flowerpress.protocol.content import wrap
 from flowerpress.protocol.messages import Instruction
 from flowerpress.protocol.model_part import ModelPart
 
-_OF_THE_MODEL = "model"
+# What differs between the workers of a cohort.
+_DIFFERING = ("absurd", "applied", "model", "rank", "refused", "session", "sizes")
 
 
 class Letters:
@@ -33,8 +34,10 @@ class Letters:
 
     def __init__(self, order: Instruction) -> None:
         self._tail = [part for part in (order.buffers, order.places) if part]
-        self._shared = blob.texts(order.header())
-        self._models: dict[int, tuple[ModelPart, str]] = {}  # the same part goes to many
+        self._tail_bytes = sum(map(len, self._tail))
+        self._own = {"applied": order.applied, "rank": order.rank, "session": order.session}
+        self._texts = _stretches(order.header())
+        self._model: tuple[ModelPart, str] | None = None  # the last one: mostly all get the same
 
     def to(self, model: ModelPart, **own: int) -> tuple[RecordDict, int]:
         """Return a worker's content, and the bytes of packets in it.
@@ -42,14 +45,36 @@ class Letters:
         `own` are its session, and, where it is to answer with packets, its rank and what was
         applied and refused of it, as in `Instruction`.
         """
-        known = self._models.get(id(model))
-        if known is None:
-            known = self._models[id(model)] = model, blob.text(model.head)
-        texts: dict[str, Any] = {**self._shared, _OF_THE_MODEL: known[1]}
-        for name, number in own.items():
-            if number or name not in Instruction.TOLD_IF_ANY:
-                texts[name] = repr(number)
-        inline = [] if model.array else model.packets
-        packets = [*inline, *self._tail]
-        payload = sum(map(len, self._tail)) + sum(map(len, model.packets))
-        return wrap(blob.unjoined_of(texts, packets), model=model.array), payload
+        if self._model is None or self._model[0] is not model:
+            self._model = model, blob.text(model.head)
+        packets = [*([] if model.array else model.packets), *self._tail]
+        values: dict[str, int | str] = {**self._own, **own, "model": self._model[1]}
+        values["sizes"] = blob.text(list(map(len, packets))) if packets else "[]"
+        for name in Instruction.TOLD_IF_ANY:
+            if not values.get(name):
+                values.pop(name, None)
+        texts = [
+            text if name is None else f'"{name}":{values[name]}'
+            for name, text in self._texts
+            if name is None or name in values
+        ]
+        payload = self._tail_bytes + sum(map(len, model.packets))
+        return wrap(blob.unjoined_of(",".join(texts), packets), model=model.array), payload
+
+
+def _stretches(header: dict[str, Any]) -> list[tuple[str | None, str]]:
+    """Return a header's JSON, in the order of its keys: names of what differs, and what does not.
+
+    Each is (name, "") or (None, text).
+    """
+    found: list[tuple[str | None, str]] = []
+    alike: dict[str, Any] = {}
+    for name in [*sorted({*header, *_DIFFERING}), ""]:
+        if name and name not in _DIFFERING:
+            alike[name] = header[name]
+            continue
+        if alike:
+            found.append((None, blob.text(alike)[1:-1]))
+            alike = {}
+        found += [(name, "")] if name else []
+    return found

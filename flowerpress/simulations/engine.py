@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
@@ -93,7 +93,7 @@ class InProcessGrid(OneRunGrid):
             node = _FIRST_NODE + i
             context = Context(self.run_id, node, config, RecordDict(), dict(run_config or {}))
             self._nodes[node] = _Node(context, shared)
-        self._threads = threads
+        self._threads, self._crowd = threads, num_nodes > 1
         # Seconds that the last messages took: the least counts, for one may have waited its turn.
         self._took = deque([0.0], maxlen=_LAST)
         count = min(num_nodes, os.cpu_count() or 1) if threads is None else threads
@@ -132,9 +132,7 @@ class InProcessGrid(OneRunGrid):
         seen: set[int] = set()
         for message in messages:
             ids.append(name_message(message))
-            if len(self._nodes) > 1:
-                _share_model(message)
-            self._futures[ids[-1]] = self._start(_own_content(message, seen))
+            self._futures[ids[-1]] = self._start(_own_content(message, seen, self._crowd))
         return ids
 
     def _start(self, message: Message) -> Future[Message | None]:
@@ -212,26 +210,22 @@ def _one_torch_thread() -> None:
         torch.set_num_threads(1)
 
 
-def _share_model(message: Message) -> None:
-    """Let the clients decode a model that goes whole to many of them once for all."""
-    arrays = message.content.array_records.get(ARRAYS)
-    model = arrays.get(MODEL) if arrays is not None else None
-    if model is not None:
-        share(model)
-
-
-def _own_content(message: Message, seen: set[int]) -> Message:
+def _own_content(message: Message, seen: set[int], crowd: bool) -> Message:
     """Give a message records of its own, unless it is flowerpress's and its content not `seen`.
 
     Those of Flower's strategies share theirs, with one another and with the strategy. The arrays
-    stay the same objects: their data are bytes, which cannot be changed.
+    stay the same objects: their data are bytes, which cannot be changed. So the model of a `crowd`
+    is decoded once for all.
     """
-    arrays = message.content.array_records.get(ARRAYS)
-    if arrays is not None and MESSAGE in arrays and id(message.content) not in seen:
-        seen.add(id(message.content))
+    sent = message.content
+    arrays = sent.get(ARRAYS)
+    if isinstance(arrays, ArrayRecord) and MESSAGE in arrays and id(sent) not in seen:
+        seen.add(id(sent))
+        if crowd and MODEL in arrays:
+            share(arrays[MODEL])
         return message
     content = RecordDict()
-    for key, record in message.content.items():
+    for key, record in sent.items():
         fields: Any = type(record)()
         fields.update(record)
         content[key] = fields

@@ -45,10 +45,13 @@ class Task(ABC):
     num_test_examples : int
         Number of examples that `evaluate` measures on: what its metrics count for in the mean over
         clients. 0, the default: as many as `num_examples`.
+    draws : bool
+        Whether `draw` is to be called for each gradient. If not, every batch is None, all the data.
     """
 
     num_examples: int
     num_test_examples: int = 0
+    draws: bool = True
 
     @abstractmethod
     def initial_arrays(self) -> ArrayRecord:
@@ -223,7 +226,7 @@ class FunctionTask(Task):
             raise ValueError("x0 names no array; give one array, or a mapping of name to array")
         self._initial = {name: _initial_array(name, value) for name, value in named.items()}
         self._gradient = gradient
-        self._draw = draw
+        self._draw, self.draws = draw, draw is not None
         self._evaluate = evaluate
         self.num_examples = int(num_examples)
         self.num_test_examples = int(num_test_examples)

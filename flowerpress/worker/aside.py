@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-KEPT = 64 * 2**20  # bytes that stay in memory
+KEPT = 32 * 2**20  # bytes that stay in memory
 _LEAST = 2**16  # bytes of a vector that is worth a file
 log = logging.getLogger("flowerpress")
 
@@ -81,7 +81,7 @@ class Attic:
                 return None
             try:
                 if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="flowerpress-")
+                    self._file = tempfile.TemporaryFile(prefix="flowerpress-")  # noqa: SIM115
                 file = self._file
             except OSError as error:
                 self._full(error)

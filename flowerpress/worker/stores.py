@@ -89,9 +89,7 @@ class LiveStore(StateStore):
 
     lives = True
 
-    def __init__(
-        self, table: dict[Any, WorkerState], key: Any, attic: Attic | None = None
-    ) -> None:
+    def __init__(self, table: dict[Any, WorkerState], key: Any, attic: Attic | None = None) -> None:
         self._table, self._key, self._attic = table, key, attic
 
     def load(self) -> WorkerState:
@@ -290,7 +288,7 @@ def open_store(
         name = "context" if _in_ray() else "disk"
     config = context.run_config
     saved = str(config.get("checkpoint") or config.get("flowerpress.checkpoint") or "")
-    run = saved and re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
+    run = (saved and re.sub(r"[^\w.-]+", "-", saved).strip("-")) or str(context.run_id)
     if name == "live":
         return LiveStore(table, (run, client, part), attic)
     if name == "context":
