@@ -1,7 +1,7 @@
 """How a run in one process grows with its clients, its model and its rounds.
 
     python -m benchmarks.growth                    # in some minutes
-    python -m benchmarks.growth --whole            # 1,000 clients x 10^6 numbers x 20 rounds: 10 GiB
+    python -m benchmarks.growth --whole            # 1,000 clients x 10^6 numbers x 20 rounds
     python -m benchmarks.growth --against HEAD~1   # ratios to another commit, each in turn
 
 Each run has a process of its own.
@@ -105,7 +105,7 @@ def measured(size: tuple[int, int, int], disk: bool = False, tree: Path = ROOT) 
 def checked_out(ref: str) -> Iterator[Path]:
     """Give another commit's tree, for as long as this lasts."""
     with tempfile.TemporaryDirectory() as name:
-        tree = Path(name) / "tree"
+        tree, git = Path(name) / "tree", ["git", "worktree"]
         subprocess.run(
             ["git", "worktree", "add", "-q", "--detach", tree, ref], cwd=ROOT, check=True
         )
@@ -190,8 +190,8 @@ def main() -> int:
     parser.add_argument("--one", nargs=4, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        *size, disk = options.one
-        print(json.dumps(one(*size, disk=bool(disk))))
+        clients, dim, rounds, disk = options.one
+        print(json.dumps(one(clients, dim, rounds, bool(disk))))
         return 0
     if options.against:
         against(options.against)

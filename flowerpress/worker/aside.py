@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
@@ -28,7 +29,7 @@ log = logging.getLogger("flowerpress")
 class Aside:
     """A vector in a file, until its place is given to another."""
 
-    file: IO[bytes]
+    attic: Attic
     start: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -36,12 +37,7 @@ class Aside:
     def read(self) -> npt.NDArray[Any]:
         """Return it, as a new array."""
         vector = np.empty(self.shape, self.dtype)
-        octets, done = vector.reshape(-1).view(np.uint8), 0
-        while done < octets.size:
-            left = octets[done:].data
-            done += (got := os.preadv(self.file.fileno(), [left], self.start + done))
-            if not got:
-                raise OSError("a temporary file of flowerpress is shorter than what it holds")
+        self.attic.read(self.start, vector.reshape(-1).view(np.uint8))
         return vector
 
 
@@ -62,49 +58,58 @@ class Attic:
     """
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._left, self._file = kept, None
+        self._left, self._end = kept, 0
         self._places: dict[Hashable, tuple[int, int]] = {}  # where, and how many bytes
-        self._end = 0
+        self._file: IO[bytes] | None = None
         self._lock = Lock()
-
-    _file: IO[bytes] | None
 
     def put(self, key: Hashable, vector: npt.NDArray[Any]) -> Aside | None:
         """Write a vector in the place of `key`; None where it is to stay in memory."""
         if vector.nbytes < _LEAST or not hasattr(os, "preadv"):
             return None
+        octets, done = np.ascontiguousarray(vector).reshape(-1).view(np.uint8), 0
         with self._lock:
-            start, size = self._places.get(key, (-1, 0))
-            if size != vector.nbytes:
-                start = self._place(key, vector.nbytes)
+            start = self._place(key, vector.nbytes)
             if start < 0:
                 return None
             try:
-                if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="flowerpress-")  # noqa: SIM115
-                file = self._file
+                file = self._open()
+                while done < octets.size:
+                    done += os.pwrite(file.fileno(), octets[done:].data, start + done)
             except OSError as error:
-                self._full(error)
+                self._give_up(error)
                 return None
-        octets, done = np.ascontiguousarray(vector).reshape(-1).view(np.uint8), 0
-        try:
-            while done < octets.size:
-                done += os.pwrite(file.fileno(), octets[done:].data, start + done)
-        except OSError as error:
-            self._full(error)
-            return None
-        return Aside(file, start, vector.shape, vector.dtype)
+        return Aside(self, start, vector.shape, vector.dtype)
+
+    def read(self, start: int, octets: npt.NDArray[np.uint8]) -> None:
+        """Fill `octets` with what is in the file from `start` on."""
+        done = 0
+        while done < octets.size:
+            got = os.preadv(self._open().fileno(), [octets[done:].data], start + done)
+            if not got:
+                raise OSError("a temporary file of flowerpress is shorter than what it holds")
+            done += got
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="flowerpress-")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
+        return self._file
 
     def _place(self, key: Hashable, nbytes: int) -> int:
-        """Return a place of so many bytes for `key`; -1: in memory."""
+        """Return where so many bytes of `key` go; -1: they stay in memory."""
+        start, size = self._places.get(key, (-1, -1))
+        if size == nbytes:
+            return start
+        start = -1
         if nbytes <= self._left:
             self._left -= nbytes
-            self._places[key] = -1, nbytes
-            return -1
-        self._places[key], self._end = (self._end, nbytes), self._end + nbytes
-        return self._places[key][0]
+        else:
+            start, self._end = self._end, self._end + nbytes
+        self._places[key] = start, nbytes
+        return start
 
-    def _full(self, error: OSError) -> None:
+    def _give_up(self, error: OSError) -> None:
         log.warning(
             "no room for a temporary file in %s (%s): what workers keep in case an answer is "
             "refused stays in memory; set TMPDIR to a folder with room",

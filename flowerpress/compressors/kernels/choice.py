@@ -41,7 +41,7 @@ def kernels(x: object = None) -> ModuleType:
         from flowerpress.compressors.kernels.torch import common
 
         return common
-    return _load(_wanted())
+    return _load(_ENVIRONMENT.get(_NAME, ""))
 
 
 def twin(name: str, x: object = None) -> ModuleType:
@@ -53,19 +53,14 @@ def twin(name: str, x: object = None) -> ModuleType:
     return _file(f"{kernels(x).__package__}.{name}")
 
 
-def _wanted() -> str:
-    """Return what the environment says."""
-    value = _ENVIRONMENT.get(_NAME)
-    return "" if value is None else os.fsdecode(value)
-
-
 @cache
 def _file(path: str) -> ModuleType:
     return import_module(path)
 
 
 @cache
-def _load(wanted: str) -> ModuleType:
+def _load(value: str | bytes) -> ModuleType:
+    wanted = os.fsdecode(value)
     if wanted not in ("", "numpy", "numba"):
         raise ValueError(f"{VARIABLE} must be numpy or numba, got {wanted!r}")
     installed = find_spec("numba") is not None
