@@ -63,6 +63,13 @@ class Attic:
         self._file: IO[bytes] | None = None
         self._lock = Lock()
 
+    def room(self, nbytes: int) -> bool:
+        """Whether so many bytes stay in memory; if so, there is room for fewer from now on."""
+        with self._lock:
+            stay = nbytes < _LEAST or nbytes <= self._left
+            self._left -= nbytes if stay and nbytes >= _LEAST else 0
+        return stay
+
     def put(self, key: Hashable, vector: npt.NDArray[Any]) -> Aside | None:
         """Write a vector in the place of `key`; None where it is to stay in memory."""
         if vector.nbytes < _LEAST or not hasattr(os, "preadv"):
