@@ -30,6 +30,8 @@ class Unjoined(Array):
         The length of all pieces together.
     """
 
+    __qualname__ = "Array"  # what Flower writes of an object's class, and looks up again
+
     def __init__(self, parts: Sequence[bytes], *, held: bool = False) -> None:
         nbytes = sum(map(len, parts))
         # Not by the attributes: each of Flower's is checked and noted as a change.

@@ -20,6 +20,8 @@ KEPT = 512 * 2**20  # bytes of a round's answers
 class Spilled(Array):
     """An `Array` whose data are read from a file whenever they are asked for."""
 
+    __qualname__ = "Array"  # what Flower writes of an object's class, and looks up again
+
     def __init__(self, aside: Aside, array: Array) -> None:
         self.__dict__.update(dtype=array.dtype, shape=array.shape, stype=array.stype)
         self._aside, self.nbytes = aside, aside.shape[0]
