@@ -222,7 +222,7 @@ def kept(rounds, clients=8, dim=LONG, strategy="ef21-sgdm"):
 
 
 def test_a_client_keeps_two_vectors_and_what_they_were(monkeypatch):
-    own = 6 / 8  # the server's x, sum, snapshot and a round's temporaries, of eight clients
+    own = 12 / 8  # the server's x, sums, snapshots and temporaries, for each of eight clients
     monkeypatch.setattr(aside, "KEPT", 2**40)
     (first, first_peak), *later = kept(4)
     assert first < 2 + own + 0.3
@@ -232,7 +232,7 @@ def test_a_client_keeps_two_vectors_and_what_they_were(monkeypatch):
 
 def test_what_the_moments_were_waits_in_a_file(monkeypatch):
     monkeypatch.setattr(aside.Attic.__init__, "__defaults__", (0,))
-    own = 6 / 8
+    own = 12 / 8
     assert all(peak < 2 + 2 * own + 1 for _, peak in kept(4))
     assert all(now < 2 + own + 0.5 for now, _ in kept(4))
 
