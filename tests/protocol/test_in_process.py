@@ -227,7 +227,7 @@ def test_a_client_keeps_two_vectors_and_what_they_were(monkeypatch):
     (first, first_peak), *later = kept(4)
     assert first < 2 + own + 0.3
     assert first_peak < 2 + 2 * own + 0.5
-    assert all(now < 3 + own + 0.5 for now, _ in later)  # g, v, and v before the packet
+    assert all(now < 3 + own + 1 for now, _ in later)  # g, v, and v before the packet
 
 
 def test_what_the_moments_were_waits_in_a_file(monkeypatch):
