@@ -51,6 +51,7 @@ import numpy.typing as npt
 from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to
 from flowerpress.compressors.base import traits_of
 from flowerpress.compressors.contraction import contraction, contraction_scale  # noqa: F401
+from flowerpress.compressors.wire.recent import RECENT
 
 FloatVector = npt.NDArray[np.floating[Any]]
 
@@ -272,7 +273,7 @@ class EF14Sender(Sender):
 
     def _delivered(self) -> None:
         if self.memory is not None:
-            add_to(self.packet, self.memory, -self.scale)
+            add_to(RECENT.take(self.packet), self.memory, -self.scale)
 
     def _undo(self) -> None:
         self.memory = self.before
@@ -291,12 +292,13 @@ class EF21Sender(Sender):
         return x.copy() if self.memory is None else x - self.memory
 
     def _sent(self, owed: FloatVector) -> None:
-        if self.memory is None:
-            self.memory = np.zeros_like(owed)
+        return None  # g is nothing until the first packet is known to be applied
 
     def _delivered(self) -> None:
-        if self.memory is not None:
-            add_to(self.packet, self.memory, self.scale)
+        if self.memory is None:
+            first = Packet.parse(self.packet)
+            self.memory = np.zeros(first.dim, first.dtype)
+        add_to(RECENT.take(self.packet), self.memory, self.scale)
 
     def _reset(self) -> None:
         self.memory = None

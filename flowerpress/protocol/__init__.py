@@ -1,6 +1,6 @@
 """What crosses the network between a strategy and a worker, and how it is counted."""
 
-from flowerpress.protocol.blob import STYPE, ProtocolError
+from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import HELD, config_of, content_bytes, metrics_of, release
 from flowerpress.protocol.grids import OneRunGrid, name_message, name_reply
 from flowerpress.protocol.hello import Hello, question
@@ -26,6 +26,7 @@ from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.places import decode_places, encode_places
 from flowerpress.protocol.replica import DeltaLog, Replica, ReplicaError
 from flowerpress.protocol.rules import Rule, make_rule
+from flowerpress.protocol.unjoined import STYPE
 
 __all__ = [
     "HELD",

@@ -24,7 +24,8 @@ from typing import Any
 
 from flwr.app import Array
 
-STYPE = "flowerpress.v1"
+from flowerpress.protocol.unjoined import STYPE, Unjoined
+
 _MAGIC = b"FPM1"
 _PREFIX = struct.Struct("<4sI")
 _MAX_HEADER = 2**20
@@ -43,9 +44,33 @@ def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
     >>> encode_blob({"round": 1}, [b"abc"])
     b'FPM1\x17\x00\x00\x00{"round":1,"sizes":[3]}abc'
     """
-    fields = {**header, "sizes": list(map(len, packets))}
-    text = _ENCODER.encode(fields).encode()
-    return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *packets])
+    return b"".join(_parts(header, packets))
+
+
+def unjoined(
+    header: dict[str, Any], packets: Sequence[bytes] = (), *, held: bool = False
+) -> Unjoined:
+    """Return what `encode_blob` does as the array of a message; see `Unjoined`."""
+    return Unjoined(_parts(header, packets), held=held)
+
+
+def text(value: Any) -> str:
+    """Return the JSON of a value, as a header has it."""
+    return _ENCODER.encode(value)
+
+
+def unjoined_of(header: str, packets: Sequence[bytes]) -> Unjoined:
+    """Return what `unjoined` does for a header that is JSON already, without its braces."""
+    return Unjoined(_framed(f"{{{header}}}", packets))
+
+
+def _parts(header: dict[str, Any], packets: Sequence[bytes]) -> list[bytes]:
+    return _framed(text({**header, "sizes": list(map(len, packets))}), packets)
+
+
+def _framed(header: str, packets: Sequence[bytes]) -> list[bytes]:
+    data = header.encode()
+    return [_PREFIX.pack(_MAGIC, len(data)) + data, *packets]
 
 
 def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[bytes]]:
@@ -56,6 +81,37 @@ def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, A
     ProtocolError
         Wrong magic, a length that does not fit, a header that is no JSON object, bytes left over.
     """
+    header, sizes, end = _read_header(data, max_header)
+    packets, start = [], end
+    for size in sizes:
+        packets.append(data[end : end + size])
+        end += size
+    if end != len(data):
+        raise ProtocolError(
+            f"packets of {end - start} bytes announced, {len(data) - start} present"
+        )
+    return header, packets
+
+
+def decode_array(array: Array, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[bytes]]:
+    """Split the blob of a message's array; if it is `Unjoined` the packets are the sender's own.
+
+    Raises
+    ------
+    ProtocolError
+        The array is not one of flowerpress, or as of `decode_blob`.
+    """
+    parts = array.parts if isinstance(array, Unjoined) and array.stype == STYPE else ()
+    if len(parts) > 1:
+        header, sizes, end = _read_header(parts[0], max_header)
+        packets = list(parts[1:])
+        if end == len(parts[0]) and sizes == list(map(len, packets)):
+            return header, packets
+    return decode_blob(from_array(array), max_header)
+
+
+def _read_header(data: bytes, max_header: int) -> tuple[dict[str, Any], list[int], int]:
+    """Return the header that a blob begins with, the packets' sizes, and where the header ends."""
     if len(data) < _PREFIX.size:
         raise ProtocolError(
             f"message of {len(data)} bytes is shorter than its prefix of {_PREFIX.size}"
@@ -72,17 +128,10 @@ def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, A
     sizes = header.pop("sizes", None)
     if not isinstance(sizes, list) or len(sizes) > _MAX_PACKETS:
         raise ProtocolError("header field 'sizes' must list the packets' lengths")
-    packets, start = [], end
     for size in sizes:
         if type(size) is not int or size < 0:
             raise ProtocolError("header field 'sizes' must hold whole numbers >= 0")
-        packets.append(data[end : end + size])
-        end += size
-    if end != len(data):
-        raise ProtocolError(
-            f"packets of {end - start} bytes announced, {len(data) - start} present"
-        )
-    return header, packets
+    return header, sizes, end
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
@@ -136,8 +185,8 @@ def field(header: dict[str, Any], name: str, kind: type) -> Any:
 
 def fields(header: dict[str, Any], names: Sequence[str], kind: type) -> dict[str, Any]:
     """Read several header fields of one kind; see `field`."""
-    found = {name: header.get(name) for name in names}
+    found: dict[str, Any] = {name: header.get(name) for name in names}
     for name, value in found.items():
-        if type(value) is not int or kind is not int or not 0 <= value < 2**63:
+        if type(value) is not kind or (kind is int and not 0 <= found[name] < 2**63):
             found[name] = field(header, name, kind)
     return found

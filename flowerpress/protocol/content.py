@@ -7,9 +7,9 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from flowerpress.protocol import blob
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.metrics import Metric, Metrics, peer_metrics
+from flowerpress.protocol.unjoined import nbytes_of
 
 ARRAYS, METRICS = "arrays", "metrics"
 MESSAGE, MODEL = "message", "model"
@@ -17,40 +17,77 @@ MESSAGE, MODEL = "message", "model"
 
 def content_bytes(content: RecordDict) -> int:
     """Bytes of a message's content as handed to the engine: data, keys and numbers."""
-    return sum([len(key) + record.count_bytes() for key, record in content.items()])
+    total = 0
+    for key, record in _entries(content).items():
+        total += len(key)
+        if isinstance(record, ArrayRecord):
+            arrays = _entries(record).items()
+            total += sum([len(name) + nbytes_of(array) for name, array in arrays])
+        else:
+            total += record.count_bytes()
+    return total
 
 
 def wrap(
-    data: bytes, metrics: Mapping[str, Metric] | None = None, model: Array | None = None
+    message: Array, metrics: Mapping[str, Metric] | None = None, model: Array | None = None
 ) -> RecordDict:
     """Return the content that carries a blob, and `metrics` and the `model` beside it."""
-    arrays = ArrayRecord()  # filled one by one: given a dictionary, it makes a copy of each array
-    arrays[MESSAGE] = blob.to_array(data)
+    arrays, content = ArrayRecord(), RecordDict()
+    _put(arrays, MESSAGE, message)
     if model is not None:
-        arrays[MODEL] = model
-    content = RecordDict({ARRAYS: arrays})
+        _put(arrays, MODEL, model)
+    _put(content, ARRAYS, arrays)
     if metrics is not None:
-        content[METRICS] = MetricRecord(dict(metrics))
+        _put(content, METRICS, _metric_record(metrics))
     return content
 
 
-def unwrap(content: RecordDict) -> tuple[bytes, Array | None]:
-    """Take the blob, and the model if there is one, out of a content.
+def _metric_record(metrics: Mapping[str, Metric]) -> MetricRecord:
+    if any(type(value) not in (int, float) for value in metrics.values()):
+        return MetricRecord(dict(metrics))  # Flower says what is wrong, if anything is
+    record = MetricRecord()
+    for name, value in metrics.items():
+        _put(record, name, value)
+    return record
+
+
+def _put(record: Any, key: str, value: Any) -> None:
+    """Set an entry of a record, of a type that is right.
+
+    Flower's own way makes a typing object at each entry, in five microseconds: a tenth of the time
+    of a small round.
+    """
+    entries = record.__dict__.get("_data")
+    if entries is None:
+        record[key] = value
+    else:
+        entries[key] = value
+
+
+def _entries(record: Any) -> Mapping[str, Any]:
+    """Return a record's entries to read: Flower's own way makes typing objects here too."""
+    entries: Mapping[str, Any] | None = record.__dict__.get("_data")
+    return record if entries is None else entries
+
+
+def unwrap(content: RecordDict) -> tuple[Array, Array | None]:
+    """Take the array of the blob, and the model's if there is one, out of a content.
 
     Raises
     ------
     ProtocolError
         There is no blob, or something else beside it.
     """
-    record = content.get(ARRAYS)
-    if not isinstance(record, ArrayRecord) or not {MESSAGE} <= set(record) <= {MESSAGE, MODEL}:
+    record = _entries(content).get(ARRAYS)
+    arrays = _entries(record) if isinstance(record, ArrayRecord) else {}
+    if MESSAGE not in arrays or len(arrays) != 1 + (MODEL in arrays):
         raise ProtocolError(f"message must carry array {MESSAGE!r} in record {ARRAYS!r}")
-    return blob.from_array(record[MESSAGE]), record.get(MODEL)
+    return arrays[MESSAGE], arrays.get(MODEL)
 
 
 def config_of(content: RecordDict) -> dict[str, Any]:
     """Return what a user's train_config or evaluate_config says; empty where there is none."""
-    records = (record for record in content.values() if isinstance(record, ConfigRecord))
+    records = (each for each in _entries(content).values() if isinstance(each, ConfigRecord))
     return dict(next(records, {}))
 
 
@@ -59,7 +96,7 @@ HELD = "flowerpress-held"  # in the metrics of an evaluation: the model version 
 
 def metrics_of(content: RecordDict) -> Metrics:
     """Return a peer's metrics: numbers and lists of numbers, see `peer_metrics`."""
-    record = content.get(METRICS)
+    record = _entries(content).get(METRICS)
     return peer_metrics(record.items()) if isinstance(record, MetricRecord) else {}
 
 

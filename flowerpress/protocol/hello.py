@@ -44,12 +44,12 @@ class Hello:
         }
         if self.kept:
             header["kept"] = dict(self.kept)
-        return wrap(blob.encode_blob(header))
+        return wrap(blob.unjoined(header))
 
     @classmethod
     def decode(cls, content: RecordDict) -> Hello:
         """Read a hello; raises `ProtocolError` naming the field that is wrong."""
-        header, _ = blob.decode_blob(unwrap(content)[0])
+        header, _ = blob.decode_array(unwrap(content)[0])
         examples = blob.field(header, "examples", int)
         if not 1 <= examples < 2**53:
             raise ProtocolError(f"message field 'examples' is {examples}, expected 1 to 2**53 - 1")
@@ -82,4 +82,4 @@ def _kept(value: Any) -> Kept:
 
 def question() -> RecordDict:
     """Return the content of the message that asks for a `Hello`."""
-    return wrap(blob.encode_blob({}))
+    return wrap(blob.unjoined({}))

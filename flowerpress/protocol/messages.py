@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from zlib import crc32
 
 from flwr.app import RecordDict
@@ -21,11 +21,12 @@ from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import metrics_of, unwrap, wrap
 from flowerpress.protocol.metrics import Metric
 from flowerpress.protocol.model_part import ModelPart, read_head
+from flowerpress.protocol.shared import shared_of
 
 _MAX_REPLY_HEADER = 16_384
 STATUSES = ("update", "silent", "resync", "snapshot", "stale", "failed")
 _NUMBERS = ("round", "version", "session", "applied", "seed", "rank", "cohort", "stage")
-_NOT_TAKEN = ("refused", "absurd")  # fields that travel where they are not 0
+_TEXTS, _FLAGS = ("algorithm", "layout"), ("places", "buffers")
 Hyper = dict[str, int | float | str | bool]
 
 
@@ -81,16 +82,23 @@ class Instruction:
     stage: int = 1
     places: bytes = b""
 
+    TOLD_IF_ANY: ClassVar = ("refused", "absurd")  # fields that travel where they are not 0
+
     @property
-    def digest(self) -> int:
-        """Fingerprint of the question: one asked again by a restarted server has the same.
+    def question(self) -> tuple[dict[str, Any], bytes]:
+        """What makes this question this one: one asked again by a restarted server has the same.
 
         It is of the model that the worker has then, not of what is sent to take it there.
         """
-        header = {**self._header(), "model": [self.model.version, self.model.mark]}
-        return crc32(blob.encode_blob(header, [self.places]))
+        return {**self.header(), "model": [self.model.version, self.model.mark]}, self.places
 
-    def _header(self) -> dict[str, Any]:
+    @property
+    def digest(self) -> int:
+        """Fingerprint of the question, see `digest_of`."""
+        return digest_of(*self.question)
+
+    def header(self) -> dict[str, Any]:
+        """Return what is said beside the packets."""
         return {
             "algorithm": self.algorithm,
             "round": self.round,
@@ -114,31 +122,34 @@ class Instruction:
         """Return the Flower message content: one record with one array."""
         inline = [] if self.model.array else self.model.packets
         tail = [part for part in (self.buffers, self.places) if part]
-        return wrap(blob.encode_blob(self._header(), [*inline, *tail]), model=self.model.array)
+        return wrap(blob.unjoined(self.header(), [*inline, *tail]), model=self.model.array)
 
     @classmethod
     def decode(cls, content: RecordDict) -> Instruction:
         """Read an instruction; raises `ProtocolError` naming the field that is wrong."""
-        data, model = unwrap(content)
-        header, packets = blob.decode_blob(data)
-        places = packets.pop() if blob.field(header, "places", bool) and packets else b""
-        buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
-        if model is not None:
-            packets = blob.decode_blob(blob.from_array(model))[1]
+        message, model = unwrap(content)
+        header, packets = blob.decode_array(message)
+        has = blob.fields(header, _FLAGS, bool)
+        places = packets.pop() if has["places"] and packets else b""
+        buffers = packets.pop() if has["buffers"] and packets else b""
+        shared = shared_of(model)
+        if model is not None and shared is not None:
+            of = model
+            packets = shared.once("packets", lambda: blob.decode_array(of)[1])
+        elif model is not None:
+            packets = blob.decode_array(model)[1]
         version, base, rates, mark = read_head(header.get("model"))
         hyper = blob.field(header, "hyper", dict)
         if not set(map(type, hyper.values())) <= {int, float, str, bool}:
             raise ProtocolError("message field 'hyper' must hold numbers, strings and booleans")
-        numbers = blob.fields(header, _NUMBERS, int)
+        told = [name for name in cls.TOLD_IF_ANY if name in header]
         return cls(
-            algorithm=blob.field(header, "algorithm", str),
-            layout=blob.field(header, "layout", str),
             hyper=hyper,
-            model=ModelPart(version, base, packets, rates, mark=mark),
+            model=ModelPart(version, base, packets, rates, model if shared else None, mark),
             buffers=buffers,
             places=places,
-            **numbers,
-            **blob.fields(header, [name for name in _NOT_TAKEN if name in header], int),
+            **blob.fields(header, _TEXTS, str),
+            **blob.fields(header, [*_NUMBERS, *told], int),
         )
 
     @property
@@ -191,9 +202,12 @@ class Reply:
     gradient: float = 0.0
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
-    def encode(self) -> RecordDict:
-        """Return the Flower message content: one array, and the metrics."""
-        return wrap(self._blob({}), self.metrics)
+    def encode(self, *, held: bool = False) -> RecordDict:
+        """Return the Flower message content: one array, and the metrics.
+
+        `held` says that this process keeps the packets anyway, see `Unjoined`.
+        """
+        return wrap(blob.unjoined(self._header(), self._all_packets(), held=held), self.metrics)
 
     def to_bytes(self) -> bytes:
         """Return the reply as one run of bytes, to be kept."""
@@ -204,7 +218,7 @@ class Reply:
             else float(value).hex()
             for name, value in self.metrics.items()
         }
-        return self._blob({"metrics": metrics})
+        return blob.encode_blob({**self._header(), "metrics": metrics}, self._all_packets())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
@@ -213,8 +227,8 @@ class Reply:
         metrics = {k: _from_hex(v) for k, v in blob.field(header, "metrics", dict).items()}
         return cls._read(header, packets, metrics)
 
-    def _blob(self, more: dict[str, Any]) -> bytes:
-        header = {
+    def _header(self) -> dict[str, Any]:
+        return {
             "client": self.client,
             "version": self.version,
             "base": self.base,
@@ -224,15 +238,15 @@ class Reply:
             "scale": self.scale,
             "buffers": bool(self.buffers),
             **({"gradient": self.gradient} if self.gradient else {}),
-            **more,
         }
-        tail = [self.buffers] if self.buffers else []
-        return blob.encode_blob(header, [*self.packets, *tail])
+
+    def _all_packets(self) -> list[bytes]:
+        return [*self.packets, self.buffers] if self.buffers else self.packets
 
     @classmethod
     def decode(cls, content: RecordDict) -> Reply:
         """Read a reply; raises `ProtocolError` naming the field that is wrong."""
-        header, packets = blob.decode_blob(unwrap(content)[0], max_header=_MAX_REPLY_HEADER)
+        header, packets = blob.decode_array(unwrap(content)[0], _MAX_REPLY_HEADER)
         return cls._read(header, packets, metrics_of(content))
 
     @classmethod
@@ -266,6 +280,11 @@ class Reply:
     def payload(self) -> int:
         """Bytes of packets that `encode` sends."""
         return sum(map(len, self.packets)) + len(self.buffers)
+
+
+def digest_of(question: Mapping[str, Any], places: bytes) -> int:
+    """Return the fingerprint of an `Instruction.question`."""
+    return crc32(blob.encode_blob(dict(question), [places]))
 
 
 def _from_hex(value: Any) -> float | list[float]:

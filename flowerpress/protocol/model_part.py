@@ -34,6 +34,8 @@ class ModelPart:
     array : Array, optional
         The snapshot's packets already wrapped, the same object in every worker's message: the
         server holds one copy however many workers it serves, and Flower stores equal objects once.
+        A worker has it only where it shares what it makes of it with others, see
+        `flowerpress.protocol.shared`.
     mark : int
         Fingerprint of what the worker holds afterwards, see `mark_of`; 0: none. A server that was
         restarted may take the same version elsewhere: a worker that was there before finds out.
@@ -43,7 +45,7 @@ class ModelPart:
     base: int = -1
     packets: list[bytes] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
-    array: Array | None = None
+    array: Array | None = field(default=None, compare=False)
     mark: int = 0
 
     @property

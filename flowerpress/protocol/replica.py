@@ -19,6 +19,7 @@ from flowerpress.compressors import Packet, PacketError, decompress
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.rules import Kept, Rule
+from flowerpress.protocol.shared import shared_of
 
 FloatVector = npt.NDArray[np.floating[Any]]
 
@@ -112,15 +113,33 @@ class Replica:
 
     def _load(self, part: ModelPart, layout: Layout) -> None:
         names = self.names
-        packets = [Packet.parse(packet) for packet in part.packets[: 2 + len(names)]]
-        wanted = (layout.dim, layout.dtype)
-        alike = {(packet.dim, packet.dtype) for packet in packets} == {wanted}
-        if len(packets) not in (1, 1 + len(names)) or not alike:
-            found = [f"{packet.dim} x {packet.dtype}" for packet in packets]
-            raise PacketError(f"snapshot has vectors {found}, the model {wanted[0]} x {wanted[1]}")
-        self.x, *others = [decompress(packet, max_dim=layout.dim) for packet in packets]
+        shared, most = shared_of(part.array), 2 + len(names)
+        if shared is not None:
+            vectors = shared.once("vectors", lambda: _vectors(part, layout, most))
+        else:
+            vectors = _vectors(part, layout, most)
+        found = [(vector.size, vector.dtype) for vector in vectors]
+        if len(found) not in (1, 1 + len(names)) or {*found} != {(layout.dim, layout.dtype)}:
+            raise PacketError(_unlike(found, layout))
+        if shared is not None:
+            vectors = [vector.copy() for vector in vectors]  # others read these
+        self.x, *others = vectors
         self.kept = dict(zip(names, others, strict=False))
         self.version, self.mark = part.version, part.mark
+
+
+def _vectors(part: ModelPart, layout: Layout, most: int) -> list[FloatVector]:
+    """Decode a snapshot's first vectors; raises `PacketError` if they are not of the model."""
+    packets = [Packet.parse(packet) for packet in part.packets[:most]]
+    found = [(packet.dim, packet.dtype) for packet in packets]
+    if {*found} != {(layout.dim, layout.dtype)}:
+        raise PacketError(_unlike(found, layout))
+    return [decompress(packet, max_dim=layout.dim) for packet in packets]
+
+
+def _unlike(found: list[tuple[int, np.dtype[Any]]], layout: Layout) -> str:
+    vectors = [f"{dim} x {dtype}" for dim, dtype in found]
+    return f"snapshot has vectors {vectors}, the model {layout.dim} x {layout.dtype}"
 
 
 @dataclass

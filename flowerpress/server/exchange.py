@@ -22,6 +22,7 @@ from flowerpress.protocol import (
     printable,
     release,
 )
+from flowerpress.protocol.cohort import Letters
 from flowerpress.server.client import Client
 from flowerpress.server.packets import check_packets
 from flowerpress.server.population import Population
@@ -80,22 +81,24 @@ class Exchange:
         the version applied last. `beside` are records that go along. Where compressors differ from
         worker to worker, `compressor_for` says which each is to use.
         """
-        messages = []
+        messages, letters = [], dict[str, Letters]()
         self.troubles.clear()
+        # A collection's question brings what training would have brought with its next one.
+        kind = "evaluate" if purpose == "evaluate" else "train"
         for rank, client in enumerate(cohort):
-            own = replace(order, session=client.session, model=part_for(client))
-            if purpose != "evaluate":
+            model, own = part_for(client), {"session": client.session}
+            if kind == "train":
                 of = client.receiver
-                own = replace(own, rank=rank, refused=of.refused, absurd=of.absurd)
-                own = replace(own, applied=of.ask(order.version))
-            if compressor_for is not None:
-                own = replace(own, hyper={**own.hyper, "compressor": compressor_for(client)})
-            content = own.encode()
+                own |= {"rank": rank, "refused": of.refused, "absurd": of.absurd}
+                own["applied"] = of.ask(order.version)
+            spec = compressor_for(client) if compressor_for is not None else ""
+            if spec not in letters:
+                hyper = {**order.hyper, "compressor": spec} if spec else order.hyper
+                letters[spec] = Letters(replace(order, hyper=hyper))
+            content, payload = letters[spec].to(model, **own)
             for key, record in (beside or {}).items():
                 content[key] = record
-            # A collection's question brings what training would have brought with its next one.
-            kind = "evaluate" if purpose == "evaluate" else "train"
-            self.enter(order.round, client.id, "down", content, own.payload, kind)
+            self.enter(order.round, client.id, "down", content, payload, kind)
             messages.append(Message(content, client.node, kind))
         return messages
 

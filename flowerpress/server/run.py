@@ -18,6 +18,7 @@ from flowerpress.compressors import Opened, PacketError, make_compressor
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.compressors.norms import square_sum
 from flowerpress.compressors.wire.budget import only
+from flowerpress.compressors.wire.recent import RECENT
 from flowerpress.protocol import (
     Hello,
     Instruction,
@@ -319,6 +320,8 @@ class Run:
             sizes = self.guard.sizes(reply, packets)
             self.guard.check(client, sizes, mass, layout.dtype)
             ask.take(Update(client, mass, reply.scale, packets, reply.held))
+            for opened in packets:
+                RECENT.add(opened)
         except UnknownScaleError as error:
             self.exchange.hold(server_round, client, str(error))
             return False

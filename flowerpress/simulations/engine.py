@@ -14,17 +14,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from flowerpress.compressors.wire.recent import RECENT
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
-from flowerpress.protocol.content import ARRAYS, MESSAGE, content_bytes
+from flowerpress.protocol.content import ARRAYS, MESSAGE, MODEL, content_bytes
 from flowerpress.protocol.grids import Upload
+from flowerpress.protocol.shared import share
 from flowerpress.simulations.faults import Faults
+from flowerpress.simulations.spilled import KEPT, spill
+from flowerpress.worker.aside import Attic
 
 NodeConfig = Mapping[str, int | float | str | bool]
 _RAISED = 2  # Flower's error code for a ClientApp that raised
@@ -95,12 +100,14 @@ class InProcessGrid(OneRunGrid):
             node = _FIRST_NODE + i
             context = Context(self.run_id, node, config, RecordDict(), dict(run_config or {}))
             self._nodes[node] = _Node(context, shared)
-        self._threads = threads
+        self._threads, self._crowd = threads, num_nodes > 1
         # Seconds that the last messages took: the least counts, for one may have waited its turn.
         self._took = deque([0.0], maxlen=_LAST)
         count = min(num_nodes, os.cpu_count() or 1) if threads is None else threads
         self._pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="client")
         self._futures: dict[str, Future[Message | None]] = {}
+        self._using = ExitStack()
+        self._using.enter_context(RECENT.used())
 
     def measures_uploads(self) -> bool:
         """Return whether all clients have an `uplink` (Mbit/s) in their node config."""
@@ -114,6 +121,7 @@ class InProcessGrid(OneRunGrid):
     def close(self) -> None:
         """End the threads; what clients are at is finished first, what waits for them is not."""
         self._pool.shutdown(cancel_futures=True)
+        self._using.close()
 
     @property
     def counts(self) -> dict[int, tuple[int, int]]:
@@ -141,21 +149,22 @@ class InProcessGrid(OneRunGrid):
         """Start computing the replies to `messages`; returns their ids."""
         ids: list[str] = []
         seen: set[int] = set()
+        attic = Attic(KEPT)
         for message in messages:
             ids.append(name_message(message))
-            self._futures[ids[-1]] = self._start(_own_content(message, seen))
+            self._futures[ids[-1]] = self._start(_own_content(message, seen, self._crowd), attic)
         return ids
 
-    def _start(self, message: Message) -> Future[Message | None]:
+    def _start(self, message: Message, attic: Attic) -> Future[Message | None]:
         """Compute a reply in a thread, or at once where threads would only wait for each other.
 
         Small tasks spend their time in Python, one thread at a time: ten clients of a softmax
         regression took 12 ms a round one after the other, and 16 ms in two threads.
         """
         if self._threads is not None or min(self._took) > _WORTH_A_THREAD:
-            return self._pool.submit(self._deliver, message)
+            return self._pool.submit(self._answer, message, attic)
         future: Future[Message | None] = Future()
-        future.set_result(self._deliver(message))
+        future.set_result(self._answer(message, attic))
         return future
 
     def _pull(self, ids: list[str] | None) -> list[Message]:
@@ -179,6 +188,13 @@ class InProcessGrid(OneRunGrid):
         return replies
 
     # One message -------------------------------------------------------------------------------
+
+    def _answer(self, message: Message, attic: Attic) -> Message | None:
+        """Take one message to its node; the reply waits in memory or in a file."""
+        reply = self._deliver(message)
+        if reply is not None and not reply.has_error():
+            spill(reply, attic)
+        return reply
 
     def _deliver(self, message: Message) -> Message | None:
         """Take one message to its node and the reply back; None where one of them is lost."""
@@ -223,18 +239,22 @@ def _one_torch_thread() -> None:
         torch.set_num_threads(1)
 
 
-def _own_content(message: Message, seen: set[int]) -> Message:
+def _own_content(message: Message, seen: set[int], crowd: bool) -> Message:
     """Give a message records of its own, unless it is flowerpress's and its content not `seen`.
 
     Those of Flower's strategies share theirs, with one another and with the strategy. The arrays
-    stay the same objects: their data are bytes, which cannot be changed.
+    stay the same objects: their data are bytes, which cannot be changed. So the model of a `crowd`
+    is decoded once for all.
     """
-    arrays = message.content.array_records.get(ARRAYS)
-    if arrays is not None and MESSAGE in arrays and id(message.content) not in seen:
-        seen.add(id(message.content))
+    sent = message.content
+    arrays = sent.get(ARRAYS)
+    if isinstance(arrays, ArrayRecord) and MESSAGE in arrays and id(sent) not in seen:
+        seen.add(id(sent))
+        if crowd and MODEL in arrays:
+            share(arrays[MODEL])
         return message
     content = RecordDict()
-    for key, record in message.content.items():
+    for key, record in sent.items():
         fields: Any = type(record)()
         fields.update(record)
         content[key] = fields

@@ -67,7 +67,8 @@ def simulate(
     threads : int, optional
         Clients computed at the same time; the result does not depend on it.
     state_dir : path, optional
-        Keep the workers' memory on disk there instead of in this process.
+        Keep the workers' memory on disk there instead of in this process. It is written, and not
+        flushed: ``node_configs={0: {"state-sync": True}}`` makes client 0 wait for the disk.
     node_configs : mapping, optional
         Node config entries by client, for example ``{0: {"compressor": "topk:0.001"}}``.
     faults : Faults, optional
@@ -136,9 +137,10 @@ def simulate(
     if checkpoint is not None:
         checkpoint.facts, checkpoint.beside = {**checkpoint.facts, "clients": num_clients}, recorder
         state_dir = checkpoint.folder / "clients" if state_dir is None else state_dir
-    common: dict[str, str] = {}
+    common: dict[str, str | bool] = {}
     if state_dir is not None:
-        common = {"state-store": "disk", "state-dir": str(state_dir)}
+        # One process computes all: what a power cut takes of the clients it takes of the run.
+        common = {"state-store": "disk", "state-dir": str(state_dir), "state-sync": False}
     with (
         InProcessGrid(
             lambda: client_app(task_fn),

@@ -22,6 +22,7 @@ from flowerpress.protocol import (
 )
 from flowerpress.tasks.task import Task
 from flowerpress.user_code import place_of
+from flowerpress.worker.aside import Attic
 from flowerpress.worker.memory import begin_session
 from flowerpress.worker.node import check_node
 from flowerpress.worker.registry import make_worker
@@ -109,6 +110,7 @@ class _Client:
         self._task_fn = task_fn
         self._tasks: dict[Any, tuple[Task, Layout]] = {}
         self._states: dict[Any, WorkerState] = {}
+        self._attic = Attic()
         self._lock = threading.Lock()
         self._metrics = MetricReader("the task's evaluate")
         self._unused: set[str] = set()  # keys of configs that were named in the log
@@ -140,7 +142,7 @@ class _Client:
 
     def train(self, message: Message, context: Context) -> Message:
         """Take part in one round."""
-        version = 0
+        version, held = 0, False
         try:
             client = client_id(context)
             order = Instruction.decode(message.content)
@@ -149,7 +151,7 @@ class _Client:
             _check_layout(order, layout)
             if order.stage == 1:
                 self._configure(task, order, message, "train_config")
-            store = open_store(context, client, self._states)
+            store = open_store(context, client, self._states, attic=self._attic)
             state = store.load()
             own = str(context.node_config.get("compressor", ""))
             try:
@@ -157,9 +159,10 @@ class _Client:
                 reply = make_worker(order.algorithm).answer(job)
             finally:
                 store.save(state)
+            held = store.lives and any(kept.reply is reply for kept in state.replies.values())
         except Exception as error:  # one line to the server, the traceback here
             reply = self._failed(context, version, error)
-        return Message(reply.encode(), reply_to=message)
+        return Message(reply.encode(held=held), reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Evaluate the model on this client's data; raises if it cannot."""

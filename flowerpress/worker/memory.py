@@ -10,19 +10,20 @@ import numpy as np
 from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
 from flowerpress.protocol import Hyper, Instruction, Reply
 from flowerpress.protocol.rules import NO_FEEDBACK
-from flowerpress.worker.stores import FloatVector, WorkerState
+from flowerpress.worker.answered import Answered, read
+from flowerpress.worker.stores import BEFORE, REPLY, FloatVector, WorkerState
 
-_REPLY = "reply."
 _MEMORY, _MEMORY_BEFORE = "memory", "memory, before"
 _NONE = np.empty(0)
 STAGED = "+"  # ends the name of a vector that waits for the packet in flight
-BEFORE = "-"  # ends the name of what a moment was before the packet in flight
 
 
 def begin_session(state: WorkerState, session: int) -> None:
     """Empty a state that belongs to an earlier run of a strategy in the same Flower run."""
     if state.numbers.get("session") != session:
         state.vectors.clear()
+        state.replies.clear()
+        state.aside.clear()
         state.numbers.clear()
         state.numbers["session"] = session
         state.packet = b""
@@ -70,6 +71,10 @@ def settle_moments(state: WorkerState, *, refused: bool) -> None:
             vectors[name] = vector
         elif refused:
             del vectors[name]
+    for key, aside in state.aside.items():
+        if refused:
+            vectors[key.removesuffix(BEFORE)] = aside.read()
+    state.aside.clear()
     for key in [name for name in numbers if name.endswith(BEFORE)]:
         name, number = key.removesuffix(BEFORE), numbers.pop(key)
         if refused:
@@ -131,17 +136,22 @@ def remember(state: WorkerState, order: Instruction, reply: Reply) -> None:
     has long gone on. So the replies of a round's exchanges are kept until the next round's.
     """
     if order.stage == 1:
-        for stage in (1, 2):
-            state.vectors.pop(f"{_REPLY}{stage}", None)
-    data = order.digest.to_bytes(4, "little") + reply.to_bytes()
-    state.vectors[f"{_REPLY}{order.stage}"] = np.frombuffer(data, np.uint8)
+        forget_replies(state)
+    state.vectors.pop(f"{REPLY}{order.stage}", None)
+    state.replies[order.stage] = Answered(order.question, reply)
 
 
 def recall(state: WorkerState, order: Instruction) -> Reply | None:
     """Return the reply given to this very question before, if it is still known."""
-    kept = state.vectors.get(f"{_REPLY}{order.stage}")
-    if kept is None:
-        return None
-    data = kept.tobytes()
-    known = int.from_bytes(data[:4], "little") == order.digest
-    return Reply.from_bytes(data[4:]) if known else None
+    kept = state.replies.get(order.stage)
+    if kept is not None:
+        return kept.reply if kept.answers(order) else None
+    vector = state.vectors.get(f"{REPLY}{order.stage}")
+    return None if vector is None else read(vector, order)
+
+
+def forget_replies(state: WorkerState) -> None:
+    """Forget the replies of a round."""
+    state.replies.clear()
+    for stage in (1, 2):
+        state.vectors.pop(f"{REPLY}{stage}", None)

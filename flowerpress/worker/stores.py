@@ -24,6 +24,8 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.protocol.files import put_aside, sweep, write_atomically
+from flowerpress.worker.answered import Answered
+from flowerpress.worker.aside import Aside, Attic
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Numbers = dict[str, int | float]
@@ -32,6 +34,8 @@ STORES = ("live", "disk", "context")
 CONTEXT_LIMIT = 20 * 2**20  # bytes; beyond it Flower's deployment engine loses or delays the state
 _KEY = "flowerpress"
 _PACKET = "packet"
+REPLY = "reply."
+BEFORE = "-"  # ends the name of what a moment was before the packet in flight
 _BLOCK = 4096  # bytes
 log = logging.getLogger("flowerpress")
 
@@ -42,15 +46,31 @@ class StateError(ValueError):
 
 @dataclass
 class WorkerState:
-    """A worker's memory: vectors by name, numbers by name, and the packet in flight."""
+    """A worker's memory: vectors by name, numbers by name, and the packet in flight.
+
+    The last round's replies, by exchange, are objects in a process that lives on, and vectors
+    `REPLY` and the exchange's number where they were stored. Vectors `aside` are in a file.
+    """
 
     vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
     packet: bytes = b""
+    replies: dict[int, Answered] = field(default_factory=dict)
+    aside: dict[str, Aside] = field(default_factory=dict)
+
+    def stored(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all of it but the numbers as arrays by name."""
+        arrays = {**self.vectors}
+        arrays |= {f"{REPLY}{stage}": kept.to_vector() for stage, kept in self.replies.items()}
+        if self.packet:
+            arrays[_PACKET] = np.frombuffer(self.packet, np.uint8)
+        return arrays
 
 
 class StateStore(ABC):
     """One worker's memory in one run."""
+
+    lives: ClassVar[bool] = False  # whether what it was given stays in this process, as it is
 
     @abstractmethod
     def load(self) -> WorkerState:
@@ -62,16 +82,28 @@ class StateStore(ABC):
 
 
 class LiveStore(StateStore):
-    """Memory of a long-lived process; `table` outlives the messages."""
+    """Memory of a long-lived process; `table` outlives the messages.
 
-    def __init__(self, table: dict[Any, WorkerState], key: Any) -> None:
-        self._table, self._key = table, key
+    What is kept in case an answer is refused goes to `attic`, where there is one.
+    """
+
+    lives = True
+
+    def __init__(self, table: dict[Any, WorkerState], key: Any, attic: Attic | None = None) -> None:
+        self._table, self._key, self._attic = table, key, attic
 
     def load(self) -> WorkerState:
         return self._table.setdefault(self._key, WorkerState())
 
     def save(self, state: WorkerState) -> None:
         self._table[self._key] = state
+        if self._attic is None:
+            return
+        for name in [name for name in state.vectors if name.endswith(BEFORE)]:
+            aside = self._attic.put((self._key, name), state.vectors[name])
+            if aside is not None:
+                state.aside[name] = aside
+                del state.vectors[name]
 
 
 class DiskStore(StateStore):
@@ -132,9 +164,7 @@ class DiskStore(StateStore):
     def save(self, state: WorkerState) -> None:
         from safetensors.numpy import save
 
-        arrays: dict[str, npt.NDArray[Any]] = {**state.vectors}
-        if state.packet:
-            arrays[_PACKET] = np.frombuffer(state.packet, np.uint8)
+        arrays = state.stored()
         numbers = json.dumps(state.numbers)
         # One entry: safetensors writes several in any order, and equal states are equal files.
         data = save(arrays, metadata={"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
@@ -211,16 +241,15 @@ class ContextStore(StateStore):
         return WorkerState(vectors, json.loads(str(config["numbers"])), packet)
 
     def save(self, state: WorkerState) -> None:
-        size = sum(vector.nbytes for vector in state.vectors.values())
+        vectors = state.stored()
+        size = sum(vector.nbytes for vector in vectors.values())
         if size > CONTEXT_LIMIT and "ray" not in sys.modules:
             log.warning(
                 "worker state of %.0f MB in Flower's context: its deployment engine loses states "
                 "of this size; use --node-config 'state-store=\"disk\"'",
                 size / 1e6,
             )
-        arrays = {name: Array(vector) for name, vector in state.vectors.items()}
-        if state.packet:
-            arrays[_PACKET] = Array(np.frombuffer(state.packet, np.uint8))
+        arrays = {name: Array(vector) for name, vector in vectors.items()}
         self._context.state[self._key] = ArrayRecord(arrays)
         self._context.state[f"{self._key}-numbers"] = ConfigRecord(
             {"numbers": json.dumps(state.numbers)}
@@ -228,7 +257,11 @@ class ContextStore(StateStore):
 
 
 def open_store(
-    context: Context, client: int, table: dict[Any, WorkerState], part: str = ""
+    context: Context,
+    client: int,
+    table: dict[Any, WorkerState],
+    part: str = "",
+    attic: Attic | None = None,
 ) -> StateStore:
     """Open the store for `client`: as configured, else the one that is safe where this runs.
 
@@ -255,9 +288,9 @@ def open_store(
         name = "context" if _in_ray() else "disk"
     config = context.run_config
     saved = str(config.get("checkpoint") or config.get("flowerpress.checkpoint") or "")
-    run = re.sub(r"[^\w.-]+", "-", saved).strip("-") or str(context.run_id)
+    run = (saved and re.sub(r"[^\w.-]+", "-", saved).strip("-")) or str(context.run_id)
     if name == "live":
-        return LiveStore(table, (run, client, part))
+        return LiveStore(table, (run, client, part), attic)
     if name == "context":
         return ContextStore(context, part)
     if name == "disk":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from flowerpress.worker.memory import (
     OnceSender,
     begin_session,
     commit_staged,
+    forget_replies,
     forgets,
     keep_moments,
     keep_sender,
@@ -92,7 +94,8 @@ class Job:
         ValueError
             The task gave a NaN or an infinity, or a vector of another length.
         """
-        rng = self.rng() if rng is None else rng
+        if rng is None and getattr(self.task, "draws", True):
+            rng = self.rng()
         steps, local_lr = int(self.hyper.get("local_steps", 1)), self.hyper.get("local_lr", 0.0)
         if steps == 1:
             return self.one_gradient(x, rng)
@@ -127,9 +130,11 @@ class Job:
         number = order.round if server_round is None else server_round
         return np.random.default_rng([order.seed, self.client, number])
 
-    def one_gradient(self, x: FloatVector, rng: np.random.Generator) -> tuple[float, FloatVector]:
-        """Return the loss and the gradient at `x` on the next batch of `rng`."""
-        return self._checked(x, self.task.draw(rng))
+    def one_gradient(
+        self, x: FloatVector, rng: np.random.Generator | None
+    ) -> tuple[float, FloatVector]:
+        """Return the loss and the gradient at `x` on the next batch of `rng`; None: of all data."""
+        return self._checked(x, None if rng is None else self.task.draw(rng))
 
     def _checked(self, x: FloatVector, batch: Batch) -> tuple[float, FloatVector]:
         loss, gradient = self.task.gradient(x, batch)
@@ -202,16 +207,19 @@ class Worker(ABC):
         sender = job.sender = restore_sender(kind, job.state)
         # What was damaged on the way is owed as if it was lost; nothing shows that it was absurd.
         refused = 0 < sender.pending == (order.absurd if owing else order.refused)
+        whole = len(sender.packet) > job.layout.dim * job.layout.dtype.itemsize
         outcome = sender.settle(order.applied, order.version, order.absurd)
-        reply = Reply(job.client, order.version, base=sender.heard, reason=outcome.value)
+        reply = partial(Reply, job.client, order.version, base=sender.heard)
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
-            return recall(job.state, order) or replace(reply, status="stale")
+            return recall(job.state, order) or reply(status="stale", reason=outcome.value)
         keep_sender(sender, job.state)
         if outcome is Settlement.MISMATCH:
             reason = f"server applied version {order.applied}, settled here is {sender.settled}"
-            reply = replace(reply, status="resync", reason=reason)
-            remember(job.state, order, reply)
-            return reply
+            resync = reply(status="resync", reason=reason)
+            remember(job.state, order, resync)
+            return resync
+        if outcome is Settlement.DELIVERED and whole and order.stage == 1:
+            forget_replies(job.state)  # as long as the model, and the server has it
         self.learn(job, outcome, refused=refused)
         return None
 

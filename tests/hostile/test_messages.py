@@ -44,7 +44,7 @@ def messages():
     hello = Hello(1, 10, LAYOUT, compressor="sign")
 
     def within(read):
-        return lambda data: read(wrap(data))
+        return lambda data: read(wrap(to_array(data)))
 
     yield "reply", blob_of(reply.encode()), within(Reply.decode)
     yield "kept reply", reply.to_bytes(), Reply.from_bytes
