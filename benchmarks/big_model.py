@@ -1,8 +1,8 @@
-"""Memory and seconds of a server and a client of a large model, over the link on the loopback interface.
+"""Memory and seconds of a server and a client of a large model, over the link on this machine.
 
     python -m benchmarks.big_model                            # d = 2.5e7, and its bars
     python -m benchmarks.big_model --dim 2.5e8 --init compressed
-    python -m benchmarks.big_model --task torch               # a TorchTask with hardly any activations
+    python -m benchmarks.big_model --task torch               # a TorchTask
     python -m benchmarks.big_model --against HEAD~5           # beside an earlier commit, in turns
 
 Both are processes of their own. d is the number of float32 numbers of the model, and "2.1 d" are
@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def warm_up(given: argparse.Namespace) -> None:
 def sizes(dim: int) -> list[int]:
     """Return the lengths of the model's arrays."""
     cuts = [dim * i // _LAYERS for i in range(_LAYERS + 1)]
-    return [b - a for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [b - a for a, b in pairwise(cuts)]
 
 
 def serve(given: argparse.Namespace) -> None:
@@ -377,9 +377,8 @@ def judge(given: argparse.Namespace, found: dict[str, Any], tcp: float) -> int:
         share = 4 * given.dim / max(seconds, 1e-3) / tcp
         missed |= share < GOODPUT_BAR
         verdict = "MISSED" if share < GOODPUT_BAR else "held"
-        print(
-            f"{verdict}: link at least {GOODPUT_BAR} of plain TCP: {share:.2f} of {tcp / 1e9:.2f} GB/s"
-        )
+        what = f"link at least {GOODPUT_BAR} of plain TCP"
+        print(f"{verdict}: {what}: {share:.2f} of {tcp / 1e9:.2f} GB/s")
     return int(missed and given.bars)
 
 

@@ -24,6 +24,10 @@ from typing import Any
 
 from flwr.app import Array
 
+from flowerpress.protocol.arrays import PiecedArray, Pieces, aligned
+
+Data = bytes | memoryview
+"""Bytes of a message: a view where it is long, of memory that is the reader's own."""
 STYPE = "flowerpress.v1"
 _MAGIC = b"FPM1"
 _PREFIX = struct.Struct("<4sI")
@@ -35,7 +39,7 @@ class ProtocolError(ValueError):
     """A message from a peer is not what it must be: says what is wrong and where."""
 
 
-def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
+def encode_blob(header: dict[str, Any], packets: Sequence[Data] = ()) -> bytes:
     r"""Join a header and packets into one run of bytes.
 
     Examples
@@ -43,13 +47,26 @@ def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
     >>> encode_blob({"round": 1}, [b"abc"])
     b'FPM1\x17\x00\x00\x00{"round":1,"sizes":[3]}abc'
     """
-    fields = {**header, "sizes": list(map(len, packets))}
-    text = _ENCODER.encode(fields).encode()
-    return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *packets])
+    return b"".join([_head(header, packets), *packets])
 
 
-def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[bytes]]:
+def scatter_blob(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> Pieces:
+    """Return the bytes of `encode_blob`, as pieces that lie where the packets do."""
+    pieces: list[Data] = [_head(header, packets)]
+    for packet in packets:
+        pieces += packet.pieces if isinstance(packet, Pieces) else [packet]
+    return Pieces(pieces)
+
+
+def _head(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> bytes:
+    text = _ENCODER.encode({**header, "sizes": list(map(len, packets))}).encode()
+    return _PREFIX.pack(_MAGIC, len(text)) + text
+
+
+def decode_blob(data: Data, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[Any]]:
     """Split what `encode_blob` joined; every length is checked before it is used.
+
+    Of bytes the packets are copies. Of a view they are views too, where they are aligned.
 
     Raises
     ------
@@ -68,21 +85,27 @@ def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, A
     end = _PREFIX.size + length
     if length > max_header or end > len(data):
         raise ProtocolError(f"header of {length} bytes does not fit a message of {len(data)} bytes")
-    header = _parse_json(data[_PREFIX.size : end])
+    header = _parse_json(bytes(data[_PREFIX.size : end]))
     sizes = header.pop("sizes", None)
     if not isinstance(sizes, list) or len(sizes) > _MAX_PACKETS:
         raise ProtocolError("header field 'sizes' must list the packets' lengths")
-    packets, start = [], end
+    if not all(type(size) is int and size >= 0 for size in sizes):
+        raise ProtocolError("header field 'sizes' must hold whole numbers >= 0")
+    if end + sum(sizes) != len(data):
+        raise ProtocolError(f"packets of {sum(sizes)} bytes announced, {len(data) - end} present")
+    packets: list[Data] = []
     for size in sizes:
-        if type(size) is not int or size < 0:
-            raise ProtocolError("header field 'sizes' must hold whole numbers >= 0")
-        packets.append(data[end : end + size])
+        packet = data[end : end + size]
+        packets.append(packet if isinstance(packet, bytes) else aligned(packet))
         end += size
-    if end != len(data):
-        raise ProtocolError(
-            f"packets of {end - start} bytes announced, {len(data) - start} present"
-        )
     return header, packets
+
+
+def start_of_packets(data: Data) -> int:
+    """Return where the packets of a message begin, as its first bytes say; 0 if it is none."""
+    if len(data) < _PREFIX.size or bytes(data[:4]) != _MAGIC:
+        return 0
+    return _PREFIX.size + int(_PREFIX.unpack_from(data)[1])
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
@@ -109,10 +132,15 @@ def to_array(blob: bytes) -> Array:
     return Array(dtype="uint8", shape=(len(blob),), stype=STYPE, data=blob)
 
 
-def from_array(array: Array) -> bytes:
-    """Take the blob out of an `Array`; raises `ProtocolError` for any other serialization type."""
+def from_array(array: Array) -> Data:
+    """Take the blob out of an `Array`; raises `ProtocolError` for any other serialization type.
+
+    It is a view where the array is a message's own memory, see `flowerpress.transport.codec`.
+    """
     if array.stype != STYPE:
         raise ProtocolError(f"array has serialization type {array.stype!r}, expected {STYPE!r}")
+    if isinstance(array, PiecedArray) and len(array.pieces.pieces) == 1:
+        return array.pieces.pieces[0]
     return bytes(array.data)
 
 

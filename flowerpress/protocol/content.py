@@ -8,6 +8,7 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flowerpress.protocol import blob
+from flowerpress.protocol.arrays import PiecedArray
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.metrics import Metric, Metrics, peer_metrics
 
@@ -17,7 +18,20 @@ MESSAGE, MODEL = "message", "model"
 
 def content_bytes(content: RecordDict) -> int:
     """Bytes of a message's content as handed to the engine: data, keys and numbers."""
-    return sum([len(key) + record.count_bytes() for key, record in content.items()])
+    return sum([len(key) + _count(record) for key, record in content.items()])
+
+
+def _count(record: Any) -> int:
+    """Return Flower's count of a record, of which nothing is joined for it."""
+    pieced = isinstance(record, ArrayRecord) and any(
+        isinstance(array, PiecedArray) for array in record.values()
+    )
+    if not pieced:
+        return int(record.count_bytes())
+    return sum(
+        len(name) + (array.size if isinstance(array, PiecedArray) else len(array.data))
+        for name, array in record.items()
+    )
 
 
 def wrap(
@@ -34,7 +48,7 @@ def wrap(
     return content
 
 
-def unwrap(content: RecordDict) -> tuple[bytes, Array | None]:
+def unwrap(content: RecordDict) -> tuple[blob.Data, Array | None]:
     """Take the blob, and the model if there is one, out of a content.
 
     Raises

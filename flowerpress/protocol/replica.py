@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Packet, PacketError, decompress
+from flowerpress.compressors.identity import Identity
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.rules import Kept, Rule
@@ -112,15 +113,34 @@ class Replica:
 
     def _load(self, part: ModelPart, layout: Layout) -> None:
         names = self.names
-        packets = [Packet.parse(packet) for packet in part.packets[: 2 + len(names)]]
+        packets = [_packet(each) for each in part.packets[: 2 + len(names)]]
         wanted = (layout.dim, layout.dtype)
         alike = {(packet.dim, packet.dtype) for packet in packets} == {wanted}
         if len(packets) not in (1, 1 + len(names)) or not alike:
             found = [f"{packet.dim} x {packet.dtype}" for packet in packets]
             raise PacketError(f"snapshot has vectors {found}, the model {wanted[0]} x {wanted[1]}")
-        self.x, *others = [decompress(packet, max_dim=layout.dim) for packet in packets]
+        self.x, *others = [_vector(packet, layout.dim) for packet in packets]
         self.kept = dict(zip(names, others, strict=False))
         self.version, self.mark = part.version, part.mark
+
+
+def _packet(data: Any) -> Packet:
+    """Return a packet of a message, which is not copied where the message is the reader's own."""
+    return Packet.view(data) if isinstance(data, bytes | memoryview) else Packet.parse(bytes(data))
+
+
+def _vector(packet: Packet, dim: int) -> FloatVector:
+    """Return what a packet of a snapshot holds, the caller's own: where it can be, where it lies.
+
+    A message that came over the link is read into memory that is its own. So a model that is whole
+    in it is there already, and its checked bytes need not be copied to another place.
+    """
+    data: Any = packet.data
+    if packet.header.codec == Identity.codec and isinstance(data, memoryview) and not data.readonly:
+        values: FloatVector = Identity.decode(packet).values
+        if values.flags.aligned and values.dtype.isnative:
+            return values
+    return decompress(packet, max_dim=dim)
 
 
 @dataclass

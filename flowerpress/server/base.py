@@ -218,7 +218,9 @@ class CompressedStrategy(Declared, Resumable):
         given = (num_rounds, float(timeout), *configs, evaluate_fn, should_stop)
         self.looping = True
         try:
-            return Rounds(self, grid, initial_arrays, *given).run()
+            rounds = Rounds(self, grid, initial_arrays, *given)
+            del initial_arrays  # the model takes its place, once it has begun
+            return rounds.run()
         finally:
             self.looping = False
 
@@ -276,9 +278,8 @@ class CompressedStrategy(Declared, Resumable):
         received: list[Buffers] = []
         while True:
             if replies is None:
-                orders = run.orders(server_round, ask)
                 seconds = self.timeout if ask.timeout is None else ask.timeout
-                replies = self.grid.send_and_receive(orders, timeout=seconds)
+                replies = self.grid.send_and_receive(run.orders(server_round, ask), timeout=seconds)
             taken, replies = run.take(server_round, ask, replies), None
             if run.norms is not None:
                 self.norm = run.norms.median or self.norm

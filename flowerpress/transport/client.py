@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from flowerpress.protocol import printable
+from flowerpress.protocol.blob import Data
 from flowerpress.transport.address import parse_address
 from flowerpress.transport.attempts import Attempts
 from flowerpress.transport.frames import (
@@ -41,7 +42,7 @@ OPTIONS = [
 ]
 _HEARTBEAT = 5.0  # until the server has said its own
 _SHORTEST, _LONGEST = 0.05, 3600.0  # seconds that it may be
-Handle = Callable[[Any, Incoming], list[bytes]]
+Handle = Callable[[Any, Incoming], list[Data]]
 
 
 class UnfitError(ValueError):
