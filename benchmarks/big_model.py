@@ -6,9 +6,9 @@
     python -m benchmarks.big_model --against HEAD~5           # beside an earlier commit, in turns
 
 Both are processes of their own. d is the number of float32 numbers of the model, and "2.1 d" are
-2.1 x 4 d bytes. A process's base is its resident memory once all is imported, and its kernels have
-compressed and read a short vector; its peak is ``VmHWM``, file pages included, which is set back
-before each round. With ``--bars`` the command exits with 1 where a bar is missed.
+2.1 x 4 d bytes. A process's base is its resident memory once it has run a model of 4 MB; its peak
+is ``VmHWM``, file pages included, which is set back before each round. With ``--bars`` the command
+exits with 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 CLIENT_BAR, TORCH_BAR, SERVER_BAR, GOODPUT_BAR = 4.2, 4.3, 2.2, 0.6
+SMALL = 1 << 20  # numbers of the model that is run first
 _LAYERS = 16  # arrays of the model
 _PIECE = 1 << 20  # numbers that the task works on at once
 
@@ -44,9 +45,14 @@ class Meter:
     """Peaks and seconds of what goes on between two calls of `lap`."""
 
     def __init__(self, dim: int) -> None:
-        self._unit, self.laps = 4 * dim, list[dict[str, float]]()
-        self._base, self._anon = status("VmRSS"), status("RssAnon")
+        self._unit = 4 * dim
         self._spent: dict[str, float] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin here: what there is of memory is the base."""
+        self.laps: list[dict[str, float]] = []
+        self._base, self._anon = status("VmRSS"), status("RssAnon")
         self._begin()
 
     def _begin(self) -> None:
@@ -85,19 +91,6 @@ class Meter:
         return inside
 
 
-def warm_up(given: argparse.Namespace) -> None:
-    """Let the kernels be there before memory is measured."""
-    import numpy as np
-
-    from flowerpress.compressors import add_to, make_compressor, norm
-
-    x = np.random.default_rng(0).standard_normal(1 << 20, dtype=np.float32)
-    for spec in {given.compressor, given.downlink or "identity", "identity"}:
-        packet = make_compressor(spec).compress(x)
-        add_to(packet, x.copy())
-        norm(packet)
-
-
 # --- the server -----------------------------------------------------------------------------------
 
 
@@ -107,29 +100,34 @@ def sizes(dim: int) -> list[int]:
     return [b - a for a, b in pairwise(cuts)]
 
 
+def give_back_large_memory() -> None:
+    """Do what the commands `serve` and `join` do at their start."""
+    try:
+        from flowerpress.transport.heap import give_back_large_memory
+    except ImportError:  # an earlier commit
+        return
+    give_back_large_memory()
+
+
 def serve(given: argparse.Namespace) -> None:
-    """Be the server: says its port, then its figures."""
-    import numpy as np
-    from flwr.app import Array, ArrayRecord, Context
+    """Be the server, of a small model and then of the large one: says its ports and figures."""
+    meter = Meter(given.dim)
+    for dim in (SMALL, given.dim):
+        meter.reset()
+        ledger = serve_one(given, dim, meter)
+    print(json.dumps({"ledger": ledger}))
+    print(json.dumps(meter.laps), flush=True)
+
+
+def serve_one(given: argparse.Namespace, dim: int, meter: Meter) -> list[int]:
+    """Run a server; return the bytes that went down and up."""
+    from flwr.app import Context
     from flwr.serverapp import Grid, ServerApp
 
     from flowerpress.strategies import make_strategy
     from flowerpress.transport.serve import Service
 
-    def layers() -> ArrayRecord:
-        """Return the model; the caller alone holds it."""
-        if given.task == "torch":
-            return torch_task(given.dim).initial_arrays()
-        arrays = ArrayRecord()
-        for i, size in enumerate(sizes(given.dim)):
-            arrays[f"w{i}"] = Array(np.full(size, 0.01, np.float32))
-        return arrays
-
-    warm_up(given)
-    if given.task == "torch":
-        torch_task(1000).gradient(np.zeros(1024, np.float32), None)
-    meter = Meter(given.dim)
-    app = ServerApp()
+    app, sent = ServerApp(), list[int]()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -138,7 +136,7 @@ def serve(given: argparse.Namespace) -> None:
             options |= {"compressor": given.compressor, "downlink": given.downlink}
         if given.strategy.startswith("ef21"):
             options["init"] = given.init
-        strategy = make_strategy(given.strategy, **options)
+        strategy: Any = make_strategy(given.strategy, **options)
         configure, aggregate = strategy.configure_train, strategy.aggregate_train
 
         def configured(*args: Any) -> Any:
@@ -147,14 +145,27 @@ def serve(given: argparse.Namespace) -> None:
 
         strategy.configure_train = configured
         strategy.aggregate_train = meter.timed("aggregate", aggregate)
-        strategy.start(grid, layers(), num_rounds=given.rounds, timeout=3000)
+        strategy.start(grid, model(given, dim), num_rounds=given.rounds, timeout=3000)
         meter.lap()
-        print(json.dumps({"ledger": [strategy.ledger.down_bytes, strategy.ledger.up_bytes]}))
+        sent.extend([strategy.ledger.down_bytes, strategy.ledger.up_bytes])
 
     service = Service("127.0.0.1:0", None, 1)
     print(service.port, flush=True)
     service.run(app)
-    print(json.dumps(meter.laps), flush=True)
+    return sent
+
+
+def model(given: argparse.Namespace, dim: int) -> Any:
+    """Return the first model, which the caller alone holds."""
+    import numpy as np
+    from flwr.app import Array, ArrayRecord
+
+    if given.task == "torch":
+        return torch_task(dim).initial_arrays()
+    arrays = ArrayRecord()
+    for i, size in enumerate(sizes(dim)):
+        arrays[f"w{i}"] = Array(np.full(size, 0.01, np.float32))
+    return arrays
 
 
 # --- the client -----------------------------------------------------------------------------------
@@ -166,19 +177,18 @@ def torch_task(dim: int) -> Any:
 
     from flowerpress.clients import TorchTask
 
-    side = max(1, round(dim**0.5))
-
-    class Square(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.full((side, side), 0.01))
-
-        def forward(self, x: Any) -> Any:
-            return x @ self.w
-
+    side = max(1, round((dim / _LAYERS) ** 0.5))
+    with torch.device("meta"):
+        model: Any = torch.nn.Sequential(
+            *(torch.nn.Linear(side, side, bias=False) for _ in range(_LAYERS))
+        )
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for i, layer in enumerate(model):
+            layer.weight.normal_(0, side**-0.5, generator=torch.Generator().manual_seed(i))
     x = torch.linspace(0, 1, 4 * side).reshape(4, side)
     loss = torch.nn.functional.mse_loss
-    return TorchTask(Square(), loss, (x, torch.zeros(4, side)), batch_size=None)
+    return TorchTask(model, loss, (x, torch.zeros(4, side)), batch_size=None)
 
 
 def array_task(dim: int) -> Any:
@@ -217,43 +227,52 @@ def array_task(dim: int) -> Any:
 
 
 def join(given: argparse.Namespace) -> None:
-    """Be the client; says its figures."""
-    import numpy as np
-
-    from flowerpress.clients import client_app
+    """Be the client, of a small model and then of the large one; says its figures."""
     from flowerpress.transport import client as link
-    from flowerpress.transport.join import make_client
 
-    make = torch_task if given.task == "torch" else array_task
-    warm_up(given)
-    make(1000).gradient(np.zeros(1024 if given.task == "torch" else 1000, np.float32), None)
-    meter = Meter(given.dim)
-    begun = [0.0]
+    meter, begun = Meter(given.dim), [0.0]
+    incoming: Any = vars(link)["Incoming"]
 
-    class Noted(link.Incoming):
+    class Noted(incoming):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             begun[0] = time.perf_counter()
             super().__init__(*args, **kwargs)
 
-    link.Incoming = Noted  # type: ignore[misc]
+    vars(link)["Incoming"] = Noted
+    for dim in (SMALL, given.dim):
+        port = sys.stdin.readline().strip()
+        meter.reset()
+        join_one(given, dim, port, meter, begun)
+    print(json.dumps(meter.laps), flush=True)
+
+
+def join_one(
+    given: argparse.Namespace, dim: int, port: str, meter: Meter, begun: list[float]
+) -> None:
+    """Work for a server."""
+    from flowerpress.clients import client_app
+    from flowerpress.transport.join import make_client
 
     def task_fn(i: int, n: int) -> Any:
-        task = make(given.dim)
+        task = torch_task(dim) if given.task == "torch" else array_task(dim)
         for name in ("gradient", "gradient_into"):
             if hasattr(task, name):
                 setattr(task, name, meter.timed("gradient", getattr(task, name)))
         return task
 
     config = {"state-store": given.store}
-    address = f"127.0.0.1:{given.port}"
-    node = make_client(
-        client_app(task_fn), address, None, 0, node_config=config, state_dir=given.state
+    node: Any = make_client(
+        client_app(task_fn),
+        f"127.0.0.1:{port}",
+        None,
+        0,
+        node_config=config,
+        state_dir=given.state,
     )
     answer = node._handle
 
     def handle(welcome: Any, question: Any) -> Any:
-        large = question.size > given.dim // 100
-        if large:
+        if question.size > dim:  # and not one without a model
             meter.lap()
             meter.add("receive", time.perf_counter() - begun[0])
         return meter.timed("answer", answer)(welcome, question)
@@ -261,7 +280,6 @@ def join(given: argparse.Namespace) -> None:
     node._handle = handle
     node.run()
     meter.lap()
-    print(json.dumps(meter.laps), flush=True)
 
 
 # --- both -----------------------------------------------------------------------------------------
@@ -274,18 +292,25 @@ def measure(given: argparse.Namespace, tree: Path) -> dict[str, Any]:
     begin = [sys.executable, str(HERE), *words]
     with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
         pipe = subprocess.PIPE
-        server = subprocess.Popen([*begin, "--be=server"], stdout=pipe, text=True, env=env)
+        start = subprocess.Popen
+        server = start([*begin, "--be=server"], stdout=pipe, text=True, env=env)
+        more = [f"--state={folder}", "--be=client"]
+        client = start([*begin, *more], stdin=pipe, stdout=pipe, text=True, env=env)
         assert server.stdout is not None
+        assert client.stdin is not None
+        assert client.stdout is not None
         try:
-            port = server.stdout.readline().strip()
-            more = [f"--port={port}", f"--state={folder}", "--be=client"]
-            client = subprocess.run([*begin, *more], stdout=pipe, text=True, env=env, check=True)
+            for _ in range(2):
+                client.stdin.write(server.stdout.readline())
+                client.stdin.flush()
             ledger, laps = map(json.loads, server.stdout.read().strip().splitlines())
+            told = client.stdout.read()
         finally:
-            if server.poll() is None:
-                server.kill()
-            server.wait()
-    return {"server": laps, "client": json.loads(client.stdout.splitlines()[-1]), **ledger}
+            for process in (server, client):
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+    return {"server": laps, "client": json.loads(told.splitlines()[-1]), **ledger}
 
 
 def show(name: str, found: dict[str, Any]) -> None:
@@ -343,12 +368,13 @@ def main() -> int:
     parser.add_argument("--against", help="a commit to measure beside this one")
     parser.add_argument("--bars", action="store_true", help="exit with 1 where a bar is missed")
     parser.add_argument("--tcp", action="store_true", help="compare the link with plain TCP")
-    for name in ("--be", "--port", "--state"):
+    for name in ("--be", "--state"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.state:
         given.state = Path(given.state)
     if given.be:
+        give_back_large_memory()
         {"server": serve, "client": join}[given.be](given)
         return 0
     tree = HERE.parents[1]

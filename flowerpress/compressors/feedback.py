@@ -190,9 +190,19 @@ class Sender(ABC):
         return Settlement.MISMATCH
 
     def send(
-        self, x: FloatVector, compressor: Compressor, version: int, draw: Draw | None = None
+        self,
+        x: FloatVector,
+        compressor: Compressor,
+        version: int,
+        draw: Draw | None = None,
+        room: FloatVector | None = None,
     ) -> Packet:
         """Compress what is to be sent of `x`, remember it as in flight, and return the packet.
+
+        Parameters
+        ----------
+        room : vector, optional
+            Memory like `x`, and apart from it, for what is owed; the sender may keep it.
 
         Raises
         ------
@@ -202,7 +212,7 @@ class Sender(ABC):
         if self.pending:
             raise ValueError(f"packet {self.pending} is still in flight: settle it first")
         draw = draw or Draw()
-        owed = self._owed(x)
+        owed = self._owed(x, room)
         scale = self._scale(traits_of(compressor, x.size, draw.cohort))  # permk's are of a cohort
         packet = compressor.compress(owed, draw)
         self._sent(owed)
@@ -218,8 +228,8 @@ class Sender(ABC):
         return contraction_scale(traits)
 
     @abstractmethod
-    def _owed(self, x: FloatVector) -> FloatVector:
-        """Return what is to be compressed."""
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
+        """Return what is to be compressed, in `room` where there is some."""
 
     @abstractmethod
     def _sent(self, owed: FloatVector) -> None:
@@ -247,7 +257,7 @@ class PlainSender(Sender):
     def _scale(self, traits: Traits) -> float:
         return 1.0
 
-    def _owed(self, x: FloatVector) -> FloatVector:
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
         return x
 
     def _sent(self, owed: FloatVector) -> None:
@@ -264,8 +274,12 @@ class PlainSender(Sender):
 class EF14Sender(Sender):
     """Error feedback: C(x + e), then e = x + e - C(x + e)."""
 
-    def _owed(self, x: FloatVector) -> FloatVector:
-        return x.copy() if self.memory is None else x + self.memory
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
+        if self.memory is not None:
+            return np.add(x, self.memory, out=room)
+        owed = np.empty_like(x) if room is None else room
+        owed[:] = x
+        return owed
 
     def _sent(self, owed: FloatVector) -> None:
         self.before, self.memory = self.memory, owed
@@ -287,12 +301,12 @@ class EF21Sender(Sender):
 
     shared = True
 
-    def _owed(self, x: FloatVector) -> FloatVector:
-        return x.copy() if self.memory is None else x - self.memory
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
+        return x if self.memory is None else np.subtract(x, self.memory, out=room)
 
     def _sent(self, owed: FloatVector) -> None:
         if self.memory is None:
-            self.memory = np.zeros_like(owed)
+            self.memory = np.zeros(owed.shape, owed.dtype)  # no page of it is there yet
 
     def _delivered(self) -> None:
         if self.memory is not None:

@@ -147,9 +147,11 @@ class LaterArray(_OwnData):
     @property
     def data(self) -> bytes:  # type: ignore[override]
         """The bytes, in the format of `numpy.save`."""
-        file = io.BytesIO()
-        np.save(file, self._values.astype(self.dtype, copy=False), allow_pickle=False)
-        return file.getvalue()
+        values = np.ascontiguousarray(self._values, self.dtype).reshape(self.shape)
+        head = io.BytesIO()  # np.save writes the whole to a file that grows, which copies it twice
+        facts = np.lib.format.header_data_from_array_1_0(values)
+        np.lib.format.write_array_header_1_0(head, facts)
+        return b"".join([head.getvalue(), values.data.cast("B") if values.size else b""])
 
     def numpy(self) -> npt.NDArray[Any]:
         """Return a copy of the values."""

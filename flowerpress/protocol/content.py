@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flowerpress.protocol import blob
-from flowerpress.protocol.arrays import PiecedArray
+from flowerpress.protocol.arrays import PiecedArray, Pieces
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.metrics import Metric, Metrics, peer_metrics
 
@@ -35,11 +35,12 @@ def _count(record: Any) -> int:
 
 
 def wrap(
-    data: bytes, metrics: Mapping[str, Metric] | None = None, model: Array | None = None
+    data: bytes | Pieces, metrics: Mapping[str, Metric] | None = None, model: Array | None = None
 ) -> RecordDict:
     """Return the content that carries a blob, and `metrics` and the `model` beside it."""
     arrays = ArrayRecord()  # filled one by one: given a dictionary, it makes a copy of each array
-    arrays[MESSAGE] = blob.to_array(data)
+    pieced = isinstance(data, Pieces)
+    arrays[MESSAGE] = PiecedArray(data, blob.STYPE) if pieced else blob.to_array(data)
     if model is not None:
         arrays[MODEL] = model
     content = RecordDict({ARRAYS: arrays})

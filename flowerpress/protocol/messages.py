@@ -17,6 +17,7 @@ from zlib import crc32
 from flwr.app import RecordDict
 
 from flowerpress.protocol import blob
+from flowerpress.protocol.arrays import Pieces
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.content import metrics_of, unwrap, wrap
 from flowerpress.protocol.metrics import Metric
@@ -193,10 +194,14 @@ class Reply:
 
     def encode(self) -> RecordDict:
         """Return the Flower message content: one array, and the metrics."""
-        return wrap(self._blob({}), self.metrics)
+        return wrap(self._scattered({}), self.metrics)
 
     def to_bytes(self) -> bytes:
         """Return the reply as one run of bytes, to be kept."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """Return the bytes of `to_bytes` as a head, and the packets and buffers where they are."""
         # NaN is not JSON, and a metric that was never set is one.
         metrics = {
             name: [float(each).hex() for each in value]
@@ -204,7 +209,7 @@ class Reply:
             else float(value).hex()
             for name, value in self.metrics.items()
         }
-        return self._blob({"metrics": metrics})
+        return list(self._scattered({"metrics": metrics}).pieces)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
@@ -213,7 +218,7 @@ class Reply:
         metrics = {k: _from_hex(v) for k, v in blob.field(header, "metrics", dict).items()}
         return cls._read(header, packets, metrics)
 
-    def _blob(self, more: dict[str, Any]) -> bytes:
+    def _scattered(self, more: dict[str, Any]) -> Pieces:
         header = {
             "client": self.client,
             "version": self.version,
@@ -227,7 +232,7 @@ class Reply:
             **more,
         }
         tail = [self.buffers] if self.buffers else []
-        return blob.encode_blob(header, [*self.packets, *tail])
+        return blob.scatter_blob(header, [*self.packets, *tail])
 
     @classmethod
     def decode(cls, content: RecordDict) -> Reply:

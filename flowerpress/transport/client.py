@@ -295,6 +295,7 @@ class LinkClient:
                 return
             if frame.id == self._busy or frame.size == 0:
                 return
+            self._answer = None  # the server asks on: it has the last answer, or waits for none
             partial = self._partial
             if frame.offset == 0:
                 partial = Incoming(frame.id, frame.size, in_memory=frame.size)
@@ -329,23 +330,30 @@ class LinkClient:
 
     def _work(self) -> None:
         """Answer questions, in this thread, one after the other."""
-        while (item := self._questions.get()) is not None:
-            epoch, question = item
-            with self._lock:
-                welcome = self._welcome
-                if not self._is_open(epoch, question.id):
-                    continue
-            answer = Outgoing(question.id, self._handle(welcome, question))
-            with self._lock:
-                if not self._is_open(epoch, question.id):
-                    continue
-                self._busy, self._answer = 0, answer
-                self.answered += 1
-                stream = self._stream
-                if stream is not None:
-                    stream.write(answer.frames())
-            if reason := self._unfit():
-                self._leave(stream, reason)
+        while self._work_on(self._questions.get()):
+            pass
+
+    def _work_on(self, item: tuple[str, Incoming] | None) -> bool:
+        """Answer a question, and hold nothing of it; returns whether there may be more."""
+        if item is None:
+            return False
+        epoch, question = item
+        with self._lock:
+            welcome = self._welcome
+            if not self._is_open(epoch, question.id):
+                return True
+        answer = Outgoing(question.id, self._handle(welcome, question))
+        with self._lock:
+            if not self._is_open(epoch, question.id):
+                return True
+            self._busy, self._answer = 0, answer
+            self.answered += 1
+            stream = self._stream
+            if stream is not None:
+                stream.write(answer.frames())
+        if reason := self._unfit():
+            self._leave(stream, reason)
+        return True
 
     def _is_open(self, epoch: str, number: int) -> bool:
         """Whether a question is neither cancelled nor of an earlier start of the server."""

@@ -14,6 +14,7 @@ from flowerpress.worker.stores import FloatVector, WorkerState
 
 _REPLY = "reply."
 _MEMORY, _MEMORY_BEFORE = "memory", "memory, before"
+_LARGE = 2**26  # bytes
 _NONE = np.empty(0)
 STAGED = "+"  # ends the name of a vector that waits for the packet in flight
 BEFORE = "-"  # ends the name of what a moment was before the packet in flight
@@ -130,18 +131,41 @@ def remember(state: WorkerState, order: Instruction, reply: Reply) -> None:
     A server that was killed in the middle of a round asks the round's questions again; the worker
     has long gone on. So the replies of a round's exchanges are kept until the next round's.
     """
-    if order.stage == 1:
-        for stage in (1, 2):
-            state.vectors.pop(f"{_REPLY}{stage}", None)
-    data = order.digest.to_bytes(4, "little") + reply.to_bytes()
-    state.vectors[f"{_REPLY}{order.stage}"] = np.frombuffer(data, np.uint8)
+    own = f"{_REPLY}{order.stage}"
+    for stage in (1, 2) if order.stage == 1 else (order.stage,):
+        _forget_reply(state, f"{_REPLY}{stage}")
+    # The head, and the packets as they are: what is in flight is there once.
+    head, *packets = reply.pieces()
+    data = order.digest.to_bytes(4, "little") + head
+    state.vectors[own] = np.frombuffer(data, np.uint8)
+    for i, packet in enumerate(packets):
+        state.vectors[f"{own}.{i}"] = np.frombuffer(packet, np.uint8)
+
+
+def forget_large(state: WorkerState) -> None:
+    """Drop replies that are as long as a large model, now that their round is over.
+
+    They would be there beside all that the next round computes. A server that was set back by more
+    than a round, and asks for one again, then hears that the question is stale, and asks anew.
+    """
+    for name in [each for each in state.vectors if each.startswith(_REPLY)]:
+        if state.vectors[name].nbytes >= _LARGE:
+            _forget_reply(state, name[: len(_REPLY) + 1])
+
+
+def _forget_reply(state: WorkerState, own: str) -> None:
+    for name in [each for each in state.vectors if each == own or each.startswith(f"{own}.")]:
+        del state.vectors[name]
 
 
 def recall(state: WorkerState, order: Instruction) -> Reply | None:
     """Return the reply given to this very question before, if it is still known."""
-    kept = state.vectors.get(f"{_REPLY}{order.stage}")
-    if kept is None:
+    own = f"{_REPLY}{order.stage}"
+    kept = state.vectors.get(own)
+    if kept is None or int.from_bytes(kept[:4].tobytes(), "little") != order.digest:
         return None
-    data = kept.tobytes()
-    known = int.from_bytes(data[:4], "little") == order.digest
-    return Reply.from_bytes(data[4:]) if known else None
+    parts, i = [kept[4:].tobytes()], 0
+    while (packet := state.vectors.get(f"{own}.{i}")) is not None:
+        parts.append(packet.tobytes())
+        i += 1
+    return Reply.from_bytes(b"".join(parts))
