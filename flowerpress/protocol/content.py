@@ -39,8 +39,10 @@ def wrap(
 ) -> RecordDict:
     """Return the content that carries a blob, and `metrics` and the `model` beside it."""
     arrays = ArrayRecord()  # filled one by one: given a dictionary, it makes a copy of each array
-    pieced = isinstance(data, Pieces)
-    arrays[MESSAGE] = PiecedArray(data, blob.STYPE) if pieced else blob.to_array(data)
+    if isinstance(data, Pieces):
+        arrays[MESSAGE] = PiecedArray(data, blob.STYPE)
+    else:
+        arrays[MESSAGE] = blob.to_array(data)
     if model is not None:
         arrays[MODEL] = model
     content = RecordDict({ARRAYS: arrays})

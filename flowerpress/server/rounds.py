@@ -23,6 +23,7 @@ EvaluateFn = Callable[[int, ArrayRecord], Mapping[str, Any] | None]
 """Flower's: what it returns may be a `MetricRecord` or any mapping of names to numbers."""
 ShouldStop = Callable[[int, Result], bool]
 _METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
+_LARGE = 2**26  # bytes of a first model that is not kept beside the strategy's own
 _FIRST_ANSWER = 2**22  # bytes that a node may say of itself, besides what the model's size allows
 # The rounds' log goes where that of Flower's own strategies does.
 flower = logging.getLogger("flwr")
@@ -136,7 +137,7 @@ class Rounds:
             return
         if self.stepped:
             self.result.arrays = ArrayRecord()
-        elif self.initial and run.model.layout.exact:
+        elif self.initial and self._size >= _LARGE and run.model.layout.exact:
             # What clients have and never send stays as it was given; the rest is the model's own.
             names = {entry.name for entry in run.model.layout.entries}
             self.initial = ArrayRecord()

@@ -55,8 +55,8 @@ class Views:
             value.grad = None
             self._parts.append(total[start:stop])
             value.data = flat[start:stop].view(shape)
-            hook = value.register_post_accumulate_grad_hook(self._taker(i))
-            self._handles.append(hook)
+            owner: Any = value  # torch has no types here
+            self._handles.append(owner.register_post_accumulate_grad_hook(self._taker(i)))
             start = stop
 
     def _taker(self, i: int) -> Any:
@@ -79,7 +79,7 @@ class Views:
         else:
             part.add_(grad if self._weight == 1 else grad * self._weight)
 
-    def add(self, loss: torch.Tensor, weight: float, *, first: bool) -> None:
+    def add(self, loss: Any, weight: float, *, first: bool) -> None:
         """Put the gradient of a loss, times its weight, into the vector, or add it."""
         import torch
 
