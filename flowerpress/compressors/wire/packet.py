@@ -174,6 +174,15 @@ class Packet:
         return type(self).spec_reader(self)
 
 
+def frame_length(head: bytes) -> int:
+    """Return how long the frame is that begins with such a head, as it says itself."""
+    if len(head) < HEADER_BYTES:
+        raise PacketError(
+            f"frame: {len(head)} bytes, fewer than the {HEADER_BYTES} bytes of a header"
+        )
+    return HEADER_BYTES + int(_HEAD.unpack_from(head)[5])
+
+
 def total_bytes(parts: Iterable[Buffer]) -> int:
     """Return the bytes of some pieces of a payload."""
     return sum(bytes_of(part).nbytes for part in parts if len(part))
