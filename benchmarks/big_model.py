@@ -295,7 +295,8 @@ def measure(given: argparse.Namespace, tree: Path) -> dict[str, Any]:
         start = subprocess.Popen
         server = start([*begin, "--be=server"], stdout=pipe, text=True, env=env)
         more = [f"--state={folder}", "--be=client"]
-        client = start([*begin, *more], stdin=pipe, stdout=pipe, text=True, env=env)
+        files = {"FLOWERPRESS_VECTORS": given.vectors} if given.vectors else {}
+        client = start([*begin, *more], stdin=pipe, stdout=pipe, text=True, env=env | files)
         assert server.stdout is not None
         assert client.stdin is not None
         assert client.stdout is not None
@@ -365,6 +366,7 @@ def main() -> int:
     parser.add_argument("--init", choices=("dense", "compressed"), default="dense")
     parser.add_argument("--store", choices=("live", "disk"), default="live")
     parser.add_argument("--scratch", help="folder for the client's memory on disk")
+    parser.add_argument("--vectors", help="folder for files that the client's vectors are in")
     parser.add_argument("--against", help="a commit to measure beside this one")
     parser.add_argument("--bars", action="store_true", help="exit with 1 where a bar is missed")
     parser.add_argument("--tcp", action="store_true", help="compare the link with plain TCP")

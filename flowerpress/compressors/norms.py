@@ -67,7 +67,7 @@ def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
     (5.0, 4.0)
     """
     packet, decoded, left = reading.parse(packet)
-    if decoded is None and packet.dim > max_dim:
+    if packet.dim > max_dim:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )

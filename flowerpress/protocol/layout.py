@@ -21,6 +21,7 @@ from flwr.app import Array, ArrayRecord
 
 from flowerpress.protocol.arrays import LaterArray, all_finite, view_of
 from flowerpress.protocol.blob import ProtocolError
+from flowerpress.protocol.rooms import room_for
 
 FloatVector = npt.NDArray[np.floating[Any]]
 MAX_ARRAYS = 10_000
@@ -164,7 +165,7 @@ class Layout:
             An array is missing, or has another shape or dtype.
         """
         self._require(arrays)
-        vector, start = np.empty(self.dim, dtype=self.dtype), 0
+        vector, start = room_for(self.dim, self.dtype), 0
         for entry in self.entries:
             if entry.trained:  # one after the other: a copy of all would take as much once more
                 vector[start : start + entry.size] = view_of(arrays[entry.name]).reshape(-1)

@@ -24,6 +24,7 @@ from flwr.serverapp.strategy import Result
 
 from flowerpress.protocol import Hyper, Ledger, Reply
 from flowerpress.protocol.buffers import Buffers
+from flowerpress.protocol.rooms import zeros
 from flowerpress.server.ask import Ask, Steps
 from flowerpress.server.buffers import average_buffers
 from flowerpress.server.client import Client
@@ -311,7 +312,7 @@ class CompressedStrategy(Declared, Resumable):
     def zeros(self, size: int | None = None) -> FloatVector:
         """Return a vector of zeros, as long as the model, or `size`, in its dtype."""
         x = self.model.x
-        return np.zeros(x.size if size is None else size, x.dtype)
+        return zeros(x.size if size is None else size, x.dtype)
 
     def mass(self, clients: Iterable[Client]) -> float:
         """Return what clients count for together, before it is divided by the total."""

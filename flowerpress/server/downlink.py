@@ -18,6 +18,7 @@ from flowerpress.compressors.wire.packet import HEADER_BYTES
 from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule, mark_of
 from flowerpress.protocol.arrays import Pieces, all_finite, blocks
 from flowerpress.protocol.buffers import kept_buffers, pack_buffers, unpack_buffers
+from flowerpress.protocol.rooms import room_for
 from flowerpress.server.errors import RoundError
 from flowerpress.server.tree import Tree
 
@@ -180,7 +181,8 @@ class Downlink:
     def _step(self, quantity: Callable[[slice], FloatVector], rate: float) -> None:
         """Take a dense step: the same numbers, one by one, wherever they are put."""
         before = self.replica.model
-        after = before if self._lent_of(before) is None else np.empty_like(before)
+        held = self._lent_of(before) is not None
+        after = room_for(before.size, before.dtype) if held else before
         for part in blocks(before.size):
             after[part] = self.rule.dense(before[part], quantity(part), rate)
         self.replica.x = after

@@ -51,6 +51,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flowerpress.compressors import Opened, PacketError, norm
+from flowerpress.compressors.wire.packet import MAX_DIM
 from flowerpress.protocol import Reply
 from flowerpress.server.ask import Ask
 from flowerpress.server.client import Client
@@ -122,7 +123,8 @@ class Guard:
         found = {}
         if reply.packets or reply.status == "silent":
             scale = reply.scale if self._scaled else 1.0
-            found[self._kind] = scale * math.hypot(*map(norm, packets or reply.packets))
+            norms = [norm(each, max_dim=MAX_DIM) for each in packets or reply.packets]
+            found[self._kind] = scale * math.hypot(*norms)  # of packets whose lengths were checked
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)
         if reply.gradient:

@@ -298,7 +298,7 @@ class LinkClient:
             self._answer = None  # the server asks on: it has the last answer, or waits for none
             partial = self._partial
             if frame.offset == 0:
-                partial = Incoming(frame.id, frame.size, in_memory=frame.size)
+                partial = _room_for(frame)
             elif partial is None or (frame.id, frame.offset) != (partial.id, partial.received):
                 raise FrameError(f"a message that goes on from byte {frame.offset}")
             self._partial = partial
@@ -358,6 +358,16 @@ class LinkClient:
     def _is_open(self, epoch: str, number: int) -> bool:
         """Whether a question is neither cancelled nor of an earlier start of the server."""
         return (epoch, number) == (self._epoch, self._busy)
+
+
+def _room_for(frame: Any) -> Incoming:
+    """Return where a question goes; `FrameError` where there is no room for what it says it is."""
+    try:
+        return Incoming(frame.id, frame.size, in_memory=frame.size)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise FrameError(
+            f"a message of {frame.size} bytes, for which there is no room: {error}"
+        ) from None
 
 
 def _details(error: grpc.RpcError) -> str:

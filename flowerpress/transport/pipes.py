@@ -16,6 +16,7 @@ import numpy as np
 
 from flowerpress.protocol.arrays import ALIGNED, misplaced
 from flowerpress.protocol.blob import start_of_packets
+from flowerpress.protocol.rooms import room_for
 from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
 
 IN_MEMORY = 8 * 2**20  # bytes of an incoming message; what is longer goes to a temporary file
@@ -144,7 +145,7 @@ class Memory(Place):
     """
 
     def __init__(self, size: int) -> None:
-        self._bytes = np.empty(size, np.uint8).data
+        self._bytes = room_for(size, np.uint8).data
         self._at = self._room = 0  # the position; bytes before it that nobody needs any more
 
     def write(self, data: bytes | memoryview) -> int:
@@ -191,7 +192,7 @@ class Stored(Place):
 
     def view(self, size: int) -> memoryview:
         first = self._file.read(min(size, _FIRST))
-        memory = np.empty(size + ALIGNED, np.uint8).data
+        memory = room_for(size + ALIGNED, np.uint8).data
         past = misplaced(memory, start_of_packets(first))
         start = -past % ALIGNED
         memory[start : start + len(first)] = first

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Compressor, Draw, make_compressor
 from flowerpress.compressors.composed.repeat import repeated
-from flowerpress.compressors.feedback import Sender, Settlement
+from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 from flowerpress.protocol.arrays import blocks
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
+from flowerpress.protocol.rooms import in_file, room_for, zeros
 from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
 from flowerpress.worker.memory import (
@@ -137,7 +138,7 @@ class Job:
         Only a gradient in the worker's own memory is that (`Task.gradient_into`), and once.
         """
         if vector is not self.fresh:
-            return np.empty_like(vector)
+            return room_for(vector.size, vector.dtype)
         self.fresh = None
         return vector
 
@@ -148,7 +149,7 @@ class Job:
     def _checked(self, x: FloatVector, batch: Batch) -> tuple[float, FloatVector]:
         into = getattr(self.task, "gradient_into", None)
         if into is not None:
-            vector = self.fresh = np.empty_like(x)
+            vector = self.fresh = room_for(x.size, x.dtype)
             loss = into(x, vector, batch)
         else:
             loss, gradient = self.task.gradient(x, batch)
@@ -267,6 +268,9 @@ class Worker(ABC):
             if out.times > 1:
                 compressor = repeated(compressor, out.times, out.vector.size)
             draw, version = out.draw or job.draw(), job.instruction.version
+            sender, nbytes = job.sender, out.vector.nbytes
+            if isinstance(sender, EF21Sender) and sender.memory is None and in_file(nbytes):
+                sender.memory = zeros(out.vector.size, out.vector.dtype)  # else it is in memory
             room = job.room if self._is_free(job.room, out, state) else None
             packets = [job.sender.send(out.vector, compressor, version, draw, room).data]
             keep_moments(state, out.moments, out.counts)

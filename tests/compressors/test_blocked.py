@@ -46,7 +46,9 @@ def test_each_block_is_its_compressors_packet(inner):
 
 def test_draws_of_blocks_differ_and_are_shared_as_the_wholes():
     spec = make_compressor("blocked(randk:k=50, 500)")
-    first, second = (decompress(spec.compress(np.ones(1000), Draw(1, rank=r, cohort=2))) for r in (0, 1))
+    first, second = (
+        decompress(spec.compress(np.ones(1000), Draw(1, rank=r, cohort=2))) for r in (0, 1)
+    )
     assert (first[:500] != first[500:]).any()
     assert (first != second).any()
     alike = make_compressor("blocked(permk, 500)")
