@@ -24,6 +24,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.protocol.files import put_aside, sweep, write_atomically
+from flowerpress.protocol.tensors import pieces_of
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Numbers = dict[str, int | float]
@@ -130,14 +131,12 @@ class DiskStore(StateStore):
         return WorkerState()
 
     def save(self, state: WorkerState) -> None:
-        from safetensors.numpy import save
-
         arrays: dict[str, npt.NDArray[Any]] = {**state.vectors}
         if state.packet:
             arrays[_PACKET] = np.frombuffer(state.packet, np.uint8)
         numbers = json.dumps(state.numbers)
         # One entry: safetensors writes several in any order, and equal states are equal files.
-        data = save(arrays, metadata={"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
+        data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path, data, sync=self._sync)
