@@ -1,18 +1,22 @@
-"""A safetensors file in pieces, so that long vectors are written from where they are.
+"""Safetensors files whose long vectors are written from where they are, and read to where they go.
 
-`safetensors.numpy.save` gives the same bytes in one run, as long as all that is in them.
+`safetensors.numpy.save` gives the same bytes in one run, as long as all that is in them, and
+`safetensors.safe_open` maps a file beside the copies that it returns.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors.wire.packet import bytes_of
+from flowerpress.protocol.rooms import room_for
 
 # The kinds of numbers, and the order in which a file has them.
 _KINDS = {
@@ -23,6 +27,7 @@ _KINDS = {
         *(("int16", "I16"), ("int8", "I8"), ("uint8", "U8"), ("bool", "BOOL")),
     )
 }
+_OF_CODE = {code: kind for kind, code in _KINDS.items()}
 _RANKS = {kind: rank for rank, kind in enumerate(_KINDS)}
 _ALIGNED = 8  # bytes
 
@@ -51,3 +56,38 @@ def pieces_of(
     text += b" " * (-len(text) % _ALIGNED)
     views = [bytes_of(array.reshape(-1)) for array in found if array.size]
     return [len(text).to_bytes(8, "little") + text, *views]
+
+
+def read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Return the arrays of a file, the caller's own, and its metadata.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError, AttributeError
+        It is no such file; every length is checked before memory is taken.
+    OSError
+        It cannot be read.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        length = int.from_bytes(file.read(8), "little")
+        if length + 8 > size:
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        head = json.loads(file.read(length))
+        metadata = head.pop("__metadata__", {})
+        arrays, at = dict[str, npt.NDArray[Any]](), 0
+        for name, entry in sorted(head.items(), key=lambda item: item[1]["data_offsets"]):
+            start, end = entry["data_offsets"]
+            kind, shape = _OF_CODE[entry["dtype"]], tuple(entry["shape"])
+            if not all(type(n) is int and n >= 0 for n in (start, end, *shape)):
+                raise ValueError(f"{name!r} is {entry}: no array")
+            nbytes = math.prod(shape) * kind.itemsize
+            if start != at or end - start != nbytes or end > size - length - 8:
+                raise ValueError(f"{name!r} of {nbytes} bytes is at {start} to {end}, after {at}")
+            array = room_for(math.prod(shape), kind)
+            if file.readinto(array.view(np.uint8).data) != nbytes:
+                raise ValueError(f"{name!r} ends before its end")
+            arrays[name], at = array.reshape(shape), end
+        if at != size - length - 8:
+            raise ValueError(f"arrays of {at} bytes, {size - length - 8} are there")
+    return arrays, metadata

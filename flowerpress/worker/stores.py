@@ -24,7 +24,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.protocol.files import put_aside, sweep, write_atomically
-from flowerpress.protocol.tensors import pieces_of
+from flowerpress.protocol.tensors import pieces_of, read
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Numbers = dict[str, int | float]
@@ -154,13 +154,8 @@ class _DamagedError(Exception):
 
 def _read(path: Path) -> WorkerState:
     """Read the file of a `DiskStore`; raises `_DamagedError` where it is not what was written."""
-    from safetensors import safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys())  # the file itself cannot be iterated
-            vectors = {name: file.get_tensor(name) for name in names}
+        vectors, metadata = read(path)
         text = metadata.pop("numbers")
         if not text.startswith("{"):  # files of earlier versions have no checksum
             known, _, text = text.partition(" ")
@@ -169,7 +164,7 @@ def _read(path: Path) -> WorkerState:
         numbers = dict(json.loads(text))
     except MemoryError:  # no fault of the file
         raise
-    except Exception as error:  # safetensors raises what it likes: AttributeError for some dtypes
+    except Exception as error:  # whatever a damaged header makes of it
         raise _DamagedError(str(error) or type(error).__name__) from None
     packet = vectors.pop(_PACKET, np.empty(0, np.uint8)).tobytes()
     return WorkerState(vectors, numbers, packet)
