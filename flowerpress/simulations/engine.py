@@ -215,7 +215,8 @@ def _own_content(message: Message, seen: set[int]) -> Message:
     Those of Flower's strategies share theirs, with one another and with the strategy. The arrays
     stay the same objects: their data are bytes, which cannot be changed.
     """
-    arrays = message.content.array_records.get(ARRAYS)
+    # Not by `array_records`: it makes a cycle, which keeps the message until it is collected.
+    arrays = message.content.get(ARRAYS)
     if arrays is not None and MESSAGE in arrays and id(message.content) not in seen:
         seen.add(id(message.content))
         return message

@@ -195,9 +195,10 @@ class ContextStore(StateStore):
         self._key = f"{_KEY}-{part}" if part else _KEY
 
     def load(self) -> WorkerState:
-        arrays = self._context.state.array_records.get(self._key)
-        config = self._context.state.config_records.get(f"{self._key}-numbers")
-        if arrays is None or config is None:
+        # Not by `array_records`: it makes a cycle, which keeps the state until it is collected.
+        arrays = self._context.state.get(self._key)
+        config = self._context.state.get(f"{self._key}-numbers")
+        if not (isinstance(arrays, ArrayRecord) and isinstance(config, ConfigRecord)):
             return WorkerState()
         # Arrays unpickled from Flower's record are read-only views: the worker settles in place.
         vectors = {str(name): array.numpy().copy() for name, array in arrays.items()}

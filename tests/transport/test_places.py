@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,30 @@ def test_a_model_is_where_it_came(monkeypatch):
     seen.clear()
     simulate(strategy, lambda i, n: Lent(i, into=True), num_clients=1, num_rounds=1)
     assert [owns for owns, _, _ in seen] == [True]
+
+
+@pytest.fixture
+def uncollected():
+    """Have garbage stay that only the collector would find."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def large_arrays() -> int:
+    """Return how many arrays of messages there are."""
+    return sum(type(each) is PiecedArray for each in gc.get_objects())
+
+
+def test_messages_are_freed_when_their_round_is_over(uncollected):
+    """One that waits to be collected would hold a model of any size until then."""
+    before = large_arrays()
+    strategy = strategy_of("ef21-sgdm", {})
+    simulate(strategy, lambda i, n: Lent(i, into=True), num_clients=2, num_rounds=8)
+    assert large_arrays() - before <= 2
+    with connected(client_app(lambda i, n: Lent(i, into=True)), 2) as (_, grid, _):
+        strategy = strategy_of("ef21-sgdm", {})
+        strategy.start(grid, Lent(0, into=True).initial_arrays(), 8)
+        assert large_arrays() - before <= 8
+        assert strategy.model._lent_of(strategy.model.replica.model) is None

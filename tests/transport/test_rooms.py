@@ -11,6 +11,8 @@ from flowerpress.clients import client_app
 from flowerpress.compressors import add_to
 from flowerpress.protocol import rooms
 from flowerpress.simulations import simulate
+from flowerpress.transport.client import _room_for
+from flowerpress.transport.frames import FrameError, make, parse
 from flowerpress.transport.pipes import Memory
 from tests.transport.linked import connected
 from tests.transport.test_places import STRATEGIES, D, Lent, strategy_of
@@ -31,8 +33,8 @@ def in_file(array: np.ndarray) -> bool:
 
 
 def test_long_ones_are_in_files_without_a_name(small):
-    for make in (rooms.room_for, rooms.zeros):
-        long, short = make(500, np.float32), make(100, np.float32)
+    for build in (rooms.room_for, rooms.zeros):
+        long, short = build(500, np.float32), build(100, np.float32)
         assert in_file(long)
         assert not in_file(short)
         long[:] = 3.0
@@ -52,6 +54,12 @@ def test_no_room_is_said_before_anything_is_written(small, size):
     with pytest.raises(MemoryError, match=r"no room for a vector of .* MB in"):
         rooms.room_for(size, np.float32)
     assert not list(small.iterdir())
+
+
+def test_a_message_that_there_is_no_room_for_is_refused(small):
+    with pytest.raises(FrameError, match="a message of 1152921504606846976 bytes, for which"):
+        _room_for(parse(make("begin", id=1, size=2**60)))
+    assert _room_for(parse(make("begin", id=1, size=2000))).size == 2000
 
 
 @pytest.mark.parametrize(("name", "options"), [STRATEGIES[i] for i in (0, 1, 2, 3, 6)])
