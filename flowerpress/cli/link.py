@@ -103,8 +103,10 @@ def join_command(
     from flowerpress.transport import status
     from flowerpress.transport.address import parse_address
     from flowerpress.transport.apps import parse_config
+    from flowerpress.transport.heap import give_back_large_memory
     from flowerpress.transport.join import make_client
 
+    give_back_large_memory()
     parse_address(server, "--server")
     require_number("--patience", patience)
     found = resolve(app)

@@ -94,7 +94,10 @@ def serve_command(
     os.environ.setdefault("GRPC_VERBOSITY", "")
     from flowerpress.transport.address import parse_address
     from flowerpress.transport.grpc_log import limited_stderr
+    from flowerpress.transport.heap import give_back_large_memory
     from flowerpress.transport.limits import Limits
+
+    give_back_large_memory()
 
     parse_address(bind, "--bind", listens=True)
     require_number("--grace", grace)

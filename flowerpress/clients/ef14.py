@@ -17,6 +17,8 @@ changes. The server half is in ``strategies/ef14.py``.
 
 from __future__ import annotations
 
+import numpy as np
+
 from flowerpress.compressors.feedback import EF14Sender
 from flowerpress.worker.outgoing import Outgoing
 from flowerpress.worker.worker import Job, Worker
@@ -30,4 +32,5 @@ class EF14Worker(Worker):
     def round(self, job: Job) -> Outgoing:
         x = self.receive(job)  # 1
         loss, g = job.gradient(x)
-        return Outgoing(loss, job.number("lr") * g)  # 2-4: the sender adds e_i, and keeps it
+        p = np.multiply(g, g.dtype.type(job.number("lr")), out=job.place_for(g))
+        return Outgoing(loss, p)  # 2-4: the sender adds e_i, and keeps it

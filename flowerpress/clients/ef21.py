@@ -23,6 +23,7 @@ would else stay in v_i, and make every later message as absurd. The server half 
 from __future__ import annotations
 
 from flowerpress.compressors.feedback import EF21Sender
+from flowerpress.protocol.arrays import blocks
 from flowerpress.worker.outgoing import Outgoing
 from flowerpress.worker.worker import FloatVector, Job, Worker
 
@@ -87,9 +88,17 @@ def mean_gradient(job: Job, x: FloatVector, batches: int) -> tuple[float, FloatV
 
 
 def average(job: Job, name: str, new: FloatVector) -> FloatVector:
-    """Return (1 - momentum) * old + momentum * new, `old` the state's vector; `new` at first."""
-    old = job.state.vectors.get(name)
+    """Return (1 - momentum) * old + momentum * new, `old` the state's vector; `new` at first.
+
+    It takes the place of `new` where that is the worker's own memory; `old` stays, for a message
+    that is refused.
+    """
+    old, moved = job.state.vectors.get(name), job.place_for(new)
     if old is None:
-        return new.copy()
+        if moved is not new:
+            moved[:] = new
+        return moved
     momentum = new.dtype.type(job.number("momentum"))
-    return (1 - momentum) * old + momentum * new
+    for part in blocks(new.size):
+        moved[part] = (1 - momentum) * old[part] + momentum * new[part]
+    return moved

@@ -191,9 +191,19 @@ class Sender(ABC):
         return Settlement.MISMATCH
 
     def send(
-        self, x: FloatVector, compressor: Compressor, version: int, draw: Draw | None = None
+        self,
+        x: FloatVector,
+        compressor: Compressor,
+        version: int,
+        draw: Draw | None = None,
+        room: FloatVector | None = None,
     ) -> Packet:
         """Compress what is to be sent of `x`, remember it as in flight, and return the packet.
+
+        Parameters
+        ----------
+        room : vector, optional
+            Memory like `x`, and apart from it, for what is owed; the sender may keep it.
 
         Raises
         ------
@@ -203,7 +213,7 @@ class Sender(ABC):
         if self.pending:
             raise ValueError(f"packet {self.pending} is still in flight: settle it first")
         draw = draw or Draw()
-        owed = self._owed(x)
+        owed = self._owed(x, room)
         scale = self._scale(traits_of(compressor, x.size, draw.cohort))  # permk's are of a cohort
         packet = compressor.compress(owed, draw)
         self._sent(owed)
@@ -219,8 +229,8 @@ class Sender(ABC):
         return contraction_scale(traits)
 
     @abstractmethod
-    def _owed(self, x: FloatVector) -> FloatVector:
-        """Return what is to be compressed."""
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
+        """Return what is to be compressed, in `room` where there is some."""
 
     @abstractmethod
     def _sent(self, owed: FloatVector) -> None:
@@ -248,7 +258,7 @@ class PlainSender(Sender):
     def _scale(self, traits: Traits) -> float:
         return 1.0
 
-    def _owed(self, x: FloatVector) -> FloatVector:
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
         return x
 
     def _sent(self, owed: FloatVector) -> None:
@@ -265,8 +275,12 @@ class PlainSender(Sender):
 class EF14Sender(Sender):
     """Error feedback: C(x + e), then e = x + e - C(x + e)."""
 
-    def _owed(self, x: FloatVector) -> FloatVector:
-        return x.copy() if self.memory is None else x + self.memory
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
+        if self.memory is not None:
+            return np.add(x, self.memory, out=room)
+        owed = np.empty_like(x) if room is None else room
+        owed[:] = x
+        return owed
 
     def _sent(self, owed: FloatVector) -> None:
         self.before, self.memory = self.memory, owed
@@ -288,8 +302,8 @@ class EF21Sender(Sender):
 
     shared = True
 
-    def _owed(self, x: FloatVector) -> FloatVector:
-        return x.copy() if self.memory is None else x - self.memory
+    def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
+        return x if self.memory is None else np.subtract(x, self.memory, out=room)
 
     def _sent(self, owed: FloatVector) -> None:
         return None  # g is nothing until the first packet is known to be applied

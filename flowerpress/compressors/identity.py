@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
+from flowerpress.compressors.base import Compressor, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels.packing import pieces
 from flowerpress.compressors.wire.packet import Buffer, Packet
@@ -46,7 +46,7 @@ class Identity(Compressor):
         return [x]
 
     @classmethod
-    def decode(cls, packet: Packet) -> Decoded:
+    def decode(cls, packet: Packet) -> Dense:
         """Check that every value is there and finite."""
         reader = Reader(packet, cls.name)
         values = reader.finite(packet.dim, packet.dtype, "value")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowerpress.compressors.base import Decoded, Vector
+from flowerpress.compressors.composed.blocked import Blocks
 from flowerpress.compressors.composed.chain import Expanded
 from flowerpress.compressors.composed.induced import Sum
 from flowerpress.compressors.composed.scaled import Shrunk
@@ -151,6 +152,12 @@ def _(decoded: Signs, dim: int, dtype: np.dtype[Any]) -> float:
 def _(decoded: Expanded, dim: int, dtype: np.dtype[Any]) -> float:
     del dim  # the front puts values at distinct places, or rotates them: their norm is the same
     return _norm(decoded.inner, decoded.expander.size, dtype)
+
+
+@_norm.register
+def _(decoded: Blocks, dim: int, dtype: np.dtype[Any]) -> float:
+    del dim
+    return math.hypot(*(_norm(part, place.stop - place.start, dtype) for place, part in decoded))
 
 
 @_norm.register

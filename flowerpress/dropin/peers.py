@@ -313,7 +313,7 @@ def _other_form(content: RecordDict, plan: Plan) -> Mapping[str, Any]:
     if array is None:
         return {}
     try:
-        found = json.loads(from_array(array))
+        found = json.loads(bytes(from_array(array)))
         dtypes, orders = dict(found.get("dtypes", {})), dict(found.get("orders", {}))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"what an answer says of its arrays is no JSON: {error}") from None

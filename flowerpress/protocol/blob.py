@@ -24,8 +24,11 @@ from typing import Any
 
 from flwr.app import Array
 
+from flowerpress.protocol.arrays import PiecedArray, Pieces, aligned
 from flowerpress.protocol.unjoined import STYPE, Unjoined
 
+Data = bytes | memoryview
+"""Bytes of a message: a view where it is long, of memory that is the reader's own."""
 _MAGIC = b"FPM1"
 _PREFIX = struct.Struct("<4sI")
 _MAX_HEADER = 2**20
@@ -36,7 +39,7 @@ class ProtocolError(ValueError):
     """A message from a peer is not what it must be: says what is wrong and where."""
 
 
-def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
+def encode_blob(header: dict[str, Any], packets: Sequence[Data] = ()) -> bytes:
     r"""Join a header and packets into one run of bytes.
 
     Examples
@@ -48,7 +51,7 @@ def encode_blob(header: dict[str, Any], packets: Sequence[bytes] = ()) -> bytes:
 
 
 def unjoined(
-    header: dict[str, Any], packets: Sequence[bytes] = (), *, held: bool = False
+    header: dict[str, Any], packets: Sequence[Data] = (), *, held: bool = False
 ) -> Unjoined:
     """Return what `encode_blob` does as the array of a message; see `Unjoined`."""
     return Unjoined(_parts(header, packets), held=held)
@@ -59,22 +62,36 @@ def text(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
-def unjoined_of(header: str, packets: Sequence[bytes]) -> Unjoined:
+def unjoined_of(header: str, packets: Sequence[Data]) -> Unjoined:
     """Return what `unjoined` does for a header that is JSON already, without its braces."""
-    return Unjoined(_framed(f"{{{header}}}", packets))
+    return Unjoined([_framed(f"{{{header}}}"), *packets])
 
 
-def _parts(header: dict[str, Any], packets: Sequence[bytes]) -> list[bytes]:
-    return _framed(text({**header, "sizes": list(map(len, packets))}), packets)
+def _parts(header: dict[str, Any], packets: Sequence[Data]) -> list[Data]:
+    return [_head(header, packets), *packets]
 
 
-def _framed(header: str, packets: Sequence[bytes]) -> list[bytes]:
+def scatter_blob(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> Pieces:
+    """Return the bytes of `encode_blob`, as pieces that lie where the packets do."""
+    pieces: list[Data] = [_head(header, packets)]
+    for packet in packets:
+        pieces += packet.pieces if isinstance(packet, Pieces) else [packet]
+    return Pieces(pieces)
+
+
+def _head(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> bytes:
+    return _framed(text({**header, "sizes": list(map(len, packets))}))
+
+
+def _framed(header: str) -> bytes:
     data = header.encode()
-    return [_PREFIX.pack(_MAGIC, len(data)) + data, *packets]
+    return _PREFIX.pack(_MAGIC, len(data)) + data
 
 
-def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[bytes]]:
+def decode_blob(data: Data, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[Any]]:
     """Split what `encode_blob` joined; every length is checked before it is used.
+
+    Of bytes the packets are copies. Of a view they are views too, where they are aligned.
 
     Raises
     ------
@@ -82,18 +99,17 @@ def decode_blob(data: bytes, max_header: int = _MAX_HEADER) -> tuple[dict[str, A
         Wrong magic, a length that does not fit, a header that is no JSON object, bytes left over.
     """
     header, sizes, end = _read_header(data, max_header)
-    packets, start = [], end
+    if end + sum(sizes) != len(data):
+        raise ProtocolError(f"packets of {sum(sizes)} bytes announced, {len(data) - end} present")
+    packets: list[Data] = []
     for size in sizes:
-        packets.append(data[end : end + size])
+        packet = data[end : end + size]
+        packets.append(packet if isinstance(packet, bytes) else aligned(packet))
         end += size
-    if end != len(data):
-        raise ProtocolError(
-            f"packets of {end - start} bytes announced, {len(data) - start} present"
-        )
     return header, packets
 
 
-def decode_array(array: Array, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[bytes]]:
+def decode_array(array: Array, max_header: int = _MAX_HEADER) -> tuple[dict[str, Any], list[Any]]:
     """Split the blob of a message's array; if it is `Unjoined` the packets are the sender's own.
 
     Raises
@@ -110,7 +126,7 @@ def decode_array(array: Array, max_header: int = _MAX_HEADER) -> tuple[dict[str,
     return decode_blob(from_array(array), max_header)
 
 
-def _read_header(data: bytes, max_header: int) -> tuple[dict[str, Any], list[int], int]:
+def _read_header(data: Data, max_header: int) -> tuple[dict[str, Any], list[int], int]:
     """Return the header that a blob begins with, the packets' sizes, and where the header ends."""
     if len(data) < _PREFIX.size:
         raise ProtocolError(
@@ -124,7 +140,7 @@ def _read_header(data: bytes, max_header: int) -> tuple[dict[str, Any], list[int
     end = _PREFIX.size + length
     if length > max_header or end > len(data):
         raise ProtocolError(f"header of {length} bytes does not fit a message of {len(data)} bytes")
-    header = _parse_json(data[_PREFIX.size : end])
+    header = _parse_json(bytes(data[_PREFIX.size : end]))
     sizes = header.pop("sizes", None)
     if not isinstance(sizes, list) or len(sizes) > _MAX_PACKETS:
         raise ProtocolError("header field 'sizes' must list the packets' lengths")
@@ -132,6 +148,13 @@ def _read_header(data: bytes, max_header: int) -> tuple[dict[str, Any], list[int
         if type(size) is not int or size < 0:
             raise ProtocolError("header field 'sizes' must hold whole numbers >= 0")
     return header, sizes, end
+
+
+def start_of_packets(data: Data) -> int:
+    """Return where the packets of a message begin, as its first bytes say; 0 if it is none."""
+    if len(data) < _PREFIX.size or bytes(data[:4]) != _MAGIC:
+        return 0
+    return _PREFIX.size + int(_PREFIX.unpack_from(data)[1])
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
@@ -158,10 +181,15 @@ def to_array(blob: bytes) -> Array:
     return Array(dtype="uint8", shape=(len(blob),), stype=STYPE, data=blob)
 
 
-def from_array(array: Array) -> bytes:
-    """Take the blob out of an `Array`; raises `ProtocolError` for any other serialization type."""
+def from_array(array: Array) -> Data:
+    """Take the blob out of an `Array`; raises `ProtocolError` for any other serialization type.
+
+    It is a view where the array is a message's own memory, see `flowerpress.transport.codec`.
+    """
     if array.stype != STYPE:
         raise ProtocolError(f"array has serialization type {array.stype!r}, expected {STYPE!r}")
+    if isinstance(array, PiecedArray) and len(array.pieces.pieces) == 1:
+        return array.pieces.pieces[0]
     return bytes(array.data)
 
 

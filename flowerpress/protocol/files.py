@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,11 +18,15 @@ else:
 _DAMAGED = "damaged"
 
 
-def write_atomically(path: Path, data: bytes, *, sync: bool = True, mode: int = 0o600) -> None:
+def write_atomically(
+    path: Path, data: bytes | Iterable[bytes | memoryview], *, sync: bool = True, mode: int = 0o600
+) -> None:
     """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
 
     Parameters
     ----------
+    data : bytes or iterable of bytes or views
+        All of it, or one piece after the other.
     sync : bool
         Whether to wait for the disk. If not, the file survives a crash of this process, and not
         one of the machine.
@@ -34,7 +39,7 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = True, mode: int = 
             _lock(handle)
             if mode != 0o600:
                 os.chmod(name, mode)  # noqa: PTH101  (Path's own would be the same call)
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             if sync:
                 os.fsync(handle)

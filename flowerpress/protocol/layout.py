@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
+from flowerpress.protocol.arrays import LaterArray, all_finite, view_of
 from flowerpress.protocol.blob import ProtocolError
+from flowerpress.protocol.rooms import room_for
 
 FloatVector = npt.NDArray[np.floating[Any]]
 MAX_ARRAYS = 10_000
@@ -163,11 +165,11 @@ class Layout:
             An array is missing, or has another shape or dtype.
         """
         self._require(arrays)
-        trained = [entry for entry in self.entries if entry.trained]
-        parts = [arrays[entry.name].numpy().reshape(-1) for entry in trained]
-        vector = np.empty(self.dim, dtype=self.dtype)
-        if parts:
-            np.concatenate(parts, out=vector, casting="unsafe")
+        vector, start = room_for(self.dim, self.dtype), 0
+        for entry in self.entries:
+            if entry.trained:  # one after the other: a copy of all would take as much once more
+                vector[start : start + entry.size] = view_of(arrays[entry.name]).reshape(-1)
+                start += entry.size
         return vector, {e.name: np.array(arrays[e.name].numpy(), order="C") for e in self.buffers}
 
     def unflatten(
@@ -186,6 +188,28 @@ class Layout:
                     value = buffers[entry.name]
             arrays[entry.name] = Array(value)
         return arrays
+
+    def unflatten_later(
+        self, vector: FloatVector, buffers: Mapping[str, npt.NDArray[Any]]
+    ) -> ArrayRecord:
+        """Return what `unflatten` does, of which each array is made when it is asked for.
+
+        `vector` and `buffers` must not change while somebody holds the record.
+        """
+        arrays, start = ArrayRecord(), 0
+        for entry in self.entries:
+            if entry.trained:
+                part = vector[start : start + entry.size].reshape(entry.shape)
+                arrays[entry.name] = LaterArray(part, entry.dtype)
+                start += entry.size
+            else:
+                arrays[entry.name] = Array(buffers[entry.name])
+        return arrays
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the vector holds every trained number as it is, in whatever dtype it came."""
+        return all(np.can_cast(e.dtype, self.dtype, "safe") for e in self.entries if e.trained)
 
     def match(self, arrays: ArrayRecord, kept: Kept) -> None:
         """Check that `arrays` are a model of this layout, in any order.
@@ -226,8 +250,11 @@ class Layout:
     def check_finite(self, arrays: ArrayRecord) -> None:
         """Raise `ValueError` naming the first trained array that holds NaN or infinity."""
         for entry in self.entries:
-            if entry.trained and not (finite := np.isfinite(arrays[entry.name].numpy())).all():
-                place = np.argwhere(~finite)[0].tolist()
+            if not entry.trained:
+                continue
+            values = view_of(arrays[entry.name])
+            if not all_finite(values.reshape(-1)):
+                place = np.argwhere(~np.isfinite(values))[0].tolist()
                 raise ValueError(
                     f"{entry.name!r} is trained, but not finite at {place}: give it another value, "
                     "or make a buffer of it"

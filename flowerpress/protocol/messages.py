@@ -130,8 +130,8 @@ class Instruction:
         message, model = unwrap(content)
         header, packets = blob.decode_array(message)
         has = blob.fields(header, _FLAGS, bool)
-        places = packets.pop() if has["places"] and packets else b""
-        buffers = packets.pop() if has["buffers"] and packets else b""
+        places = bytes(packets.pop()) if has["places"] and packets else b""
+        buffers = bytes(packets.pop()) if has["buffers"] and packets else b""
         shared = shared_of(model)
         if model is not None and shared is not None:
             of = model
@@ -180,7 +180,7 @@ class Reply:
         The model version the worker holds; -1 for none.
     scale : float
         The update stands for ``scale * decompress(packets[0])``; in (0, 1].
-    packets : list of bytes
+    packets : list of bytes or memoryviews
         The update.
     buffers : bytes
         Packet of the worker's buffers; empty for none.
@@ -197,7 +197,7 @@ class Reply:
     reason: str = ""
     held: int = -1
     scale: float = 1.0
-    packets: list[bytes] = field(default_factory=list)
+    packets: list[Any] = field(default_factory=list)
     buffers: bytes = b""
     gradient: float = 0.0
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -251,9 +251,9 @@ class Reply:
 
     @classmethod
     def _read(
-        cls, header: dict[str, Any], packets: list[bytes], metrics: Mapping[str, Metric]
+        cls, header: dict[str, Any], packets: list[Any], metrics: Mapping[str, Metric]
     ) -> Reply:
-        buffers = packets.pop() if blob.field(header, "buffers", bool) and packets else b""
+        buffers = bytes(packets.pop()) if blob.field(header, "buffers", bool) and packets else b""
         status = blob.field(header, "status", str)
         if status not in STATUSES:
             raise ProtocolError(f"message field 'status' is {status!r:.80}, not one of {STATUSES}")

@@ -12,7 +12,9 @@ from zlib import crc32
 from flwr.app import Array
 
 from flowerpress.protocol import blob
+from flowerpress.protocol.arrays import PiecedArray
 from flowerpress.protocol.blob import ProtocolError
+from flowerpress.protocol.unjoined import STYPE
 
 _FRAME_HEAD = 24  # bytes of a packet, its checksum among them
 
@@ -27,7 +29,7 @@ class ModelPart:
         The version the worker holds afterwards.
     base : int
         The version the deltas start from; -1 for a snapshot.
-    packets : list of bytes
+    packets : list of bytes, memoryviews or Pieces
         A snapshot's vectors, or one delta per version base+1 ... version.
     rates : list of float
         The step size that goes with each delta.
@@ -43,7 +45,7 @@ class ModelPart:
 
     version: int
     base: int = -1
-    packets: list[bytes] = field(default_factory=list)
+    packets: list[Any] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     array: Array | None = field(default=None, compare=False)
     mark: int = 0
@@ -54,13 +56,17 @@ class ModelPart:
         return [self.version, self.base, self.rates, self.mark]
 
     @classmethod
-    def snapshot(cls, version: int, packets: list[bytes], mark: int = 0) -> ModelPart:
-        """Return a snapshot to be shared by many instructions; its mark by default the packets'."""
-        array = blob.to_array(blob.encode_blob({}, packets))
+    def snapshot(cls, version: int, packets: list[Any], mark: int = 0) -> ModelPart:
+        """Return a snapshot to be shared by many instructions; its mark by default the packets'.
+
+        Packets that are `Pieces` stay where they are: what they are views of must not change while
+        a snapshot, or a message with it, is there.
+        """
+        array = PiecedArray(blob.scatter_blob({}, packets), STYPE)
         return cls(version, -1, packets, array=array, mark=mark or mark_of(packets))
 
 
-def mark_of(packets: Iterable[bytes], rates: Iterable[float] = (), before: int = 0) -> int:
+def mark_of(packets: Iterable[Any], rates: Iterable[float] = (), before: int = 0) -> int:
     """Return the mark of what was at mark `before` and then took `packets`.
 
     It is a CRC-32 of the packets' heads, which hold a CRC-32 each, and of the numbers beside them.

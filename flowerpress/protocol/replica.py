@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Packet, PacketError, decompress
+from flowerpress.compressors.identity import Identity
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.rules import Kept, Rule
@@ -130,16 +131,35 @@ class Replica:
 
 def _vectors(part: ModelPart, layout: Layout, most: int) -> list[FloatVector]:
     """Decode a snapshot's first vectors; raises `PacketError` if they are not of the model."""
-    packets = [Packet.parse(packet) for packet in part.packets[:most]]
+    packets = [_packet(each) for each in part.packets[:most]]
     found = [(packet.dim, packet.dtype) for packet in packets]
     if {*found} != {(layout.dim, layout.dtype)}:
         raise PacketError(_unlike(found, layout))
-    return [decompress(packet, max_dim=layout.dim) for packet in packets]
+    return [_vector(packet, layout.dim) for packet in packets]
 
 
 def _unlike(found: list[tuple[int, np.dtype[Any]]], layout: Layout) -> str:
     vectors = [f"{dim} x {dtype}" for dim, dtype in found]
     return f"snapshot has vectors {vectors}, the model {layout.dim} x {layout.dtype}"
+
+
+def _packet(data: Any) -> Packet:
+    """Return a packet of a message, which is not copied where the message is the reader's own."""
+    return Packet.view(data) if isinstance(data, bytes | memoryview) else Packet.parse(bytes(data))
+
+
+def _vector(packet: Packet, dim: int) -> FloatVector:
+    """Return what a packet of a snapshot holds, the caller's own: where it can be, where it lies.
+
+    A message that came over the link is read into memory that is its own. So a model that is whole
+    in it is there already, and its checked bytes need not be copied to another place.
+    """
+    data: Any = packet.data
+    if packet.header.codec == Identity.codec and isinstance(data, memoryview) and not data.readonly:
+        values: FloatVector = Identity.decode(packet).values
+        if values.flags.aligned and values.dtype.isnative:
+            return values
+    return decompress(packet, max_dim=dim)
 
 
 @dataclass

@@ -32,7 +32,7 @@ class Unjoined(Array):
 
     __qualname__ = "Array"  # what Flower writes of an object's class, and looks up again
 
-    def __init__(self, parts: Sequence[bytes], *, held: bool = False) -> None:
+    def __init__(self, parts: Sequence[bytes | memoryview], *, held: bool = False) -> None:
         nbytes = sum(map(len, parts))
         # Not by the attributes: each of Flower's is checked and noted as a change.
         self.__dict__.update(
@@ -48,19 +48,20 @@ class Unjoined(Array):
     held: bool
 
     @property
-    def parts(self) -> tuple[bytes, ...]:
+    def parts(self) -> tuple[bytes | memoryview, ...]:
         """The pieces; one of all bytes, after somebody has asked for them, or has put others."""
-        parts: tuple[bytes, ...] = self.__dict__["_parts"]
+        parts: tuple[bytes | memoryview, ...] = self.__dict__["_parts"]
         return parts
 
     @property
     def data(self) -> bytes:
         """All pieces as one run of bytes; what was joined stays so, in place of the pieces."""
         parts = self.parts  # once: others may join them meanwhile
-        if len(parts) != 1:
-            parts = (b"".join(parts),)
-            self.__dict__.update(_parts=parts, held=False)
-        return parts[0]
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            return parts[0]
+        data = b"".join(parts)
+        self.data = data
+        return data
 
     @data.setter
     def data(self, data: bytes) -> None:

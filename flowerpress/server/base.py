@@ -25,6 +25,7 @@ from flwr.serverapp.strategy import Result
 
 from flowerpress.protocol import Hyper, Ledger, Reply
 from flowerpress.protocol.buffers import Buffers
+from flowerpress.protocol.rooms import zeros
 from flowerpress.server.ask import Ask, Steps
 from flowerpress.server.buffers import average_buffers
 from flowerpress.server.client import Client
@@ -243,7 +244,9 @@ class CompressedStrategy(Declared, Resumable):
         given = (num_rounds, float(timeout), *configs, evaluate_fn, should_stop)
         self.looping = True
         try:
-            return Rounds(self, grid, initial_arrays, *given).run()
+            rounds = Rounds(self, grid, initial_arrays, *given)
+            del initial_arrays  # the model takes its place, once it has begun
+            return rounds.run()
         finally:
             self.looping = False
 
@@ -301,9 +304,8 @@ class CompressedStrategy(Declared, Resumable):
         received: list[Buffers] = []
         while True:
             if replies is None:
-                orders = run.orders(server_round, ask)
                 seconds = self.timeout if ask.timeout is None else ask.timeout
-                replies = self.grid.send_and_receive(orders, timeout=seconds)
+                replies = self.grid.send_and_receive(run.orders(server_round, ask), timeout=seconds)
             taken, replies = run.take(server_round, ask, replies), None
             if run.norms is not None:
                 self.norm = run.norms.median or self.norm
@@ -337,7 +339,7 @@ class CompressedStrategy(Declared, Resumable):
     def zeros(self, size: int | None = None) -> FloatVector:
         """Return a vector of zeros, as long as the model, or `size`, in its dtype."""
         x = self.model.x
-        return np.zeros(x.size if size is None else size, x.dtype)
+        return zeros(x.size if size is None else size, x.dtype)
 
     def mass(self, clients: Iterable[Client]) -> float:
         """Return what clients count for together, before it is divided by the total."""

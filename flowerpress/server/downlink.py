@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +12,18 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord
 
-from flowerpress.compressors import Compressor, Draw, add_to, make_compressor
+from flowerpress.compressors import Compressor, Draw, Packet, add_to, make_compressor
+from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.wire.packet import HEADER_BYTES
 from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule, mark_of
+from flowerpress.protocol.arrays import Pieces, all_finite, blocks
 from flowerpress.protocol.buffers import kept_buffers, pack_buffers, unpack_buffers
+from flowerpress.protocol.rooms import room_for
 from flowerpress.server.errors import RoundError
 from flowerpress.server.tree import Tree
 
 FloatVector = npt.NDArray[np.floating[Any]]
+Quantity = FloatVector | Callable[[slice], FloatVector]
 _STREAM = 1  # of `Draw`: the uplink is stream 0
 
 
@@ -60,8 +67,9 @@ class Downlink:
         self.rule, self.seed = rule, seed
         self.dense_first = False  # whether the first estimate is published whole
         self.replica = Replica(rule, 0, x, {}, scale, mark=1 if spec else 0)
+        self._lent: dict[str, tuple[weakref.ref[FloatVector], weakref.ref[FloatVector]]] = {}
         vectors = 1 + len(rule.kept)
-        self.log = DeltaLog(limit=vectors * self._identity.compress(x).nbytes)
+        self.log = DeltaLog(limit=vectors * (HEADER_BYTES + x.nbytes))
         self.error: FloatVector | None = None  # what a compressor has left out and is still owed
         self._snapshot: ModelPart | None = None
         self._whole: ModelPart | None = None
@@ -90,15 +98,40 @@ class Downlink:
         self.log = DeltaLog(self.log.limit, state["logged"], deque(state["deltas"]))
         self.log.size = sum(len(packet) for packet, _ in self.log.deltas)
         self._snapshot = self._whole = None
+        self._lent.clear()
 
     @property
     def x(self) -> FloatVector:
-        """The model."""
-        return self.replica.model
+        """The model as it is now, which stays so: while somebody holds it, steps go to a copy."""
+        return self._lend("x")
+
+    def _lend(self, name: str) -> FloatVector:
+        """Return a view of the model, or of a vector kept beside it, that is not to be changed."""
+        whole = self.replica.model if name == "x" else self.replica.kept[name]
+        lent = self._lent_of(whole)
+        if lent is None:
+            # Of memory, and not of the vector: slices of it then hold it, and not what it is of.
+            lent = np.frombuffer(whole.data, whole.dtype)
+            self._lent[name] = weakref.ref(whole), weakref.ref(lent)
+        return lent
+
+    def _lent_of(self, whole: FloatVector) -> FloatVector | None:
+        """Return the view of a vector that somebody holds; None where nobody does."""
+        return next((lent() for of, lent in self._lent.values() if of() is whole), None)
+
+    def _take_back(self) -> None:
+        """Let somebody who holds a vector still have it, and go on with a copy."""
+        replica = self.replica
+        if self._lent_of(replica.model) is not None:
+            replica.x = replica.model.copy()
+        for name, vector in replica.kept.items():
+            if self._lent_of(vector) is not None:
+                replica.kept[name] = vector.copy()
+        self._lent.clear()
 
     def arrays(self) -> ArrayRecord:
-        """Return the model and its buffers as they are now."""
-        return self.layout.unflatten(self.x, self.buffers)
+        """Return the model and its buffers as they are now, serialized once somebody asks."""
+        return self.layout.unflatten_later(self.x, self.buffers)
 
     def packed_buffers(self) -> bytes:
         """Return the buffers as workers are sent them."""
@@ -109,14 +142,17 @@ class Downlink:
         """The model's version: the number of steps taken."""
         return self.replica.version
 
-    def move(self, quantity: FloatVector, server_round: int, rate: float) -> None:
+    def move(self, quantity: Quantity, server_round: int, rate: float) -> None:
         """Take the model one step, and with a compressed downlink publish the delta that does it.
+
+        Without one it moves where it is, block by block, unless somebody holds it (`x`).
 
         Parameters
         ----------
-        quantity : vector
-            What the rule takes a step by: the step itself, or an estimate of the gradient. With a
-            compressed downlink, server and workers follow a compressed version of it.
+        quantity : vector or callable
+            What the rule takes a step by: the step itself, or an estimate of the gradient. A
+            function returns a slice of it, always the same. With a compressed downlink, server and
+            workers follow a compressed version of it.
         server_round : int
             For the delta's randomness.
         rate : float
@@ -128,15 +164,30 @@ class Downlink:
             The step is not finite.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            self._require_finite(quantity, server_round)
+            if self._compressor is not None and callable(quantity):
+                quantity = quantity(slice(0, self.layout.dim))
+            of = quantity if callable(quantity) else quantity.__getitem__
+            if not all(np.isfinite(of(part)).all() for part in blocks(self.layout.dim)):
+                raise _not_finite(server_round)
             self._snapshot = self._whole = None
             if self._compressor is None:
-                self.replica.x = self.rule.dense(self.x, quantity, rate)
-                self.replica.version += 1
-            else:
+                self._step(of, rate)
+            elif not callable(quantity):
+                self._take_back()
                 self._publish(self._compressor, quantity, server_round, rate)
-            for vector in (self.x, *self.replica.kept.values()):
+            for vector in (self.replica.model, *self.replica.kept.values()):
                 self._require_finite(vector, server_round)
+
+    def _step(self, quantity: Callable[[slice], FloatVector], rate: float) -> None:
+        """Take a dense step: the same numbers, one by one, wherever they are put."""
+        before = self.replica.model
+        held = self._lent_of(before) is not None
+        after = room_for(before.size, before.dtype) if held else before
+        for part in blocks(before.size):
+            after[part] = self.rule.dense(before[part], quantity(part), rate)
+        self.replica.x = after
+        self.replica.version += 1
+        self._lent.clear()
 
     def jump(self, x: FloatVector, server_round: int, **kept: FloatVector) -> None:
         """Set the model, and what is kept beside it: workers get it whole, not as a delta.
@@ -150,9 +201,10 @@ class Downlink:
             self._require_finite(vector, server_round)
         self._snapshot = self._whole = None
         self.replica.x, self.replica.kept = x, kept
+        self._lent.clear()
         self.replica.version += 1
         if self.compressed:
-            self.replica.mark = mark_of([self._identity.compress(x).data], [self.version])
+            self.replica.mark = mark_of([_whole_packet(x)], [self.version])
         self.log = DeltaLog(self.log.limit, self.version)
 
     def _publish(
@@ -179,11 +231,8 @@ class Downlink:
 
     @staticmethod
     def _require_finite(vector: FloatVector, server_round: int) -> None:
-        if not np.isfinite(vector).all():
-            raise RoundError(
-                f"round {server_round}: the model is no longer finite: lower lr, or leave out "
-                "the clients that send huge updates"
-            )
+        if not all_finite(vector):
+            raise _not_finite(server_round)
 
     @property
     def compressed(self) -> bool:
@@ -202,8 +251,8 @@ class Downlink:
     def snapshot(self) -> ModelPart:
         """Return the model whole, with what a compressed downlink goes on from; cached."""
         if self._snapshot is None:
-            kept = self.replica.kept
-            self._snapshot = self._part([self.x, *(kept[name] for name in self.rule.kept if kept)])
+            names = self.rule.kept if self.replica.kept else ()
+            self._snapshot = self._part(["x", *names])
         return self._snapshot
 
     def whole(self) -> ModelPart:
@@ -211,9 +260,21 @@ class Downlink:
         if not self.replica.kept:
             return self.snapshot()
         if self._whole is None:
-            self._whole = self._part([self.x])
+            self._whole = self._part(["x"])
         return self._whole
 
-    def _part(self, vectors: list[FloatVector]) -> ModelPart:
-        packets = [self._identity.compress(vector).data for vector in vectors]
+    def _part(self, names: list[str]) -> ModelPart:
+        packets = [_whole_packet(self._lend(name)) for name in names]
         return ModelPart.snapshot(self.version, packets, self.replica.mark)
+
+
+def _whole_packet(vector: FloatVector) -> Pieces:
+    """Return what `identity` makes of a finite vector, with its payload where the vector is."""
+    return Pieces(Packet.pieces(Identity.codec, vector.dtype, vector.size, [vector]))
+
+
+def _not_finite(server_round: int) -> RoundError:
+    return RoundError(
+        f"round {server_round}: the model is no longer finite: lower lr, or leave out the clients "
+        "that send huge updates"
+    )

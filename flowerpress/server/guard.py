@@ -51,7 +51,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flowerpress.compressors import Opened, Packet, PacketError, norm
-from flowerpress.compressors.wire.packet import HEADER_BYTES
+from flowerpress.compressors.wire.packet import HEADER_BYTES, MAX_DIM
 from flowerpress.protocol import Reply
 from flowerpress.server.ask import Ask
 from flowerpress.server.client import Client
@@ -145,7 +145,9 @@ class Guard:
         heads = [bytes(frame.data[:HEADER_BYTES]) for frame in frames]
         key = reply.client, b"".join(heads)
         if key not in self._norms:
-            self._norms[key] = math.hypot(*map(norm, packets))
+            # Their lengths were checked: they may be as long as any model.
+            norms = [norm(each, max_dim=MAX_DIM) for each in packets]
+            self._norms[key] = math.hypot(*norms)
         return self._norms[key]
 
     def begin(

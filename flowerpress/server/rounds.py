@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
@@ -23,6 +23,7 @@ EvaluateFn = Callable[[int, ArrayRecord], Mapping[str, Any] | None]
 """Flower's: what it returns may be a `MetricRecord` or any mapping of names to numbers."""
 ShouldStop = Callable[[int, Result], bool]
 _METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
+_LARGE = 2**26  # bytes of a first model that is not kept beside the strategy's own
 _FIRST_ANSWER = 2**22  # bytes that a node may say of itself, besides what the model's size allows
 # The rounds' log goes where that of Flower's own strategies does.
 flower = logging.getLogger("flwr")
@@ -50,11 +51,14 @@ class Rounds:
     stopped: bool = False  # before the last round
     reader: MetricReader = field(default_factory=lambda: MetricReader("evaluate_fn"))
     checkpoints: Checkpoints | None = field(init=False)
+    stepped: bool = False  # whether the model is another than the run began with
+    _unsent: list[tuple[str, Array | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not (self.should_stop is None or callable(self.should_stop)):
             raise TypeError(f"should_stop is {self.should_stop!r}: expected a function, or None")
         self.result = Result(self.initial)
+        self._size = sum(len(array.data) for array in self.initial.values())  # bytes
         offered = checkpoints_of(self.grid)  # asked for in any case: a grid counts its strategies
         self.checkpoints = self.strategy.checkpoints or offered
         allow_answers(self.grid, _FIRST_ANSWER + 2 * self._size)
@@ -94,13 +98,8 @@ class Rounds:
         self.stopped = True
         arrays = self.strategy.conclude(server_round, self.grid)
         if arrays is not None:
-            self.result.arrays = arrays
+            self.result.arrays, self.stepped = arrays, True
             self._evaluate(server_round)
-
-    @property
-    def _size(self) -> int:
-        """Bytes of the model."""
-        return sum(len(array.data) for array in self.initial.values())
 
     def _announce(self) -> None:
         size = self._size / 2**20
@@ -113,16 +112,47 @@ class Rounds:
 
     def _train(self, server_round: int) -> None:
         strategy = self.strategy
-        orders = strategy.configure_train(
-            server_round, self.result.arrays, self.train_config, self.grid
+        # Nobody holds the orders, or the arrays, while the model takes its step: it then moves
+        # where it is.
+        replies = self.grid.send_and_receive(
+            strategy.configure_train(
+                server_round, self.result.arrays, self.train_config, self.grid
+            ),
+            timeout=self.timeout,
         )
-        replies = self.grid.send_and_receive(orders, timeout=self.timeout)
+        self._let_go()
         arrays, metrics = strategy.aggregate_train(server_round, replies)
         if arrays is not None:
-            self.result.arrays = arrays
+            self.result.arrays, self.stepped = arrays, True
+        elif not self.result.arrays:
+            self.result.arrays = self._arrays()
         if metrics is not None:
             flower.info("\t└──> Aggregated MetricRecord: %s", metrics)
             self.result.train_metrics_clientapp[server_round] = metrics
+
+    def _let_go(self) -> None:
+        """Hold the model once: in the strategy, where it has begun."""
+        run = self.strategy.run
+        if run.model is None:
+            return
+        if self.stepped:
+            self.result.arrays = ArrayRecord()
+        elif self.initial and self._size >= _LARGE and run.model.layout.exact:
+            # What clients have and never send stays as it was given; the rest is the model's own.
+            names = {entry.name for entry in run.model.layout.entries}
+            self.initial = ArrayRecord()
+            self._unsent = [(n, None if n in names else a) for n, a in self.result.arrays.items()]
+            self.result.arrays = run.initial = ArrayRecord()
+
+    def _arrays(self) -> ArrayRecord:
+        """Return the model as it is, as it would be returned had nothing been let go."""
+        arrays = self.strategy.model.arrays()
+        if self.stepped:
+            return arrays
+        given = ArrayRecord()
+        for name, array in self._unsent:
+            given[name] = arrays[name] if array is None else array
+        return given
 
     def _federated(self, server_round: int) -> None:
         strategy = self.strategy
@@ -167,7 +197,7 @@ class Rounds:
         state: dict[str, Tree] = {
             "round": server_round,
             "stopped": self.stopped,
-            "stepped": self.result.arrays is not self.initial,
+            "stepped": self.stepped,
             "facts": dict(checkpoints.facts),
             "beside": beside.state() if beside else None,
             **saved.state_of(strategy),
@@ -194,7 +224,7 @@ class Rounds:
         if checkpoints.beside:
             checkpoints.beside.restore(found["beside"])
         if found["stepped"]:
-            self.result.arrays = strategy.model.arrays()
+            self.result.arrays, self.stepped = strategy.model.arrays(), True
         self.saved_round, self.saved_rows = found["round"], len(strategy.run.exchange.ledger.rows)
         self.stopped = self.should_stop is not None and bool(found.get("stopped"))
         what = "stopped early: without should_stop it goes on" if self.stopped else "going on"

@@ -32,7 +32,10 @@ def refuse_privacy(name: str, config: Mapping[str, Any] | None) -> None:
     """
     if config and _CLIPPING in config:
         raise ValueError(f"{name} was given a {_CLIPPING}: {_REMEDY}")
-    frame = inspect.currentframe()
+    own = inspect.currentframe()
+    # From the caller on: this frame's own variables name it, a cycle that would keep the arrays.
+    frame = own.f_back if own is not None else None
+    del own
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, Strategy) and hasattr(caller, _CLIPPING):

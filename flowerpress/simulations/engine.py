@@ -246,6 +246,7 @@ def _own_content(message: Message, seen: set[int], crowd: bool) -> Message:
     stay the same objects: their data are bytes, which cannot be changed. So the model of a `crowd`
     is decoded once for all.
     """
+    # Not by `array_records`: it makes a cycle, which keeps the message until it is collected.
     sent = message.content
     arrays = sent.get(ARRAYS)
     if isinstance(arrays, ArrayRecord) and MESSAGE in arrays and id(sent) not in seen:

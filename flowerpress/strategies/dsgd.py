@@ -61,7 +61,8 @@ class DSGD(TheoreticalStrategy):
     def round(self, server_round: int) -> Steps:
         S, g = self.sample(server_round), self.zeros()
         S = yield Ask(S, into=g)  # 1-2
-        self.model.move(self.rate / self.mass(S) * g, server_round, self.rate)  # 3
+        rate = self.rate / self.mass(S)
+        self.model.move(lambda part: rate * g[part], server_round, self.rate)  # 3
 
     def theory_lr(self, traits: Traits, n: int) -> float:
         if not traits.unbiased:

@@ -58,5 +58,5 @@ class EF14(CompressedStrategy):
     def round(self, server_round: int) -> Steps:
         S, w = self.sample(server_round), self.zeros()
         S = yield Ask(S, into=w)  # 1-2
-        q = w / self.mass(S)  # 3
-        self.model.move(q, server_round, self.rate)  # 4
+        mass = self.mass(S)
+        self.model.move(lambda part: w[part] / mass, server_round, self.rate)  # 3-4

@@ -99,7 +99,8 @@ class EF21(TheoreticalStrategy):
 
     def round(self, server_round: int) -> Steps:
         yield Ask(self.sample(server_round), into=self._sum)  # 1-3
-        self.model.move(self.g, server_round, self.rate)  # 4
+        total = self.population.total
+        self.model.move(lambda part: self._sum[part] / total, server_round, self.rate)  # 4
 
     def check_theory(self) -> None:
         """Raise `ValueError` where no theorem has a step size for these options."""

@@ -85,4 +85,5 @@ class EfficientAdam(Adaptive):
     def round(self, server_round: int) -> Steps:
         S, w = self.sample(server_round), self.zeros()
         S = yield Ask(S, into=w)  # 1
-        self.model.move(w / self.mass(S), server_round, self.rate)  # 2-3
+        mass = self.mass(S)
+        self.model.move(lambda part: w[part] / mass, server_round, self.rate)  # 2-3

@@ -182,7 +182,8 @@ class Marina(TheoreticalStrategy):
     def _move(self, mean: FloatVector, server_round: int) -> None:
         """Update g by the mean received, and take the step."""
         self.g = mean if self.sync else self.g + mean  # 3
-        self.model.move(self.rate * self.g, server_round, self.rate)  # 4
+        g, rate = self.g, self.rate
+        self.model.move(lambda part: rate * g[part], server_round, rate)  # 4
 
     def hyper(self) -> Hyper:
         return {**super().hyper(), "sync": self.sync}

@@ -37,6 +37,12 @@ class Task(ABC):
     An algorithm asks only for gradients, so one task serves every algorithm. Two calls of
     `gradient` with the same batch use the same examples, as variance-reduced algorithms need.
 
+    A task of a large model may also have ``gradient_into(x, out, batch) -> loss``, which puts the
+    gradient at `x` in `out`, a vector like `x`, and which is then called in place of `gradient`.
+    Both vectors are lent for the call: the task writes to `out` alone, all of it, and keeps neither
+    of them, nor a view. The worker uses their memory again, and needs one to three vectors of the
+    model's length less.
+
     Attributes
     ----------
     num_examples : int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from flowerpress.protocol.layout import DTYPES
 from flowerpress.tasks.task import FlatVector
+from flowerpress.tasks.torch_views import LARGE, Views, can_be_view
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,8 @@ class TorchModel:
         self.parameters = {name: value for name, value in named.items() if value.requires_grad}
         self.real = _vector_dtype(self.parameters)
         self.size = sum(value.numel() for value in self.parameters.values())
+        self._shapes = [value.shape for value in self.parameters.values()]
+        self._empty = False  # whether the parameters hold no values, see `on_views`
         _check_buffers(self.module.state_dict(), self._places())
         self._resting = _kept_modes(self.module)
         self._awake = [each for each in self.module.modules() if each not in set(self._resting)]
@@ -81,6 +85,8 @@ class TorchModel:
 
         if x.shape != (self.size,):
             raise ValueError(f"the model has {self.size} values, but x has shape {x.shape}")
+        if self._empty:
+            self._refill()
         device = next(iter(self.parameters.values())).device
         flat = torch.from_numpy(x if x.flags.writeable else x.copy()).to(device)
         start = 0
@@ -88,6 +94,44 @@ class TorchModel:
             for value in self.parameters.values():
                 value.copy_(flat[start : start + value.numel()].view(value.shape))
                 start += value.numel()
+
+    def values(self) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters; raises `ValueError` while they have no values."""
+        if self._empty:
+            raise ValueError(
+                "this model holds no values: its last gradient was taken where a worker's vectors "
+                "are, which are not its own; evaluate it, or ask before its first gradient"
+            )
+        return self.parameters
+
+    def takes_views(self, x: FlatVector, out: FlatVector) -> bool:
+        """Whether the parameters can be views of `x`, and it pays."""
+        import torch
+
+        shape, kind = (self.size,), torch.float64 if x.dtype == np.float64 else torch.float32
+        return (
+            self.size >= LARGE
+            and (x.shape, out.shape) == (shape, shape)
+            and x.dtype == out.dtype
+            and x.flags.writeable  # torch has no tensors that may not be written to
+            and all(can_be_view(value, kind) for value in self.parameters.values())
+        )
+
+    @contextmanager
+    def on_views(self, x: FlatVector, out: FlatVector) -> Iterator[Views]:
+        """Have the parameters be views of `x`, and their gradients go to `out`."""
+        self._empty = True  # whatever happens: they may not stay views of memory that is lent
+        views = Views(list(self.parameters.values()), self._shapes, x, out)
+        try:
+            yield views
+        finally:
+            views.leave()
+
+    def _refill(self) -> None:
+        """Give the parameters memory of their own again, which is not written to yet."""
+        for value, shape in zip(self.parameters.values(), self._shapes, strict=True):
+            value.data = value.data.new_empty(shape)
+        self._empty = False
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the persistent buffers by name, as they are now."""

@@ -17,11 +17,13 @@ from flowerpress.tasks.torch_data import Collate, Examples, as_examples
 from flowerpress.tasks.torch_device import checked_device, require_torch
 from flowerpress.tasks.torch_model import TorchModel, to_numpy
 from flowerpress.tasks.torch_seeding import SeededPasses, seeded
+from flowerpress.tasks.torch_views import Views
 
 if TYPE_CHECKING:
     import torch
 
 _BATCH_SIZE = 32
+_NOTHING_COUNTS = "the loss divides by zero on this batch: all its targets are ignored"
 
 
 class TorchBatch(NamedTuple):
@@ -168,7 +170,7 @@ class TorchTask(Task):
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the model's current parameters, then its buffers, as numpy arrays by name."""
-        named = {**self._model.parameters, **self._model.buffers()}
+        named = {**self._model.values(), **self._model.buffers()}
         return ArrayRecord({name: Array(to_numpy(value)) for name, value in named.items()})
 
     def buffer_names(self) -> tuple[str, ...]:
@@ -224,6 +226,50 @@ class TorchTask(Task):
         found: FlatVector = gradient.cpu().numpy()
         return loss, found
 
+    def gradient_into(self, x: FlatVector, out: FlatVector, batch: Batch) -> float:
+        """Put the gradient at `x` in `out`, and return the mean loss; both as `gradient` has them.
+
+        Where the model is large, on the CPU, and has one dtype, its parameters are views of `x` for
+        as long as this takes, and each one's gradient goes to `out` as soon as it is known. The
+        model then holds no values of its own until the next `x` comes.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As `gradient` does.
+        """
+        if not self._model.takes_views(x, out):
+            loss, out[:] = self.gradient(x, batch)
+            return loss
+        self._model.train()
+        indices, seed = (None, 0) if batch is None else batch
+        with self._naming_chunk(), self._model.on_views(x, out) as views:
+            return self._training.run(
+                seed, lambda: self._gradient_into(views, indices), self._model.remember
+            )
+
+    def _gradient_into(self, views: Views, indices: npt.NDArray[np.int64] | None) -> float:
+        """Do what `_gradient` does, number by number, in the memory that the views are of."""
+        mean = _Mean()
+        for batch, weigh in self._batches(self._train, indices):
+            loss, weight = self._loss_of(batch, weigh)
+            if weight == 0:
+                continue
+            views.add(loss, weight, first=mean.mass == 0)
+            mean.add(weight, float(loss.detach()))
+        if mean.mass == 0:
+            raise ValueError(_NOTHING_COUNTS)
+        views.divide(mean.mass)
+        return mean.loss
+
+    def _loss_of(self, batch: Any, weigh: Callable[[Any], float]) -> tuple[torch.Tensor, float]:
+        """Return the loss on a batch, and what it weighs."""
+        output, target = self._forward(self._model.module, batch)
+        loss = _checked(self._loss(output, target))
+        if not loss.requires_grad:
+            raise ValueError("the loss does not depend on the parameters that are trained")
+        return loss, weigh(target)
+
     def evaluate(self, x: FlatVector) -> dict[str, float]:
         """Return the mean `loss`, and `accuracy` where targets are class numbers.
 
@@ -241,11 +287,7 @@ class TorchTask(Task):
         mean = _Mean()
         parameters = list(self._model.parameters.values())
         for batch, weigh in self._batches(self._train, indices):
-            output, target = self._forward(self._model.module, batch)
-            loss = _checked(self._loss(output, target))
-            if not loss.requires_grad:
-                raise ValueError("the loss does not depend on the parameters that are trained")
-            weight = weigh(target)
+            loss, weight = self._loss_of(batch, weigh)
             if weight == 0:  # all targets ignored: the loss is 0/0
                 continue
             parts = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
@@ -317,6 +359,11 @@ class _Mean:
             self._sum = gradient if self._sum is None else self._sum.add_(gradient)
 
     @property
+    def mass(self) -> float:
+        """The sum of the weights."""
+        return self._mass
+
+    @property
     def loss(self) -> float:
         """The mean loss; NaN, as torch has it, where the weights are zero."""
         return self._loss / self._mass if self._mass else float("nan")
@@ -325,7 +372,7 @@ class _Mean:
     def gradient(self) -> torch.Tensor:
         """The gradient of the mean loss."""
         if self._sum is None:
-            raise ValueError("the loss divides by zero on this batch: all its targets are ignored")
+            raise ValueError(_NOTHING_COUNTS)
         return self._sum if self._mass == 1 else self._sum.div_(self._mass)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from flowerpress.protocol import printable
+from flowerpress.protocol.blob import Data
 from flowerpress.transport.address import parse_address
 from flowerpress.transport.attempts import Attempts
 from flowerpress.transport.frames import (
@@ -41,7 +42,7 @@ OPTIONS = [
 ]
 _HEARTBEAT = 5.0  # until the server has said its own
 _SHORTEST, _LONGEST = 0.05, 3600.0  # seconds that it may be
-Handle = Callable[[Any, Incoming], list[bytes]]
+Handle = Callable[[Any, Incoming], list[Data]]
 
 
 class UnfitError(ValueError):
@@ -295,9 +296,10 @@ class LinkClient:
                 return
             if frame.id == self._busy or frame.size == 0:
                 return
+            self._answer = None  # the server asks on: it has the last answer, or waits for none
             partial = self._partial
             if frame.offset == 0:
-                partial = Incoming(frame.id, frame.size, in_memory=frame.size)
+                partial = _room_for(frame)
             elif partial is None or (frame.id, frame.offset) != (partial.id, partial.received):
                 raise FrameError(f"a message that goes on from byte {frame.offset}")
             self._partial = partial
@@ -329,27 +331,44 @@ class LinkClient:
 
     def _work(self) -> None:
         """Answer questions, in this thread, one after the other."""
-        while (item := self._questions.get()) is not None:
-            epoch, question = item
-            with self._lock:
-                welcome = self._welcome
-                if not self._is_open(epoch, question.id):
-                    continue
-            answer = Outgoing(question.id, self._handle(welcome, question))
-            with self._lock:
-                if not self._is_open(epoch, question.id):
-                    continue
-                self._busy, self._answer = 0, answer
-                self.answered += 1
-                stream = self._stream
-                if stream is not None:
-                    stream.write(answer.frames())
-            if reason := self._unfit():
-                self._leave(stream, reason)
+        while self._work_on(self._questions.get()):
+            pass
+
+    def _work_on(self, item: tuple[str, Incoming] | None) -> bool:
+        """Answer a question, and hold nothing of it; returns whether there may be more."""
+        if item is None:
+            return False
+        epoch, question = item
+        with self._lock:
+            welcome = self._welcome
+            if not self._is_open(epoch, question.id):
+                return True
+        answer = Outgoing(question.id, self._handle(welcome, question))
+        with self._lock:
+            if not self._is_open(epoch, question.id):
+                return True
+            self._busy, self._answer = 0, answer
+            self.answered += 1
+            stream = self._stream
+            if stream is not None:
+                stream.write(answer.frames())
+        if reason := self._unfit():
+            self._leave(stream, reason)
+        return True
 
     def _is_open(self, epoch: str, number: int) -> bool:
         """Whether a question is neither cancelled nor of an earlier start of the server."""
         return (epoch, number) == (self._epoch, self._busy)
+
+
+def _room_for(frame: Any) -> Incoming:
+    """Return where a question goes; `FrameError` where there is no room for what it says it is."""
+    try:
+        return Incoming(frame.id, frame.size, in_memory=frame.size)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise FrameError(
+            f"a message of {frame.size} bytes, for which there is no room: {error}"
+        ) from None
 
 
 def _details(error: grpc.RpcError) -> str:

@@ -36,12 +36,16 @@ from flwr.app import (
 )
 
 from flowerpress.protocol import printable
-from flowerpress.transport.pipes import Readable
+from flowerpress.protocol.arrays import PiecedArray, Pieces
+from flowerpress.protocol.blob import Data
+from flowerpress.protocol.unjoined import STYPE, Unjoined
+from flowerpress.transport.pipes import Place, Readable
 
 _PREFIX = struct.Struct("<I")
 _HEADER, _MAX_HEADER = 2**20, 2**24  # bytes of any header, and of a large message's
 _MAX_BUFFERS = 2**16
 _MAX_NAME = 2**12
+_LONG = 2**16  # bytes of a buffer that is not copied
 
 
 class CodecError(ValueError):
@@ -70,7 +74,7 @@ class Head(NamedTuple):
 # --- out ------------------------------------------------------------------------------------------
 
 
-def encode(message: Message) -> list[bytes]:
+def encode(message: Message) -> list[Data]:
     """Return a message as buffers, to be sent one after the other.
 
     Examples
@@ -84,7 +88,7 @@ def encode(message: Message) -> list[bytes]:
     ('train', 0.5)
     """
     metadata = message.metadata
-    buffers: list[bytes] = []
+    buffers: list[Data | Pieces] = []
     header: dict[str, Any] = {}
     header |= {"type": metadata.message_type, "group": metadata.group_id, "ttl": metadata.ttl}
     if message.has_error():
@@ -95,22 +99,32 @@ def encode(message: Message) -> list[bytes]:
         ]
     header["sizes"] = [len(buffer) for buffer in buffers]
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    return [_PREFIX.pack(len(text)) + text, *buffers]
+    sent: list[Data] = [_PREFIX.pack(len(text)) + text]
+    for buffer in buffers:
+        sent += buffer.pieces if isinstance(buffer, Pieces) else [buffer]
+    return sent
 
 
-def _describe(record: Any, buffers: list[bytes]) -> tuple[str, list[Any]]:
+def _describe(record: Any, buffers: list[Data | Pieces]) -> tuple[str, list[Any]]:
     """Return the kind of a record and its entries; what they have of bytes goes to `buffers`."""
     if isinstance(record, ArrayRecord):
         entries: list[Any] = []
         for name, array in record.items():
             entries.append([name, array.dtype, list(array.shape), array.stype])
-            buffers.append(array.data)
+            buffers.append(_data_of(array))
         return "arrays", entries
     kind = "metrics" if isinstance(record, MetricRecord) else "configs"
     return kind, [[name, _plain(value, buffers)] for name, value in record.items()]
 
 
-def _plain(value: Any, buffers: list[bytes]) -> Any:
+def _data_of(array: Array) -> Data | Pieces:
+    """Return an array's data, where they lie."""
+    if isinstance(array, Unjoined):
+        return Pieces(array.parts)
+    return array.pieces if isinstance(array, PiecedArray) else array.data
+
+
+def _plain(value: Any, buffers: list[Data | Pieces]) -> Any:
     """Return a value for JSON: {"f": text} for a float that it lacks, {"b": 0} for bytes."""
     if isinstance(value, list):
         return [_plain(item, buffers) for item in value]
@@ -149,7 +163,7 @@ def decode(file: Readable, size: int, *, data: bool = True) -> tuple[Head, Recor
             code, reason = error
             return Head("", "", 0.0, Error(_whole(code), printable(_text(reason)))), None
         head = Head(_text(header["type"]), _text(header["group"]), float(header["ttl"]), None)
-        buffers = iter([file.read(length) if data else b"" for length in sizes])
+        buffers = iter([_taken(file, length) if data else b"" for length in sizes])
         records = {
             _text(name): _record(kind, entries, buffers)
             for name, kind, entries in header["records"]
@@ -168,6 +182,11 @@ def decode(file: Readable, size: int, *, data: bool = True) -> tuple[Head, Recor
         if isinstance(wrong, CodecError):
             raise
         raise CodecError(f"the records cannot be read: {str(wrong)[:200]}") from None
+
+
+def _taken(file: Readable, size: int) -> Data:
+    """Return the next bytes; where they are many, in the memory that they were received in."""
+    return file.view(size) if isinstance(file, Place) and size >= _LONG else file.read(size)
 
 
 def _header(file: Readable, size: int) -> tuple[dict[str, Any], list[int]]:
@@ -191,13 +210,16 @@ def _header(file: Readable, size: int) -> tuple[dict[str, Any], list[int]]:
     return header, sizes
 
 
-def _record(kind: str, entries: list[Any], buffers: Iterator[bytes]) -> Any:
+def _record(kind: str, entries: list[Any], buffers: Iterator[Data]) -> Any:
     """Return one record, with as many of `buffers` as it has."""
     if kind == "arrays":
         arrays = ArrayRecord()  # filled one by one: given a dictionary, it copies each array
         for name, dtype, shape, stype in entries:
-            shape = tuple(_whole(length) for length in shape)
-            arrays[_text(name)] = Array(_text(dtype), shape, _text(stype), _next(buffers))
+            shape, data = tuple(_whole(length) for length in shape), _next(buffers)
+            if isinstance(data, memoryview) and stype == STYPE:
+                arrays[_text(name)] = PiecedArray(Pieces([data]), STYPE)
+            else:  # Flower's code expects bytes
+                arrays[_text(name)] = Array(_text(dtype), shape, _text(stype), bytes(data))
         return arrays
     values = {_text(name): _value(value, buffers) for name, value in entries}
     if kind == "metrics":
@@ -207,15 +229,15 @@ def _record(kind: str, entries: list[Any], buffers: Iterator[bytes]) -> Any:
     raise CodecError(f"a record of unknown kind {kind!r:.40}")
 
 
-def _value(value: Any, buffers: Iterator[bytes]) -> Any:
+def _value(value: Any, buffers: Iterator[Data]) -> Any:
     if isinstance(value, list):
         return [_value(item, buffers) for item in value]
     if isinstance(value, dict):
-        return _next(buffers) if "b" in value else float(value["f"])
+        return bytes(_next(buffers)) if "b" in value else float(value["f"])
     return value
 
 
-def _next(buffers: Iterator[bytes]) -> bytes:
+def _next(buffers: Iterator[Data]) -> Data:
     found = next(buffers, None)
     if found is None:
         raise CodecError("a buffer is missing")

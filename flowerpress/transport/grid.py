@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
 from flowerpress.protocol.grids import Upload
@@ -338,8 +338,9 @@ def _round_said(message: Message) -> int | None:
     group = message.metadata.group_id
     if group.isascii() and group.isdecimal() and len(group) < _DIGITS:
         return int(group)
-    for config in message.content.config_records.values():
-        number = config.get("server-round")
+    # Not by `config_records`: it makes a cycle, which keeps the message until it is collected.
+    for config in message.content.values():
+        number = config.get("server-round") if isinstance(config, ConfigRecord) else None
         if type(number) is int and 0 <= number < 10**_DIGITS:
             return number
     return None

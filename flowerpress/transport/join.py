@@ -16,6 +16,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.protocol import ensure_task_identity
+from flowerpress.protocol.blob import Data
 from flowerpress.transport.client import Farewell, LinkClient, UnfitError
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.frames import json_object
@@ -70,7 +71,7 @@ class Node:
         except (ValueError, OSError, ImportError) as error:
             raise UnfitError(str(error)) from None
 
-    def answer(self, welcome: Any, question: Incoming) -> list[bytes]:
+    def answer(self, welcome: Any, question: Incoming) -> list[Data]:
         """Return the answer to a question, as the link sends it."""
         ensure_task_identity(int(welcome.run_id))
         node = int(welcome.node_id)

@@ -35,14 +35,14 @@ class Question:
     ----------
     key : str
         The message's id in the run.
-    buffers : list of bytes
+    buffers : list of bytes or views
         The message, encoded.
     settle : callable
         Gets the answer, or the reason why there is none; once.
     """
 
     key: str
-    buffers: list[bytes]
+    buffers: list[bytes | memoryview]
     settle: Callable[[Incoming | str], None]
     outgoing: Outgoing = field(init=False)
 

@@ -6,12 +6,18 @@ Both may stop anywhere and go on from there: that is how a message survives a co
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from tempfile import TemporaryFile
-from typing import IO, Protocol
+from typing import Any, Protocol
 from weakref import finalize
 
+import numpy as np
+
+from flowerpress.protocol.arrays import ALIGNED, misplaced
+from flowerpress.protocol.blob import start_of_packets
 from flowerpress.protocol.grids import Upload
+from flowerpress.protocol.rooms import room_for
 from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
 
 IN_MEMORY = 8 * 2**20  # bytes of an incoming message; what is longer goes to a temporary file
@@ -20,7 +26,6 @@ _SHORT = 2**14  # bytes of a message that travels with its announcement
 _ANNOUNCED = 2**12  # bytes that travel with that of a longer one: the rest shows how fast it comes
 _LEAST = 2**13  # bytes in a frame on the slowest network
 _QUICK, _SLOW = 0.05, 0.2  # seconds that a frame takes where the next may be longer, or must not
-_SMALL = 2**14  # bytes of pieces that are joined as they come
 
 
 class Outgoing:
@@ -28,22 +33,24 @@ class Outgoing:
 
     Parameters
     ----------
-    id : int
-        The number of the question that it is, or answers.
-    buffers : sequence of bytes
-        The message.
+        id : int
+            The number of the question that it is, or answers.
+        buffers : sequence of bytes or views
+            The message. Views must not change while it is sent.
 
     Examples
     --------
-    >>> from flowerpress.transport.frames import parse
-    >>> message = Outgoing(7, [b"abc", b"de"])
-    >>> [parse(frame).data for frame in message.frames(1)]
-    [b'bcde']
+        >>> from flowerpress.protocol.arrays import ALIGNED, misplaced
+    from flowerpress.protocol.blob import start_of_packets
+    from flowerpress.transport.frames import parse
+        >>> message = Outgoing(7, [b"abc", b"de"])
+        >>> [parse(frame).data for frame in message.frames(1)]
+        [b'bcde']
     """
 
-    def __init__(self, id: int, buffers: Sequence[bytes]) -> None:  # noqa: A002  (as in link.proto)
+    def __init__(self, id: int, buffers: Sequence[bytes | memoryview]) -> None:  # noqa: A002  (as in link.proto)
         self.id, self.size, self.cancelled = id, sum(map(len, buffers)), False
-        self._buffers = buffers
+        self._buffers: Sequence[bytes | memoryview] = buffers
 
     def cancel(self) -> None:
         """Send no more of it, and let go of it."""
@@ -103,49 +110,105 @@ class Readable(Protocol):
         """Return the next `size` bytes; fewer at the end."""
 
 
-class Pieces:
-    """A file in memory that keeps what is written as it is, and copies it once, when it is read.
+class Place(ABC):
+    """Where an incoming message is put, and read from."""
+
+    @abstractmethod
+    def write(self, data: bytes | memoryview) -> int:
+        """Write where the last one ended."""
+
+    @abstractmethod
+    def seek(self, position: int) -> int:
+        """Go to a position."""
+
+    @abstractmethod
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes; fewer at the end."""
+
+    @abstractmethod
+    def view(self, size: int) -> memoryview:
+        """Return the next `size` bytes, in memory that the reader may write to.
+
+        If they are a message of packets, the first packet lies where any float may lie. What is
+        viewed may not be read again.
+        """
+
+
+class Memory(Place):
+    """A place in memory for a message whose length is known.
+
+    Pages of it are taken as they are written, and not when it is made: a length that is said and
+    does not come costs nothing.
 
     Examples
     --------
-    >>> pieces = Pieces()
-    >>> pieces.write(b"abc"), pieces.write(b"def"), pieces.seek(0)
+    >>> memory = Memory(6)
+    >>> memory.write(b"abc"), memory.write(b"def"), memory.seek(0)
     (3, 3, 0)
-    >>> pieces.read(4), pieces.read(4)
+    >>> memory.read(4), bytes(memory.view(4))
     (b'abcd', b'ef')
     """
 
-    def __init__(self) -> None:
-        self._pieces: list[memoryview | bytearray] = []
-        self._next = self._within = 0  # the piece to read from, and where in it
+    def __init__(self, size: int) -> None:
+        self._bytes = room_for(size, np.uint8).data
+        self._at = self._room = 0  # the position; bytes before it that nobody needs any more
 
     def write(self, data: bytes | memoryview) -> int:
-        """Add to the end."""
-        last = self._pieces[-1] if self._pieces else None
-        if len(data) >= _SMALL:
-            self._pieces.append(memoryview(data))
-        elif isinstance(last, bytearray):
-            last += data
-        else:
-            self._pieces.append(bytearray(data))
+        self._bytes[self._at : self._at + len(data)] = data
+        self._at += len(data)
         return len(data)
 
     def seek(self, position: int) -> int:
-        """Go to the beginning; `position` is 0."""
-        self._next = self._within = position
+        self._at, self._room = position, 0
         return position
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes; fewer at the end."""
-        found = []
-        while size and self._next < len(self._pieces):
-            piece = self._pieces[self._next][self._within : self._within + size]
-            found.append(piece)
-            size -= len(piece)
-            self._within += len(piece)
-            if self._within == len(self._pieces[self._next]):
-                self._next, self._within = self._next + 1, 0
-        return b"".join(found)
+        found = bytes(self._bytes[self._at : self._at + size])
+        self._at, self._room = self._at + len(found), self._room + len(found)
+        return found
+
+    def view(self, size: int) -> memoryview:
+        data, at = self._bytes, self._at
+        found = data[at : at + size]
+        past = misplaced(found, start_of_packets(found))
+        if past > self._room:
+            past = 0
+        if past:  # to the left by so many bytes: the two overlap, which a memoryview allows
+            data[at - past : at - past + len(found)] = found
+        self._at, self._room = at + len(found), past
+        return data[at - past : at - past + len(found)]
+
+
+class Stored(Place):
+    """A place in a temporary file, which is closed when it is let go."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile()  # noqa: SIM115
+        finalize(self, self._file.close)
+
+    def write(self, data: bytes | memoryview) -> int:
+        return self._file.write(data)
+
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+    def view(self, size: int) -> memoryview:
+        first = self._file.read(min(size, _FIRST))
+        memory = room_for(size + ALIGNED, np.uint8).data
+        past = misplaced(memory, start_of_packets(first))
+        start = -past % ALIGNED
+        memory[start : start + len(first)] = first
+        filled = start + len(first)
+        while filled < start + size and (count := _fill(self._file, memory[filled : start + size])):
+            filled += count
+        return memory[start:filled]
+
+
+def _fill(file: Any, memory: memoryview) -> int:
+    return int(file.readinto(memory))
 
 
 class Incoming:
@@ -181,10 +244,7 @@ class Incoming:
         self._at_first, self._begun = 0, 0.0
         self.upload = Upload(0, 0.0)
         self.in_memory = size <= in_memory
-        self._file: IO[bytes] | Pieces = Pieces()
-        if not self.in_memory:
-            self._file = TemporaryFile()  # noqa: SIM115  (closed when let go)
-            finalize(self, self._file.close)
+        self._file: Place = Memory(size) if self.in_memory else Stored()
 
     def add(self, data: bytes | memoryview) -> bool:
         """Take the next bytes; returns whether the message is whole now.

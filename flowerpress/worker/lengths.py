@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_MOST = 1 << 18  # numbers that are squared at once
+_UNROLLED = 8  # numbers that numpy's sum takes at a time
 FloatVector = npt.NDArray[np.floating[Any]]
 
 
@@ -32,5 +34,13 @@ def length(vector: FloatVector) -> float:
 
 
 def _square_sum(vector: FloatVector) -> float:
-    """Return |vector|^2 in float64, without BLAS, whose order of sums differs between machines."""
+    """Return |vector|^2 in float64, without BLAS, whose order of sums differs between machines.
+
+    A long vector is halved as `numpy.sum` halves it: so the sum is the one that numpy has of all
+    squares, to the last bit, and they are never there at once.
+    """
+    if vector.size > _MOST:
+        half = vector.size // 2
+        half -= half % _UNROLLED
+        return _square_sum(vector[:half]) + _square_sum(vector[half:])
     return float(np.sum(np.square(vector, dtype=np.float64)))

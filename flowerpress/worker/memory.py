@@ -14,6 +14,7 @@ from flowerpress.worker.answered import Answered, read
 from flowerpress.worker.stores import BEFORE, REPLY, FloatVector, WorkerState
 
 _MEMORY, _MEMORY_BEFORE = "memory", "memory, before"
+_LARGE = 2**26  # bytes
 _NONE = np.empty(0)
 STAGED = "+"  # ends the name of a vector that waits for the packet in flight
 
@@ -155,3 +156,18 @@ def forget_replies(state: WorkerState) -> None:
     state.replies.clear()
     for stage in (1, 2):
         state.vectors.pop(f"{REPLY}{stage}", None)
+
+
+def forget_large(state: WorkerState) -> None:
+    """Drop replies that are as long as a large model, now that their round is over.
+
+    They would be there beside all that the next round computes. A server that was set back by more
+    than a round, and asks for one again, then hears that the question is stale, and asks anew.
+    """
+    for stage in (1, 2):
+        kept = state.replies.get(stage)
+        if kept is not None and kept.reply.payload >= _LARGE:
+            del state.replies[stage]
+        vector = state.vectors.get(f"{REPLY}{stage}")
+        if vector is not None and vector.nbytes >= _LARGE:
+            del state.vectors[f"{REPLY}{stage}"]

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.protocol.files import put_aside, sweep, write_atomically
+from flowerpress.protocol.tensors import pieces_of, read
 from flowerpress.worker.answered import Answered
 from flowerpress.worker.aside import Aside, Attic
 
@@ -162,12 +163,10 @@ class DiskStore(StateStore):
         return WorkerState()
 
     def save(self, state: WorkerState) -> None:
-        from safetensors.numpy import save
-
         arrays = state.stored()
         numbers = json.dumps(state.numbers)
         # One entry: safetensors writes several in any order, and equal states are equal files.
-        data = save(arrays, metadata={"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
+        data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path, data, sync=self._sync)
@@ -185,13 +184,8 @@ class _DamagedError(Exception):
 
 def _read(path: Path) -> WorkerState:
     """Read the file of a `DiskStore`; raises `_DamagedError` where it is not what was written."""
-    from safetensors import safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys())  # the file itself cannot be iterated
-            vectors = {name: file.get_tensor(name) for name in names}
+        vectors, metadata = read(path)
         text = metadata.pop("numbers")
         if not text.startswith("{"):  # files of earlier versions have no checksum
             known, _, text = text.partition(" ")
@@ -200,7 +194,7 @@ def _read(path: Path) -> WorkerState:
         numbers = dict(json.loads(text))
     except MemoryError:  # no fault of the file
         raise
-    except Exception as error:  # safetensors raises what it likes: AttributeError for some dtypes
+    except Exception as error:  # whatever a damaged header makes of it
         raise _DamagedError(str(error) or type(error).__name__) from None
     packet = vectors.pop(_PACKET, np.empty(0, np.uint8)).tobytes()
     return WorkerState(vectors, numbers, packet)
@@ -231,9 +225,10 @@ class ContextStore(StateStore):
         self._key = f"{_KEY}-{part}" if part else _KEY
 
     def load(self) -> WorkerState:
-        arrays = self._context.state.array_records.get(self._key)
-        config = self._context.state.config_records.get(f"{self._key}-numbers")
-        if arrays is None or config is None:
+        # Not by `array_records`: it makes a cycle, which keeps the state until it is collected.
+        arrays = self._context.state.get(self._key)
+        config = self._context.state.get(f"{self._key}-numbers")
+        if not (isinstance(arrays, ArrayRecord) and isinstance(config, ConfigRecord)):
             return WorkerState()
         # Arrays unpickled from Flower's record are read-only views: the worker settles in place.
         vectors = {str(name): array.numpy().copy() for name, array in arrays.items()}

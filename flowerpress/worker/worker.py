@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Compressor, Draw, make_compressor
 from flowerpress.compressors.composed.repeat import repeated
-from flowerpress.compressors.feedback import Sender, Settlement
+from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
+from flowerpress.protocol.arrays import blocks
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
+from flowerpress.protocol.rooms import in_file, room_for, zeros
 from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
 from flowerpress.worker.memory import (
@@ -23,6 +25,7 @@ from flowerpress.worker.memory import (
     OnceSender,
     begin_session,
     commit_staged,
+    forget_large,
     forget_replies,
     forgets,
     keep_moments,
@@ -57,6 +60,8 @@ class Job:
     steepest: float = 0.0  # norm of the largest gradient met in this round
     sender: Sender = field(init=False)  # the memory around the compressor
     hyper: Hyper = field(init=False)  # the strategy's hyperparameters
+    fresh: FloatVector | None = None  # the last gradient, where it is in the worker's own memory
+    room: FloatVector | None = None  # the model's memory, which may be used once it was worked on
 
     def __post_init__(self) -> None:
         self.hyper = self.instruction.hyper
@@ -130,6 +135,16 @@ class Job:
         number = order.round if server_round is None else server_round
         return np.random.default_rng([order.seed, self.client, number])
 
+    def place_for(self, vector: FloatVector) -> FloatVector:
+        """Return where what is made of `vector` may be put: in its place, if it is nobody else's.
+
+        Only a gradient in the worker's own memory is that (`Task.gradient_into`), and once.
+        """
+        if vector is not self.fresh:
+            return room_for(vector.size, vector.dtype)
+        self.fresh = None
+        return vector
+
     def one_gradient(
         self, x: FloatVector, rng: np.random.Generator | None
     ) -> tuple[float, FloatVector]:
@@ -137,14 +152,23 @@ class Job:
         return self._checked(x, None if rng is None else self.task.draw(rng))
 
     def _checked(self, x: FloatVector, batch: Batch) -> tuple[float, FloatVector]:
-        loss, gradient = self.task.gradient(x, batch)
-        vector = np.asarray(gradient, dtype=x.dtype)
+        into = getattr(self.task, "gradient_into", None)
+        if into is not None:
+            vector = self.fresh = room_for(x.size, x.dtype)
+            loss = into(x, vector, batch)
+        else:
+            loss, gradient = self.task.gradient(x, batch)
+            vector = np.asarray(gradient, dtype=x.dtype)
         if vector.shape != x.shape:
             raise ValueError(f"gradient has shape {vector.shape}, the model has {x.shape}")
         size = length(vector)
         self.steepest = max(self.steepest, size)
         if not np.isfinite(size):
-            position = int(np.flatnonzero(~np.isfinite(vector))[0])
+            position = next(
+                part.start + int(places[0])
+                for part in blocks(vector.size)
+                if (places := np.flatnonzero(~np.isfinite(vector[part]))).size
+            )
             raise ValueError(
                 f"gradient of client {self.client} is {vector[position]} at position {position} "
                 f"in round {self.instruction.round}: lower lr, or check this client's data"
@@ -213,6 +237,8 @@ class Worker(ABC):
         if outcome in (Settlement.STALE, Settlement.REPEAT) and sender.remembers:
             return recall(job.state, order) or reply(status="stale", reason=outcome.value)
         keep_sender(sender, job.state)
+        if order.stage == 1:
+            forget_large(job.state)
         if outcome is Settlement.MISMATCH:
             reason = f"server applied version {order.applied}, settled here is {sender.settled}"
             resync = reply(status="resync", reason=reason)
@@ -232,6 +258,8 @@ class Worker(ABC):
         """Return the model of this round, the caller's own; raises `ReplicaError`, see there."""
         x = follow_model(job.instruction, job.layout, job.state)
         load_buffers(job)
+        if hasattr(job.task, "gradient_into"):  # else the task may have kept the model
+            job.room = x
         return x
 
     def held_model(self, job: Job) -> FloatVector:
@@ -248,13 +276,25 @@ class Worker(ABC):
             if out.times > 1:
                 compressor = repeated(compressor, out.times, out.vector.size)
             draw, version = out.draw or job.draw(), job.instruction.version
-            packets = [job.sender.send(out.vector, compressor, version, draw).data]
+            sender, nbytes = job.sender, out.vector.nbytes
+            if isinstance(sender, EF21Sender) and sender.memory is None and in_file(nbytes):
+                sender.memory = zeros(out.vector.size, out.vector.dtype)  # else it is in memory
+            room = job.room if self._is_free(job.room, out, state) else None
+            packets = [job.sender.send(out.vector, compressor, version, draw, room).data]
             keep_moments(state, out.moments, out.counts)
         state.vectors.update(out.kept)
         state.vectors.update({name + STAGED: vector for name, vector in out.staged.items()})
         state.numbers |= {"loss": out.loss, **out.numbers}
         keep_sender(job.sender, state)
         return reply_with(job, packets, self.told)
+
+    @staticmethod
+    def _is_free(room: FloatVector | None, out: Outgoing, state: WorkerState) -> bool:
+        """Whether nothing that was computed, or is remembered, lies in some memory."""
+        if room is None or (room.shape, room.dtype) != (out.vector.shape, out.vector.dtype):
+            return False
+        new = (out.vector, *out.kept.values(), *out.moments.values(), *out.staged.values())
+        return not any(np.may_share_memory(room, each) for each in (*new, *state.vectors.values()))
 
 
 def load_buffers(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Result
 
 from flowerpress.clients import client_app
@@ -174,3 +175,19 @@ def test_a_checkpoint_from_before_goes_on(tmp_path, monkeypatch):
     run("ef21", 2, checkpoint=tmp_path)
     stopped = run("ef21", 9, should_stop=at_the_end, checkpoint=tmp_path, resume=True)
     assert_same(stopped, run("ef21", END))
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_large_first_model_is_not_kept_beside_the_strategys_own(monkeypatch, stepped):
+    """What clients have and never send stays in the result all the same, and in its place."""
+    monkeypatch.setattr("flowerpress.server.rounds._LARGE", 1)
+    made = task_fn(0, N).initial_arrays()
+    strategy = strategy_of("ef21")
+    with InProcessGrid(lambda: client_app(task_fn), N) as grid, pytest.MonkeyPatch.context() as p:
+        if not stepped:
+            p.setattr(type(strategy), "aggregate_train", lambda *_: (None, None))
+        result = strategy.start(grid, task_fn(0, N).initial_arrays(), 2)
+    assert strategy.run.initial == ArrayRecord()
+    assert (result.arrays == made) == (not stepped)
+    assert list(result.arrays) == list(made)
+    assert result.arrays == strategy.model.arrays()

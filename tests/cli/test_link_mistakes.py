@@ -102,7 +102,10 @@ def test_a_run_config_of_an_own_app_is_held_against_its_own(
         (["--bind", "0.0.0.0:80000"], "the port is a whole number from 0 to 65535"),
         (["--bind", "::1:9400"], "in brackets, such as [::1]:9400"),
         (["--min-clients", "0"], "min-clients"),
-        (["--min-clients", "300"], "--min-clients 300 is more than --max-clients 256"),
+        (
+            ["--min-clients", "300", "--max-clients", "256"],
+            "--min-clients 300 is more than --max-clients 256",
+        ),
         (["--bind", "192.0.2.1:9400"], "cannot listen on 192.0.2.1:9400: Cannot assign requested"),
         (["--max-answer", "0"], "max-answer"),
         (["--max-answer", "nan"], "--max-answer is nan: expected at most 1e+09"),

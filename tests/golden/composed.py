@@ -111,6 +111,19 @@ def induced(data, dim, number):
     return [number(0) + a + b for a, b in zip(first, second, strict=True)]
 
 
+def blocked(data, dim, number):
+    (size,) = struct.unpack_from("<I", data)
+    values, at = [], 4
+    for start in range(0, dim, size):
+        (length,) = struct.unpack_from("<Q", data, at + 8)
+        part = reader.read(data[at : at + 24 + length])
+        assert len(part) == min(size, dim - start)
+        values.extend(part)
+        at += 24 + length
+    assert at == len(data)
+    return values
+
+
 def rans(data, dim, number):
     return staged(data, dim, number, rans_symbols)
 
@@ -217,6 +230,7 @@ READERS = {
     27: scaled,
     28: rans,
     29: huffman,
+    30: blocked,
 }
 
 # name: spec, dim, dtype.
@@ -236,6 +250,8 @@ CASES = {
     "scaled-float64": ("scaled(randk:0.1,law=stratified)", 50, "<f8"),
     "induced": ("induced(topk:k=20; randk:k=20)", 1100, "<f4"),
     "induced-float64": ("induced(sign; qsgd:7)", 50, "<f8"),
+    "blocked": ("blocked(topk:k=20, 300)", 1100, "<f4"),
+    "blocked-float64": ("blocked(randk:0.1+qsgd:7, 32)", 50, "<f8"),
     "rans": ("qsgd:7+rans", 1100, "<f4"),
     "rans-float64": ("topk:k=500+qsgd:7,bucket=64+rans", 1100, "<f8"),
     "rans-bytes": ("identity+rans", 1100, "<f4"),

@@ -22,7 +22,7 @@ from tests.hostile.attacks import (
 )
 
 HADAMARD, DRIVE, EDEN, SKETCH, CHAIN = 20, 21, 22, 23, 25
-INDUCED, SCALED, RANS, HUFFMAN = 26, 27, 28, 29
+INDUCED, SCALED, RANS, HUFFMAN, BLOCKED = 26, 27, 28, 29, 30
 TERNGRAD = 8
 
 
@@ -34,6 +34,9 @@ def chain(
 
 
 ONE = frame(SIGN, 1, u4(0, 0) + f4(1) + b"\1")
+FLAT, TWO = frame(IDENTITY, 1, f4(1)), frame(IDENTITY, 2, f4(1, 2))
+ENDLESS = frame(IDENTITY, 1, f4(1), length=(1 << 64) - 1)
+WIDE = frame(IDENTITY, 1, struct.pack("<d", 1.0), dtype=2)
 HUGE = frame(IDENTITY, 9, f4(*[3e38] * 9))
 PLACE = struct.pack("<IBBH", 1, 0, 0, 0) + u4(3)
 KEY = u4(1, 2)
@@ -53,6 +56,10 @@ def scaled(factor: float, inside: bytes) -> bytes:
 
 def induced(size: int, inside: bytes) -> bytes:
     return frame(INDUCED, 1, struct.pack("<Q", size) + inside)
+
+
+def blocked(size: int, inside: bytes, dim: int = 3) -> bytes:
+    return frame(BLOCKED, dim, struct.pack("<I", size) + inside)
 
 
 def sketch(cells: bytes, *, scheme=1, rows=1, spare=0, columns=2, dim: int = 9) -> bytes:
@@ -111,6 +118,16 @@ ATTACKS = [
     Attack("no second packet", 1, induced(len(ONE), ONE), "0 bytes, fewer than"),
     Attack("second of two values", 1, induced(len(ONE), ONE + HUGE), "dim is 9 inside"),
     Attack("the sum overflows", 1, induced(len(BIG), BIG + BIG), "decoded number 0 is inf"),
+    # blocked
+    Attack("blocks of no coordinates", 3, blocked(0, FLAT * 3), "blocks of no coordinates"),
+    Attack("fewer blocks than said", 3, blocked(1, FLAT), "are no 3 packets"),
+    Attack("a block cut short", 3, blocked(1, FLAT * 2 + FLAT[:27]), "takes 28 bytes"),
+    Attack("one block too many", 3, blocked(1, FLAT * 4), "28 bytes follow"),
+    Attack("a block of another length", 3, blocked(2, FLAT * 2), "a packet that leaves 2"),
+    Attack("a last block too long", 3, blocked(2, TWO * 2), "a packet that leaves 1"),
+    Attack("a block of 2**64 bytes", 1, blocked(1, ENDLESS, 1), "takes 1844674407370955"),
+    Attack("a block in another dtype", 1, blocked(1, WIDE, 1), "float64 inside a packet of"),
+    Attack("blocks of two codecs", 2, blocked(1, FLAT + ONE, 2), "blocks of codecs 1 and 4"),
     # countsketch
     Attack("an unknown hash", 9, sketch(f4(1, 1), scheme=2), "hash 2"),
     Attack("no rows", 9, sketch(b"", rows=0), "rows is 0"),

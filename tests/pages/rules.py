@@ -80,6 +80,9 @@ COMMANDS = {
     ("engines.md", "flower-supernode"): f"{ENGINES}::test_deployment",
     ("engines.md", "flwr run . lab"): f"{ENGINES}::test_deployment",
     ("engines.md", "flwr list lab"): f"{ENGINES}::test_deployment",
+    ("large-models.md", "python -m benchmarks.big_model"): (
+        "tests/transport/test_big_model.py::test_it_says_what_it_measured"
+    ),
     ("link.md", "flowerpress certs"): f"{DEPLOY}::test_the_page_of_the_link",
     ("link.md", "flowerpress serve"): f"{DEPLOY}::test_the_page_of_the_link",
     ("link.md", "flowerpress join"): f"{DEPLOY}::test_the_page_of_the_link",

@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from flowerpress.compressors.base import Compressor
+from flowerpress.compressors.composed.blocked import Blocked
 from flowerpress.compressors.composed.chain import Chain
 from flowerpress.compressors.composed.entropy import Entropy, Rans
 from flowerpress.compressors.composed.huffman import Huffman
@@ -59,6 +60,7 @@ _OWN: tuple[type[Compressor], ...] = (
     *(Chain, Hadamard, Drive, Eden),
     CQ,
     *(Induced, Scaled, Rans, Huffman),
+    Blocked,
     CountSketch,
     TernGrad,
     LogGrid,
@@ -68,7 +70,7 @@ _OWN: tuple[type[Compressor], ...] = (
     Threshold,
 )
 # Written with parentheses, around so many others.
-_OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2}
+_OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2, Blocked: 1}
 
 
 @cache
@@ -120,7 +122,8 @@ def make_compressor(spec: str | Compressor) -> Compressor:
 
     Stages are written with ``+``, left to right: ``topk:0.01+qsgd:7`` quantizes the kept values and
     ``qsgd:7+rans`` codes the levels by their frequency. Compressors made of others take them in
-    parentheses: ``scaled(randk:0.1)``, ``induced(topk:0.01; randk:0.01)``.
+    parentheses: ``scaled(randk:0.1)``, ``induced(topk:0.01; randk:0.01)``,
+    ``blocked(topk:0.01, 1048576)``.
 
     Parameters
     ----------
@@ -181,14 +184,28 @@ def _stage(text: str) -> Compressor:
         cls = compressor_class(name.strip())
         if cls in _OPERANDS:
             inside = "; ".join(["randk:0.1", "randk:0.1"][: _OPERANDS[cls]])
+            inside += ", 65536" if cls is Blocked else ""
             raise ValueError(f"{cls.name!r} is written around others: '{cls.name}({inside})'")
         return _built(cls, grammar.fields(cls.parsers, rest, text), text)
     name, specs = made_of
     cls = compressor_class(name)
+    if cls is Blocked:
+        return _blocked(specs, text)
     if len(specs) != _OPERANDS.get(cls, 0):
         able = ", ".join(f"{each.name} ({count})" for each, count in _OPERANDS.items())
         raise ValueError(f"{text!r}: parentheses hold {len(specs)} compressors; what takes: {able}")
     return cls(*(make_compressor(part) for part in specs))
+
+
+def _blocked(specs: list[str], text: str) -> Compressor:
+    """Return what is written ``blocked(SPEC, N)``."""
+    inner, comma, size = specs[0].rpartition(",")
+    if len(specs) != 1 or not comma or not size.strip().isdecimal():
+        raise ValueError(f"{text!r}: give the length of a block, as in 'blocked(topk:0.01, 65536)'")
+    try:
+        return Blocked(make_compressor(inner), int(size))
+    except ValueError as error:
+        raise ValueError(f"compressor {text!r}: {error}") from None
 
 
 def _built(cls: type[Compressor], values: dict[str, object], spec: str) -> Compressor:

@@ -235,6 +235,17 @@ def released() -> Iterator[None]:
 
 
 @contextmanager
+def frames_again() -> Iterator[None]:
+    """Give back after the block the frames that were read in it; their work stays charged."""
+    budget = current()
+    before = budget.frames
+    try:
+        yield
+    finally:
+        budget.frames = before
+
+
+@contextmanager
 def at(level: int) -> Iterator[None]:
     """Read what is `level` frames deep inside the block, later than what is around it."""
     budget = current()

@@ -98,7 +98,7 @@ class Packet:
         return cls(bytes(data))
 
     @classmethod
-    def view(cls, data: memoryview) -> Packet:
+    def view(cls, data: bytes | memoryview) -> Packet:
         """Return the frame in `data`, checked, and where it is: nothing is copied."""
         return cls._of(data, _parse_header(data))
 
@@ -131,13 +131,21 @@ class Packet:
         parts : iterable of buffers
             The payload's pieces, in order; arrays are little-endian and C-contiguous.
         """
-        views = [_bytes_of(part) for part in parts if len(part)]
+        pieces = cls.pieces(codec, dtype, dim, parts)
+        return cls._of(b"".join(pieces), Header(codec, dtype, dim))
+
+    @classmethod
+    def pieces(
+        cls, codec: int, dtype: np.dtype[Any], dim: int, parts: Iterable[Buffer]
+    ) -> list[bytes | memoryview]:
+        """Return the frame of a payload as its head of 24 bytes and the payload's pieces."""
+        views = [bytes_of(part) for part in parts if len(part)]
         length = sum(map(len, views))
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
         for view in views:
             crc = zlib.crc32(view, crc) if len(view) < _LONG else _crc32(view, crc)
-        return cls._of(b"".join([head, _CRC.pack(crc), *views]), Header(codec, dtype, dim))
+        return [head + _CRC.pack(crc), *views]
 
     @property
     def nbytes(self) -> int:
@@ -166,12 +174,22 @@ class Packet:
         return type(self).spec_reader(self)
 
 
+def frame_length(head: bytes) -> int:
+    """Return how long the frame is that begins with such a head, as it says itself."""
+    if len(head) < HEADER_BYTES:
+        raise PacketError(
+            f"frame: {len(head)} bytes, fewer than the {HEADER_BYTES} bytes of a header"
+        )
+    return HEADER_BYTES + int(_HEAD.unpack_from(head)[5])
+
+
 def total_bytes(parts: Iterable[Buffer]) -> int:
     """Return the bytes of some pieces of a payload."""
-    return sum(_bytes_of(part).nbytes for part in parts if len(part))
+    return sum(bytes_of(part).nbytes for part in parts if len(part))
 
 
-def _bytes_of(part: Buffer) -> memoryview:
+def bytes_of(part: Buffer) -> memoryview:
+    """Return the bytes of a buffer, where they are."""
     view = part.data if isinstance(part, np.ndarray) else memoryview(part)
     return view.cast("B")
 

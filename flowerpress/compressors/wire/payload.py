@@ -12,7 +12,7 @@ from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes, pieces
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.inputs import TooLargeError, Vector
-from flowerpress.compressors.wire.packet import Packet, PacketError
+from flowerpress.compressors.wire.packet import HEADER_BYTES, Packet, PacketError, frame_length
 
 
 class Reader:
@@ -54,6 +54,13 @@ class Reader:
             self._at = start
             raise self.error(f"{what} takes {count} bytes at byte {self._at}, {self.left} are left")
         return self._bytes[start : self._at]
+
+    def frame_length(self, what: str) -> int:
+        """Return the length of the frame that comes next, which is not taken."""
+        at = self._at
+        head = self.take(min(HEADER_BYTES, self.left), what).tobytes()
+        self._at = at
+        return frame_length(head)
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the numbers of a fixed header."""

@@ -211,7 +211,7 @@ class Relay:
         add_to(packet, self.nodes[i].public, scale)
         if i in self._topology.weights:
             add_to(packet, self.total, scale)
-            self._news[i] = scale, packet.packet.data
+            self._news[i] = scale, bytes(packet.packet.data)
 
     def settle(self, heard: Iterable[int], gamma: float) -> None:
         """End a synchronisation: what became public in it goes to the senders' neighbours.

@@ -1,0 +1,23 @@
+"""How the C library keeps memory that was freed: a process of large vectors must give it back."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+
+_MMAP_THRESHOLD = -3  # of glibc's mallopt
+_LARGE = 2 << 20  # bytes; a frame of the link, which comes many times a second, is below
+
+
+def give_back_large_memory() -> None:
+    """Let glibc return arrays of 2 MiB and more to the system when they are freed.
+
+    By itself it learns from the first large array that is freed to keep those of up to 32 MiB, and
+    then holds what rounds have left between them: a fifth of a model of 100 MB. It holds for the
+    whole process, so commands call it, and no function that others call. Elsewhere than with glibc
+    it does nothing; who has set ``MALLOC_MMAP_THRESHOLD_`` is left with that.
+    """
+    if os.name == "posix" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
