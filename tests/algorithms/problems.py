@@ -4,7 +4,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from flowerpress.clients import FunctionTask
-from flowerpress.compressors import add_to
+from flowerpress.compressors import Packet, add_to
 from flowerpress.simulations import simulate
 from flowerpress.worker.stores import DiskStore
 
@@ -96,6 +96,9 @@ def worker_memory(state_dir, client, applied, name="memory"):
     """A worker's vector from its disk, settled as if it had just been told `applied`."""
     (path,) = state_dir.glob(f"run-*/client-{client}.safetensors")
     state = DiskStore(path).load()
+    if name == "memory" and name not in state.vectors:  # nothing before the first packet is applied
+        first = Packet.parse(state.packet)
+        state.vectors[name] = np.zeros(first.dim, first.dtype)
     memory = state.vectors[name].copy()
     if name == "memory" and state.packet and applied == state.numbers["pending"]:
         add_to(state.packet, memory, state.numbers["scale"])

@@ -9,5 +9,6 @@
 `budget`     what one packet may cost its reader
 `reading`    a packet, or one inside another, opened within that budget
 `apply`      `add_to` and `decompress`
+`recent`     small sparse packets that were opened last, for clients in the server's process
 ============ =======================================================================
 """
