@@ -165,6 +165,10 @@ Path("a.libsvm").write_text("\\n".join(rows) + "\\n")
 
 # page: Python that says whether its blocks did what the text says
 THEN = {
+    "deadlines.md": (
+        "told = result.history[-1].train\n"
+        "assert told['auto-step-min'] < told['auto-step-max'] == 12"
+    ),
     "README.md": "assert result.history[-1].metrics['accuracy'] > 0.5",
     "compare.md": "assert [len(r.outcomes) for r in found.results] == [2, 2]",
     "how-it-works.md": (
