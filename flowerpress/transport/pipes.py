@@ -33,19 +33,17 @@ class Outgoing:
 
     Parameters
     ----------
-        id : int
-            The number of the question that it is, or answers.
-        buffers : sequence of bytes or views
-            The message. Views must not change while it is sent.
+    id : int
+        The number of the question that it is, or answers.
+    buffers : sequence of bytes or views
+        The message. Views must not change while it is sent.
 
     Examples
     --------
-        >>> from flowerpress.protocol.arrays import ALIGNED, misplaced
-    from flowerpress.protocol.blob import start_of_packets
-    from flowerpress.transport.frames import parse
-        >>> message = Outgoing(7, [b"abc", b"de"])
-        >>> [parse(frame).data for frame in message.frames(1)]
-        [b'bcde']
+    >>> from flowerpress.transport.frames import parse
+    >>> message = Outgoing(7, [b"abc", b"de"])
+    >>> [parse(frame).data for frame in message.frames(1)]
+    [b'bcde']
     """
 
     def __init__(self, id: int, buffers: Sequence[bytes | memoryview]) -> None:  # noqa: A002  (as in link.proto)
