@@ -260,12 +260,12 @@ class Crowd:
         if head.kind != "train":
             node = self.nodes.setdefault(client, self.node(client))
             return b"".join(node.answer(welcome, incoming(data)))
-        number = blob.decode_blob(unwrap(content)[0])[0]["round"]
+        number = blob.decode_array(unwrap(content)[0])[0]["round"]
         if number not in self.rounds:
             reply = read(b"".join(self.model.answer(welcome, incoming(data))))[1]
-            self.rounds[number] = (*blob.decode_blob(unwrap(reply)[0]), metrics_of(reply))
+            self.rounds[number] = (*blob.decode_array(unwrap(reply)[0]), metrics_of(reply))
         header, packets, metrics = self.rounds[number]
-        own = wrap(blob.encode_blob({**header, "client": client}, packets), metrics)
+        own = wrap(blob.unjoined({**header, "client": client}, packets), metrics)
         asked = Message(content, int(welcome.node_id), "train")
         return b"".join(encode(Message(own, reply_to=asked)))
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-# Names of messages differ in a process and, but for chance, between processes; asking the system for
-# random bytes for each would cost 25 microseconds.
+# Names of messages are counted from a random start: to ask the system for random bytes for each of
+# them would cost 25 microseconds.
 _NAMES, _NUMBERS = secrets.token_hex(6), itertools.count()
 
 if TYPE_CHECKING:
