@@ -79,8 +79,8 @@ class TorchModel:
         """Put the model in evaluation mode."""
         self.module.eval()
 
-    def load(self, x: FlatVector) -> None:
-        """Copy the flat vector into the parameters."""
+    def load(self, x: Any) -> None:
+        """Copy a flat vector, an array or a tensor, into the parameters."""
         import torch
 
         if x.shape != (self.size,):
@@ -88,7 +88,9 @@ class TorchModel:
         if self._empty:
             self._refill()
         device = next(iter(self.parameters.values())).device
-        flat = torch.from_numpy(x if x.flags.writeable else x.copy()).to(device)
+        if not torch.is_tensor(x):
+            x = torch.from_numpy(x if x.flags.writeable else x.copy())
+        flat = x.to(device)
         start = 0
         with torch.no_grad():
             for value in self.parameters.values():
@@ -104,13 +106,14 @@ class TorchModel:
             )
         return self.parameters
 
-    def takes_views(self, x: FlatVector, out: FlatVector) -> bool:
+    def takes_views(self, x: Any, out: Any) -> bool:
         """Whether the parameters can be views of `x`, and it pays."""
         import torch
 
         shape, kind = (self.size,), torch.float64 if x.dtype == np.float64 else torch.float32
         return (
             self.size >= LARGE
+            and not torch.is_tensor(x)
             and (x.shape, out.shape) == (shape, shape)
             and x.dtype == out.dtype
             and x.flags.writeable  # torch has no tensors that may not be written to

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from flowerpress.compressors import vectors
 from flowerpress.compressors.base import Vector
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32
 from flowerpress.compressors.kernels.philox import block_keys
@@ -14,6 +15,7 @@ from flowerpress.compressors.quantized import blocks, ranges
 from flowerpress.compressors.quantized.uniform import Points
 from flowerpress.compressors.wire.packet import PacketError
 from flowerpress.compressors.wire.payload import Sparse, weighted
+from flowerpress.compressors.wire.tensors import add_to_tensor
 
 
 def share(levels: int, papers: bool) -> float:
@@ -155,6 +157,14 @@ class Correlated:
         self.points.add_to(out, weight)
         if self.rest is not None:
             self.rest.add_to(out, weight)
+
+    def add_to_tensor(self, out: Any, weight: float) -> None:
+        """Do that on a tensor."""
+        if self.largest is not None:
+            weighted(self.largest, weight, vectors.dtype_of(out))
+        add_to_tensor(self.points, out, weight)
+        if self.rest is not None:
+            self.rest.add_to_tensor(out, weight)
 
     def part(self, start: int, stop: int) -> Correlated:
         """Return the numbers from `start`, a multiple of 1024, to `stop`; their norm is unknown."""

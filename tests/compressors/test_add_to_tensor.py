@@ -1,0 +1,90 @@
+"""Packets added to tensors where they are: the numbers of `add_to` on arrays, to the bit."""
+
+import numpy as np
+import pytest
+
+from flowerpress.compressors import Draw, PacketError, add_to, make_compressor
+from flowerpress.compressors.kernels import device
+from flowerpress.compressors.wire import tensors
+from tests.compressors.test_torch_path import SPECS
+
+torch = pytest.importorskip("torch")
+
+OTHERS = (
+    "identity",
+    "terngrad",
+    "loggrid",
+    "randsign:1000",
+    "signtopk:0.1",
+    "threshold:0.5",
+    "permk",
+    "hadamard+sign",
+    "drive",
+    "eden",
+    "countsketch:rows=3,columns=64",
+    "powersgd:2",
+    "induced(topk:0.1; randk:0.1)",
+    "blocked(topk:0.1, 1000)",
+    "blocked(qsgd, 1000)",
+    "scaled(randk:0.2)",
+    "topk:0.2+huffman",
+)
+
+
+@pytest.fixture(autouse=True)
+def forced(monkeypatch):
+    monkeypatch.setenv(device.VARIABLE, "1")
+
+
+def same_sums(spec, target):
+    rng = np.random.default_rng(3)
+    for dtype in (np.float32, np.float64):
+        x = (rng.standard_normal(5003) * np.exp(rng.uniform(-9, 3, 5003))).astype(dtype)
+        x[::7] = 0
+        compressor = make_compressor(spec).bind_shapes(((50, 100), (3,)))
+        packet = compressor.compress(x, Draw(seed=2, rank=1, cohort=3))
+        for weight in (1.0, -1.0, 0.37, -2.5):
+            for kind in (np.float32, np.float64):
+                before = rng.standard_normal(5003).astype(kind)
+                before[::3] = -0.0
+                want, tensor = before.copy(), torch.tensor(before, device=target)
+                add_to(packet, want, weight)
+                add_to(packet, tensor, weight)
+                assert tensor.cpu().numpy().tobytes() == want.tobytes(), (weight, kind)
+
+
+@pytest.mark.parametrize("part", [1 << 22, 2048])
+@pytest.mark.parametrize("spec", [*SPECS, *OTHERS])
+def test_same_sums(spec, part, monkeypatch):
+    monkeypatch.setattr(tensors, "_PART", part)
+    same_sums(spec, "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_same_sums_on_cuda():
+    for spec in (*SPECS, *OTHERS):
+        same_sums(spec, "cuda")
+
+
+@pytest.mark.parametrize("spec", ["topk:0.1", "sign", "qsgd", "blocked(topk:0.1, 1000)"])
+def test_what_overflows_or_is_damaged_changes_nothing(spec, monkeypatch):
+    monkeypatch.setattr(tensors, "_PART", 1024)
+    packet = make_compressor(spec).compress(np.linspace(1e300, 3e300, 4000))
+    out = torch.ones(4000)
+    with pytest.raises(PacketError, match="overflows float32"):
+        add_to(packet, out)
+    with pytest.raises(PacketError):
+        add_to(packet.data[:-1] + bytes([packet.data[-1] ^ 1]), out)
+    with pytest.raises(PacketError, match="dim is 4000, but out has length 3"):
+        add_to(packet, torch.ones(3))
+    assert (out == 1).all()
+
+
+def test_only_plain_vectors_are_added_to(monkeypatch):
+    packet = make_compressor("topk:k=1").compress(np.ones(4))
+    for wrong in (torch.ones(2, 2), torch.ones(8)[::2], torch.ones(4, requires_grad=True)):
+        with pytest.raises(ValueError, match="out must be"):
+            add_to(packet, wrong)
+    monkeypatch.setenv(device.VARIABLE, "0")
+    with pytest.raises(ValueError, match="out must be"):
+        add_to(packet, torch.ones(4))
