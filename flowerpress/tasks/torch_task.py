@@ -242,9 +242,9 @@ class TorchTask(Task):
     def gradient_into(self, x: Any, out: Any, batch: Batch) -> float:
         """Put the gradient at `x` in `out`, and return the mean loss; both as `gradient` has them.
 
-        Where the model is large, on the CPU, and has one dtype, its parameters are views of `x` for
-        as long as this takes, and each one's gradient goes to `out` as soon as it is known. The
-        model then holds no values of its own until the next `x` comes.
+        Where the model is large, has one dtype, and is on the device of the vectors, its parameters
+        are views of `x` for as long as this takes, and each one's gradient goes to `out` as soon as
+        it is known. The model then holds no values of its own until the next `x` comes.
 
         `x` and `out` may be tensors on the model's device (`vector_device`); then nothing is copied
         to the host but the loss.
