@@ -45,7 +45,7 @@ class Task(ABC):
 
     One with ``gradient_into`` whose model is on a GPU may have ``vector_device() -> torch.device``,
     or None for the host. Workers that can then keep their vectors there: `x` and `out` are tensors
-    on that device, and `evaluate` too may be given one.
+    on that device.
 
     Attributes
     ----------

@@ -232,10 +232,14 @@ class TorchTask(Task):
     def vector_device(self) -> torch.device | None:
         """Return the device that a worker's vectors may stay on as tensors; None: the host.
 
-        It is the model's, where that is one that compressors work on, see ``docs/torch.md``.
+        It is the model's, where that is one that compressors work on, see ``docs/torch.md``. A task
+        with a `gradient` of its own is asked for that, and so has its vectors on the host.
         """
         import torch
 
+        own = getattr(self.gradient, "__func__", None) is not TorchTask.gradient
+        if own and type(self).gradient_into is TorchTask.gradient_into:
+            return None
         like = torch.empty(0, dtype=self._model.real, device=self._device)
         return self._device if stays_on_device(like) else None
 
@@ -255,9 +259,9 @@ class TorchTask(Task):
             As `gradient` does.
         """
         if not self._model.takes_views(x, out):
-            loss, gradient = self._gradient_at(x, batch)
-            out[:] = gradient if is_tensor(out) else gradient.cpu().numpy()
-            return loss
+            of: Any = self._gradient_at if is_tensor(x) else self.gradient
+            loss, out[:] = of(x, batch)
+            return float(loss)
         self._model.train()
         indices, seed = (None, 0) if batch is None else batch
         with self._naming_chunk(), self._model.on_views(x, out) as views:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowerpress.compressors import Draw, PacketError, add_to, make_compressor
+from flowerpress.compressors import Draw, PacketError, add_to, make_compressor, vectors
 from flowerpress.compressors.kernels import device
 from flowerpress.compressors.wire import tensors
 from tests.compressors.test_torch_path import SPECS
@@ -88,3 +88,20 @@ def test_only_plain_vectors_are_added_to(monkeypatch):
     monkeypatch.setenv(device.VARIABLE, "0")
     with pytest.raises(ValueError, match="out must be"):
         add_to(packet, torch.ones(4))
+
+
+@pytest.mark.parametrize("spec", ["topk:0.1", "sign", "cq", "blocked(topk:0.1, 1000)"])
+def test_no_operation_mixes_devices(spec, monkeypatch):
+    """On torch's device without values, which refuses operations with tensors of the host."""
+    monkeypatch.setattr(device, "_KINDS", ("meta",))
+    monkeypatch.setattr(tensors, "_PART", 1024)
+    x = np.random.default_rng(1).standard_normal(5003)
+    one, other = (torch.empty(5003, dtype=torch.float64, device="meta") for _ in range(2))
+    add_to(make_compressor(spec).compress(x), one, 0.5)
+    half = np.float64(0.5)
+    vectors.mix(half, one, half, other, vectors.copied(one))
+    found = [vectors.add(one, other), vectors.subtract(one, other), vectors.zeros_like(one)]
+    found += [vectors.multiply(one, 0.1), vectors.divide(one, 3), vectors.copied(one, other)]
+    assert {each.device.type for each in found} == {"meta"}
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        vectors.add(one, torch.ones(5003, dtype=torch.float64))

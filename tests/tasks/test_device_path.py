@@ -32,6 +32,7 @@ RUNS = {
     "ef21": {"compressor": "topk:0.02"},
     "ef21, compressed": {"compressor": "sign", "init": "compressed"},
     "ef21, two ways": {"compressor": "topk:0.02", "downlink": "topk:0.05"},
+    "ef21, evaluated": {"downlink": "sign", "fraction_evaluate": 1.0},
     "ef21-sgdm": {"compressor": "topk:0.02"},
     "ef21-sgdm, qsgd": {"compressor": "qsgd:7", "init": "compressed", "local_steps": 3},
     "ef21-sgdm, of two": {"compressor": "topk:0.02+qsgd:7,bucket=16", "init_batches": 2},
@@ -244,3 +245,15 @@ def test_the_benchmark_says_what_is_copied(capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("99,840 numbers")
     assert printed.count("met  ") == 3
+
+
+def test_a_task_with_a_gradient_of_its_own_is_asked_for_it(monkeypatch):
+    monkeypatch.setenv(device.VARIABLE, "1")
+
+    class Own(TorchTask):
+        def gradient(self, x, batch):
+            return 0.0, np.zeros_like(x)
+
+    options = nn.Linear(20, 3), nn.CrossEntropyLoss(), (INPUTS, CLASSES)
+    assert TorchTask(*options).vector_device() == torch.device("cpu")
+    assert Own(*options).vector_device() is None
