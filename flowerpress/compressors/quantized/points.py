@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors import vectors
 from flowerpress.compressors.base import Vector
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32
 from flowerpress.compressors.kernels.philox import block_keys
@@ -160,8 +159,6 @@ class Correlated:
 
     def add_to_tensor(self, out: Any, weight: float) -> None:
         """Do that on a tensor."""
-        if self.largest is not None:
-            weighted(self.largest, weight, vectors.dtype_of(out))
         add_to_tensor(self.points, out, weight)
         if self.rest is not None:
             self.rest.add_to_tensor(out, weight)

@@ -13,7 +13,7 @@ from flowerpress.compressors.wire import reading
 from flowerpress.compressors.wire.inputs import Vector
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.wire.reading import Opened
-from flowerpress.compressors.wire.tensors import add_to_tensor
+from flowerpress.compressors.wire.tensors import add_packet
 
 
 @by_default_rules
@@ -63,7 +63,7 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
     with left:
         decoded = decoded or reading.decode(packet)
         if tensor:
-            add_to_tensor(decoded, out, float(weight))
+            add_packet(decoded, packet.dtype, out, float(weight))
         else:
             decoded.add_to(out.view(np.ndarray), float(weight))
 

@@ -131,9 +131,7 @@ class Sparse:
 
     def add_to_tensor(self, out: Any, weight: float) -> None:
         """Do that on a tensor; the numbers and their places go to its device."""
-        dtype = vectors.dtype_of(out)
-        require_weighted(self.values, weight, dtype)
-        vectors.add_terms(out, self.ids, weighted(self.values, weight, dtype))
+        vectors.add_terms(out, self.ids, weighted(self.values, weight, vectors.dtype_of(out)))
 
 
 def weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Vector:

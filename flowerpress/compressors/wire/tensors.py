@@ -17,24 +17,43 @@ class OnTensors(Protocol):
     """A payload that is not one term for each coordinate, or is shorter than the vector."""
 
     def add_to_tensor(self, out: Any, weight: float) -> None:
-        """Do what `add_to` does to an array, to a tensor on any device."""
+        """Do what `add_to` does to an array, to a tensor of the packet's dtype; |weight| <= 1."""
+
+
+def add_packet(decoded: Decoded, dtype: np.dtype[Any], out: Any, weight: float) -> None:
+    """Do ``out += weight * decoded`` on a tensor; the same numbers as on an array.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        The packet's.
+    """
+    if dtype == vectors.dtype_of(out) and abs(weight) <= 1:  # no product overflows
+        add_to_tensor(decoded, out, weight)
+        return
+    values = vectors.placed(out, None).copy()
+    decoded.add_to(values, weight)
+    out.copy_(vectors.placed(values, out.device))
 
 
 def add_to_tensor(decoded: Decoded, out: Any, weight: float) -> None:
-    """Do ``out += weight * decoded`` on a tensor; the same numbers as on an array.
-
-    The terms are made on the host, as they are added to an array of negative zeros: the only number
-    that changes no other, a zero of either sign neither, when it is added to it.
-    """
+    """Do that where no product overflows, with what is inside another packet too."""
     if isinstance(decoded, OnTensors):
         decoded.add_to_tensor(out, weight)
-        return
-    dtype, size = vectors.dtype_of(out), len(out)
-    if size <= _PART or abs(weight) > 1 or not isinstance(decoded, Divisible):
-        terms = np.full(size, -0.0, dtype)
-        decoded.add_to(terms, weight)
-        vectors.add_array(out, terms)
-        return
-    for start in range(0, size, _PART):  # nothing overflows, so nothing is refused half way
-        stop = min(start + _PART, size)
-        add_to_tensor(decoded.part(start, stop), out[start:stop], weight)
+    elif isinstance(decoded, Divisible):
+        for start in range(0, len(out), _PART):  # nothing overflows: nothing is refused half way
+            stop = min(start + _PART, len(out))
+            add_whole(decoded.part(start, stop), out[start:stop], weight)
+    else:
+        add_whole(decoded, out, weight)
+
+
+def add_whole(decoded: Decoded, out: Any, weight: float) -> None:
+    """Add terms that are made on the host, one for each coordinate.
+
+    There they are added to negative zeros: the only number that leaves a term what it is, zeros of
+    either sign too.
+    """
+    terms = np.full(len(out), -0.0, vectors.dtype_of(out))
+    decoded.add_to(terms, weight)
+    vectors.add_array(out, terms)
