@@ -20,6 +20,7 @@ class DSGDWorker(Worker):
     """Sends C(gradient) and remembers nothing."""
 
     sender = PlainSender
+    on_device = True
 
     def round(self, job: Job) -> Outgoing:
         x = self.receive(job)  # 1

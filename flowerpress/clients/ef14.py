@@ -17,8 +17,7 @@ changes. The server half is in ``strategies/ef14.py``.
 
 from __future__ import annotations
 
-import numpy as np
-
+from flowerpress.compressors import vectors
 from flowerpress.compressors.feedback import EF14Sender
 from flowerpress.worker.outgoing import Outgoing
 from flowerpress.worker.worker import Job, Worker
@@ -28,9 +27,10 @@ class EF14Worker(Worker):
     """Sends C(e + lr * gradient) and keeps the error e."""
 
     sender = EF14Sender
+    on_device = True
 
     def round(self, job: Job) -> Outgoing:
         x = self.receive(job)  # 1
         loss, g = job.gradient(x)
-        p = np.multiply(g, g.dtype.type(job.number("lr")), out=job.place_for(g))
+        p = vectors.multiply(g, job.number("lr"), job.place_for(g))
         return Outgoing(loss, p)  # 2-4: the sender adds e_i, and keeps it

@@ -22,8 +22,8 @@ would else stay in v_i, and make every later message as absurd. The server half 
 
 from __future__ import annotations
 
+from flowerpress.compressors import vectors
 from flowerpress.compressors.feedback import EF21Sender
-from flowerpress.protocol.arrays import blocks
 from flowerpress.worker.outgoing import Outgoing
 from flowerpress.worker.worker import FloatVector, Job, Worker
 
@@ -32,6 +32,7 @@ class EF21Worker(Worker):
     """Sends C(gradient - g) and keeps g, which the server's mean contains."""
 
     sender = EF21Sender
+    on_device = True
 
     def round(self, job: Job) -> Outgoing:
         x = self.receive(job)  # 1
@@ -43,6 +44,7 @@ class EF21SGDMWorker(Worker):
     """Sends C(v - g), v the momentum of the gradients."""
 
     sender = EF21Sender
+    on_device = True
 
     def round(self, job: Job) -> Outgoing:
         x = self.receive(job)  # 1
@@ -55,6 +57,7 @@ class EF21SGD2MWorker(Worker):
     """Sends C(u - g), u the momentum of v, v the momentum of the gradients."""
 
     sender = EF21Sender
+    on_device = True
 
     def round(self, job: Job) -> Outgoing:
         x = self.receive(job)  # 1
@@ -84,7 +87,7 @@ def mean_gradient(job: Job, x: FloatVector, batches: int) -> tuple[float, FloatV
     for _ in range(batches - 1):
         more, gradient = job.gradient(x, rng)
         loss, total = loss + more, total + gradient
-    return loss / batches, total / x.dtype.type(batches)
+    return loss / batches, vectors.divide(total, batches)
 
 
 def average(job: Job, name: str, new: FloatVector) -> FloatVector:
@@ -98,7 +101,6 @@ def average(job: Job, name: str, new: FloatVector) -> FloatVector:
         if moved is not new:
             moved[:] = new
         return moved
-    momentum = new.dtype.type(job.number("momentum"))
-    for part in blocks(new.size):
-        moved[part] = (1 - momentum) * old[part] + momentum * new[part]
+    momentum = vectors.dtype_of(new).type(job.number("momentum"))
+    vectors.mix(1 - momentum, old, momentum, new, moved)
     return moved

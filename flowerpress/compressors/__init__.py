@@ -27,6 +27,7 @@ array([ 0., -3.,  0.,  2.], dtype=float32)
 `spec`        from a text to a compressor
 `norms`       how large a packet's vector is
 `contraction` which compressors error feedback can use
+`vectors`     arithmetic on arrays, and on tensors on a device
 `feedback`    the memory around a compressor, and the commit rule
 `testing`     checks of a compressor's promises, for those who write one
 `kernels`     the loops over coordinates

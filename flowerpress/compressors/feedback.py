@@ -48,7 +48,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to
+from flowerpress.compressors import Compressor, Draw, Packet, Traits, add_to, vectors
 from flowerpress.compressors.base import traits_of
 from flowerpress.compressors.contraction import contraction, contraction_scale  # noqa: F401
 from flowerpress.compressors.wire.recent import RECENT
@@ -126,7 +126,8 @@ class Sender(ABC):
     ----------
     memory : vector or None
         e (or p while a packet is in flight) for EF14, g for EF21, None for plain or before the
-        first packet. 1-D, the dtype of the vectors sent.
+        first packet. 1-D, the dtype of the vectors sent. Where these are tensors
+        (`flowerpress.compressors.vectors`), it is one too, on their device.
     settled : int
         Version of the last packet known to be applied; 0 for none.
     pending : int
@@ -214,7 +215,7 @@ class Sender(ABC):
             raise ValueError(f"packet {self.pending} is still in flight: settle it first")
         draw = draw or Draw()
         owed = self._owed(x, room)
-        scale = self._scale(traits_of(compressor, x.size, draw.cohort))  # permk's are of a cohort
+        scale = self._scale(traits_of(compressor, len(x), draw.cohort))  # permk's are of a cohort
         packet = compressor.compress(owed, draw)
         self._sent(owed)
         if self.remembers:
@@ -276,10 +277,8 @@ class EF14Sender(Sender):
     """Error feedback: C(x + e), then e = x + e - C(x + e)."""
 
     def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
-        if self.memory is not None:
-            return np.add(x, self.memory, out=room)
-        owed = np.empty_like(x) if room is None else room
-        owed[:] = x
+        absent = self.memory is None
+        owed: FloatVector = vectors.copied(x, room) if absent else vectors.add(x, self.memory, room)
         return owed
 
     def _sent(self, owed: FloatVector) -> None:
@@ -303,7 +302,8 @@ class EF21Sender(Sender):
     shared = True
 
     def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
-        return x if self.memory is None else np.subtract(x, self.memory, out=room)
+        owed: FloatVector = x if self.memory is None else vectors.subtract(x, self.memory, room)
+        return owed
 
     def _sent(self, owed: FloatVector) -> None:
         return None  # g is nothing until the first packet is known to be applied

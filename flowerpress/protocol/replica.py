@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Packet, PacketError, decompress
 from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.vectors import zeros_like
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.rules import Kept, Rule
@@ -75,7 +76,7 @@ class Replica:
         if self.rule is None:
             raise ReplicaError("deltas for a model that comes whole in every round")
         for name in self.names:
-            self.kept.setdefault(name, np.zeros_like(x))
+            self.kept.setdefault(name, zeros_like(x))
         self.rule.advance(x, self.kept, packet, self.scale, rate)
         self.mark = mark_of([packet], [rate], self.mark)
         self.version += 1

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.vectors import AnyVector, is_tensor
+
 VARIABLE = "FLOWERPRESS_VECTORS"
 LARGE = 2**26  # bytes
 
@@ -39,6 +41,13 @@ def room_for(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     if in_file(size * kind.itemsize):
         return np.frombuffer(_mapped(os.environ[VARIABLE], size * kind.itemsize), kind)
     return np.empty(size, kind)
+
+
+def room_like(vector: AnyVector) -> AnyVector:
+    """Return `room_for` a vector like another one; of a tensor, on its device."""
+    if is_tensor(vector):
+        return vector.new_empty(len(vector))
+    return room_for(vector.size, vector.dtype)
 
 
 def zeros(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Compressor, add_to, decompress, make_compressor
 from flowerpress.compressors.contraction import contraction
+from flowerpress.compressors.vectors import multiply
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Kept = dict[str, FloatVector]
@@ -138,7 +139,7 @@ class EF21(Rule):
     def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
         g = kept["g"]
         add_to(packet, g, scale)
-        x -= x.dtype.type(rate) * g
+        x -= multiply(g, rate)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class Task(ABC):
     of them, nor a view. The worker uses their memory again, and needs one to three vectors of the
     model's length less.
 
+    One with ``gradient_into`` whose model is on a GPU may have ``vector_device() -> torch.device``,
+    or None for the host. Workers that can then keep their vectors there: `x` and `out` are tensors
+    on that device.
+
     Attributes
     ----------
     num_examples : int

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from flowerpress.protocol.layout import DTYPES
-from flowerpress.tasks.task import FlatVector
 from flowerpress.tasks.torch_views import LARGE, Views, can_be_view
 
 if TYPE_CHECKING:
@@ -79,8 +78,8 @@ class TorchModel:
         """Put the model in evaluation mode."""
         self.module.eval()
 
-    def load(self, x: FlatVector) -> None:
-        """Copy the flat vector into the parameters."""
+    def load(self, x: Any) -> None:
+        """Copy a flat vector, an array or a tensor, into the parameters."""
         import torch
 
         if x.shape != (self.size,):
@@ -88,7 +87,9 @@ class TorchModel:
         if self._empty:
             self._refill()
         device = next(iter(self.parameters.values())).device
-        flat = torch.from_numpy(x if x.flags.writeable else x.copy()).to(device)
+        if not torch.is_tensor(x) and not x.flags.writeable:
+            x = x.copy()
+        flat = _tensor(x).to(device)
         start = 0
         with torch.no_grad():
             for value in self.parameters.values():
@@ -104,24 +105,23 @@ class TorchModel:
             )
         return self.parameters
 
-    def takes_views(self, x: FlatVector, out: FlatVector) -> bool:
+    def takes_views(self, x: Any, out: Any) -> bool:
         """Whether the parameters can be views of `x`, and it pays."""
         import torch
 
-        shape, kind = (self.size,), torch.float64 if x.dtype == np.float64 else torch.float32
-        return (
-            self.size >= LARGE
-            and (x.shape, out.shape) == (shape, shape)
-            and x.dtype == out.dtype
-            and x.flags.writeable  # torch has no tensors that may not be written to
-            and all(can_be_view(value, kind) for value in self.parameters.values())
-        )
+        shape = (self.size,)
+        if self.size < LARGE or (x.shape, out.shape) != (shape, shape) or x.dtype != out.dtype:
+            return False
+        if not torch.is_tensor(x) and not x.flags.writeable:
+            return False  # torch has no tensors that may not be written to
+        return all(can_be_view(value, _tensor(x)) for value in self.parameters.values())
 
     @contextmanager
-    def on_views(self, x: FlatVector, out: FlatVector) -> Iterator[Views]:
+    def on_views(self, x: Any, out: Any) -> Iterator[Views]:
         """Have the parameters be views of `x`, and their gradients go to `out`."""
         self._empty = True  # whatever happens: they may not stay views of memory that is lent
-        views = Views(list(self.parameters.values()), self._shapes, x, out)
+        flat, total = _tensor(x), _tensor(out)
+        views = Views(list(self.parameters.values()), self._shapes, flat, total)
         try:
             yield views
         finally:
@@ -205,6 +205,13 @@ class TorchModel:
             for key, value in module._buffers.items()
             if value is not None and key not in module._non_persistent_buffers_set
         }
+
+
+def _tensor(vector: Any) -> torch.Tensor:
+    """Return a vector as a tensor, which shares the memory of an array."""
+    import torch
+
+    return vector if isinstance(vector, torch.Tensor) else torch.from_numpy(vector)
 
 
 def to_numpy(value: torch.Tensor) -> npt.NDArray[Any]:

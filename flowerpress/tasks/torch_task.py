@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
+from flowerpress.compressors.kernels.device import stays_on_device
+from flowerpress.compressors.vectors import is_tensor
 from flowerpress.tasks.task import Batch, FlatVector, Task, draw_indices
 from flowerpress.tasks.torch_batch import Forward, check_batch, logits_of, plain_forward, put
 from flowerpress.tasks.torch_data import Collate, Examples, as_examples
@@ -216,22 +218,40 @@ class TorchTask(Task):
         MemoryError
             If a pass needs more memory than there is: says to give `chunk`.
         """
+        loss, gradient = self._gradient_at(x, batch)
+        found: FlatVector = gradient.cpu().numpy()
+        return loss, found
+
+    def _gradient_at(self, x: Any, batch: Batch) -> tuple[float, torch.Tensor]:
         self._model.load(x)
         self._model.train()
         indices, seed = (None, 0) if batch is None else batch
         with self._naming_chunk():
-            loss, gradient = self._training.run(
-                seed, lambda: self._gradient(indices), self._model.remember
-            )
-        found: FlatVector = gradient.cpu().numpy()
-        return loss, found
+            return self._training.run(seed, lambda: self._gradient(indices), self._model.remember)
 
-    def gradient_into(self, x: FlatVector, out: FlatVector, batch: Batch) -> float:
+    def vector_device(self) -> torch.device | None:
+        """Return the device that a worker's vectors may stay on as tensors; None: the host.
+
+        It is the model's, where that is one that compressors work on, see ``docs/torch.md``. A task
+        with a `gradient` of its own is asked for that, and so has its vectors on the host.
+        """
+        import torch
+
+        own = getattr(self.gradient, "__func__", None) is not TorchTask.gradient
+        if own and type(self).gradient_into is TorchTask.gradient_into:
+            return None
+        like = torch.empty(0, dtype=self._model.real, device=self._device)
+        return self._device if stays_on_device(like) else None
+
+    def gradient_into(self, x: Any, out: Any, batch: Batch) -> float:
         """Put the gradient at `x` in `out`, and return the mean loss; both as `gradient` has them.
 
-        Where the model is large, on the CPU, and has one dtype, its parameters are views of `x` for
-        as long as this takes, and each one's gradient goes to `out` as soon as it is known. The
-        model then holds no values of its own until the next `x` comes.
+        Where the model is large, has one dtype, and is on the device of the vectors, its parameters
+        are views of `x` for as long as this takes, and each one's gradient goes to `out` as soon as
+        it is known. The model then holds no values of its own until the next `x` comes.
+
+        `x` and `out` may be tensors on the model's device (`vector_device`); then nothing is copied
+        to the host but the loss.
 
         Raises
         ------
@@ -239,8 +259,9 @@ class TorchTask(Task):
             As `gradient` does.
         """
         if not self._model.takes_views(x, out):
-            loss, out[:] = self.gradient(x, batch)
-            return loss
+            of: Any = self._gradient_at if is_tensor(x) else self.gradient
+            loss, out[:] = of(x, batch)
+            return float(loss)
         self._model.train()
         indices, seed = (None, 0) if batch is None else batch
         with self._naming_chunk(), self._model.on_views(x, out) as views:

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from flowerpress.tasks.task import FlatVector
-
 LARGE = 1 << 23
 """Numbers of a model from which copies are avoided: below, they take less than what avoids them."""
 
 
-def can_be_view(value: torch.nn.Parameter, kind: torch.dtype) -> bool:
-    """Whether a parameter can be a view of a flat vector of this dtype in the host's memory."""
+def can_be_view(value: torch.nn.Parameter, flat: torch.Tensor) -> bool:
+    """Whether a parameter can be a view of a flat vector: it is where that is, and of its dtype."""
     return (
-        value.device.type == "cpu"
-        and value.dtype == kind
+        value.device == flat.device
+        and value.dtype == flat.dtype
         and type(value.data).__name__ == "Tensor"  # and not a subclass with memory of its own kind
         and value.is_contiguous()  # else its kernels would compute in another order
     )
@@ -31,7 +29,7 @@ class Views:
     ----------
     parameters, shapes : lists of Parameter and Size
         In the vector's order.
-    x, out : vectors
+    x, out : tensors
         Where the parameters' values are, and where their gradients go.
     """
 
@@ -39,22 +37,20 @@ class Views:
         self,
         parameters: Sequence[torch.nn.Parameter],
         shapes: Sequence[torch.Size],
-        x: FlatVector,
-        out: FlatVector,
+        x: torch.Tensor,
+        out: torch.Tensor,
     ) -> None:
-        import torch
-
         self._parameters, self._handles = parameters, list[Any]()
         self._weight, self._first = 1.0, True
         self._met: set[int] = set()
-        flat, total = torch.from_numpy(x), torch.from_numpy(out)
-        self._total, self._parts = total, list[torch.Tensor]()
+        self._total = out
+        self._parts: list[torch.Tensor] = []
         start = 0
         for i, (value, shape) in enumerate(zip(parameters, shapes, strict=True)):
             stop = start + shape.numel()
             value.grad = None
-            self._parts.append(total[start:stop])
-            value.data = flat[start:stop].view(shape)
+            self._parts.append(out[start:stop])
+            value.data = x[start:stop].view(shape)
             owner: Any = value  # torch has no types here
             self._handles.append(owner.register_post_accumulate_grad_hook(self._taker(i)))
             start = stop
@@ -81,14 +77,12 @@ class Views:
 
     def add(self, loss: Any, weight: float, *, first: bool) -> None:
         """Put the gradient of a loss, times its weight, into the vector, or add it."""
-        import torch
-
         self._weight, self._first = weight, first
         self._met.clear()
         loss.backward(inputs=list(self._parameters))
         for i, part in enumerate(self._parts):
             if i not in self._met:  # the loss does not depend on it
-                self._put(i, torch.zeros(1, dtype=part.dtype).expand(part.numel()))
+                self._put(i, part.new_zeros(1).expand(part.numel()))
 
     def divide(self, mass: float) -> None:
         """Divide the vector by the sum of the weights."""

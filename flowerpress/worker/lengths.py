@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.vectors import is_tensor, length_of
+
 _MOST = 1 << 18  # numbers that are squared at once
 _UNROLLED = 8  # numbers that numpy's sum takes at a time
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -22,6 +24,8 @@ def length(vector: FloatVector) -> float:
     >>> float(f"{length(np.array([3e200, -4e200])):.6g}"), length(np.array([np.inf, 1.0]))
     (5e+200, inf)
     """
+    if is_tensor(vector):
+        return length_of(vector)
     with np.errstate(over="ignore", invalid="ignore"):
         square = _square_sum(vector)
         if np.isfinite(square):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
+from flowerpress.compressors.vectors import is_tensor, placed
 from flowerpress.protocol import Hyper, Instruction, Reply
 from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.worker.answered import Answered, read
@@ -68,7 +70,7 @@ def settle_moments(state: WorkerState, *, refused: bool) -> None:
     vectors, numbers = state.vectors, state.numbers
     for key in [name for name in vectors if name.endswith(BEFORE)]:
         name, vector = key.removesuffix(BEFORE), vectors.pop(key)
-        if refused and vector.size:
+        if refused and len(vector):
             vectors[name] = vector
         elif refused:
             del vectors[name]
@@ -80,6 +82,16 @@ def settle_moments(state: WorkerState, *, refused: bool) -> None:
         name, number = key.removesuffix(BEFORE), numbers.pop(key)
         if refused:
             numbers[name] = number
+
+
+def bring(state: WorkerState, device: Any) -> None:
+    """Have the state's vectors of floats where they are worked on: a device, or None: the host."""
+    if device is not None:
+        state.vectors |= {name: aside.read() for name, aside in state.aside.items()}
+        state.aside.clear()
+    for name, vector in state.vectors.items():
+        if is_tensor(vector) or (device is not None and vector.dtype.kind == "f"):
+            state.vectors[name] = placed(vector, device)
 
 
 def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:

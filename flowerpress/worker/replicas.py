@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.compressors.vectors import copied, placed
 from flowerpress.protocol import (
     Instruction,
     Layout,
@@ -22,12 +23,20 @@ _PREFIX = "replica."
 DELTA, AWAITED = "delta", "awaited"
 
 
-def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> FloatVector:
+def follow_model(
+    order: Instruction, layout: Layout, state: WorkerState, device: Any = None
+) -> FloatVector:
     """Return the model of `order`; where the downlink is compressed, keep it in `state`.
 
     A worker that must see one delta as it is says so by the number "awaited" of its state: the
     version that the delta starts from. Its bytes are then put beside the vectors as "delta", unless
     the model comes whole.
+
+    Parameters
+    ----------
+    device : torch.device, optional
+        Where the model is worked on, and the replica kept, as a tensor; the state's vectors must be
+        there. Default: on the host.
 
     Returns
     -------
@@ -47,7 +56,8 @@ def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> Floa
         replica = Replica(rule)
         replica.follow(order.model, layout)
         state.vectors.update({_PREFIX + name: vector for name, vector in replica.kept.items()})
-        return replica.model
+        whole: FloatVector = placed(replica.model, device)
+        return whole
     _, scale = rule.bind(downlink, layout.shapes)
     vectors, numbers = state.vectors, state.numbers
     kept = {name: vectors[_PREFIX + name] for name in rule.kept if _PREFIX + name in vectors}
@@ -64,10 +74,12 @@ def follow_model(order: Instruction, layout: Layout, state: WorkerState) -> Floa
     _keep_awaited(order.model, state)
     for name in rule.kept:
         vectors.pop(_PREFIX + name, None)
-    vectors[_PREFIX + "x"] = replica.model
-    vectors.update({_PREFIX + name: vector for name, vector in replica.kept.items()})
+    x = vectors[_PREFIX + "x"] = placed(replica.model, device)
+    kept = {_PREFIX + name: placed(vector, device) for name, vector in replica.kept.items()}
+    vectors.update(kept)
     numbers |= {"held": replica.version, "mark": replica.mark}
-    return replica.model.copy()
+    own: FloatVector = copied(x)
+    return own
 
 
 def _keep_awaited(part: ModelPart, state: WorkerState) -> None:

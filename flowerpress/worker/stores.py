@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
+from flowerpress.compressors.vectors import is_tensor, placed
 from flowerpress.protocol.files import put_aside, sweep, write_atomically
 from flowerpress.protocol.tensors import pieces_of, read
 from flowerpress.worker.answered import Answered
@@ -61,7 +62,7 @@ class WorkerState:
 
     def stored(self) -> dict[str, npt.NDArray[Any]]:
         """Return all of it but the numbers as arrays by name."""
-        arrays = {**self.vectors}
+        arrays = {name: placed(vector, None) for name, vector in self.vectors.items()}
         arrays |= {f"{REPLY}{stage}": kept.to_vector() for stage, kept in self.replies.items()}
         if self.packet:
             arrays[_PACKET] = np.frombuffer(self.packet, np.uint8)
@@ -101,7 +102,8 @@ class LiveStore(StateStore):
         if self._attic is None:
             return
         for name in [name for name in state.vectors if name.endswith(BEFORE)]:
-            aside = self._attic.put((self._key, name), state.vectors[name])
+            vector = state.vectors[name]
+            aside = None if is_tensor(vector) else self._attic.put((self._key, name), vector)
             if aside is not None:
                 state.aside[name] = aside
                 del state.vectors[name]

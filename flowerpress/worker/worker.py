@@ -11,19 +11,21 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors import Compressor, Draw, make_compressor
+from flowerpress.compressors import Compressor, Draw, make_compressor, vectors
 from flowerpress.compressors.composed.repeat import repeated
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
+from flowerpress.compressors.vectors import placed
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 from flowerpress.protocol.arrays import blocks
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
-from flowerpress.protocol.rooms import in_file, room_for, zeros
+from flowerpress.protocol.rooms import in_file, room_like, zeros
 from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
 from flowerpress.worker.memory import (
     STAGED,
     OnceSender,
     begin_session,
+    bring,
     commit_staged,
     forget_large,
     forget_replies,
@@ -62,6 +64,7 @@ class Job:
     hyper: Hyper = field(init=False)  # the strategy's hyperparameters
     fresh: FloatVector | None = None  # the last gradient, where it is in the worker's own memory
     room: FloatVector | None = None  # the model's memory, which may be used once it was worked on
+    device: Any = None  # where vectors are tensors and worked on; None: arrays on the host
 
     def __post_init__(self) -> None:
         self.hyper = self.instruction.hyper
@@ -104,13 +107,13 @@ class Job:
         steps, local_lr = int(self.hyper.get("local_steps", 1)), self.hyper.get("local_lr", 0.0)
         if steps == 1:
             return self.one_gradient(x, rng)
-        rate = x.dtype.type(float(local_lr) or self.number("lr"))
-        y, losses = x.copy(), []
+        rate = float(local_lr) or self.number("lr")
+        y, losses = vectors.copied(x), []
         for _ in range(steps):
             loss, gradient = self.one_gradient(y, rng)
             losses.append(loss)
-            y -= rate * gradient
-        return float(np.mean(losses)), (x - y) / rate
+            y -= vectors.multiply(gradient, rate)
+        return float(np.mean(losses)), vectors.divide(x - y, rate)
 
     def full_gradient(
         self, x: FloatVector, drawn_in: int | None = None
@@ -141,7 +144,8 @@ class Job:
         Only a gradient in the worker's own memory is that (`Task.gradient_into`), and once.
         """
         if vector is not self.fresh:
-            return room_for(vector.size, vector.dtype)
+            room: FloatVector = room_like(vector)
+            return room
         self.fresh = None
         return vector
 
@@ -154,7 +158,7 @@ class Job:
     def _checked(self, x: FloatVector, batch: Batch) -> tuple[float, FloatVector]:
         into = getattr(self.task, "gradient_into", None)
         if into is not None:
-            vector = self.fresh = room_for(x.size, x.dtype)
+            vector = self.fresh = room_like(x)
             loss = into(x, vector, batch)
         else:
             loss, gradient = self.task.gradient(x, batch)
@@ -166,12 +170,13 @@ class Job:
         if not np.isfinite(size):
             position = next(
                 part.start + int(places[0])
-                for part in blocks(vector.size)
-                if (places := np.flatnonzero(~np.isfinite(vector[part]))).size
+                for part in blocks(len(vector))
+                if (places := np.flatnonzero(~np.isfinite(placed(vector[part], None)))).size
             )
             raise ValueError(
-                f"gradient of client {self.client} is {vector[position]} at position {position} "
-                f"in round {self.instruction.round}: lower lr, or check this client's data"
+                f"gradient of client {self.client} is {float(vector[position])} at position "
+                f"{position} in round {self.instruction.round}: lower lr, or check this client's "
+                "data"
             )
         return float(loss), vector
 
@@ -184,6 +189,7 @@ class Worker(ABC):
     """
 
     sender: ClassVar[type[Sender]]
+    on_device: ClassVar[bool] = False  # whether its vectors may be tensors, see `Job.device`
     owing: ClassVar[bool] = False  # whether what its moments hold is sent later, if it was lost
     told: ClassVar[tuple[str, ...]] = ("loss",)  # which of its numbers go along as metrics
 
@@ -225,10 +231,13 @@ class Worker(ABC):
         """Learn what became of the packet in flight; returns a reply where no more is to do."""
         order = job.instruction
         begin_session(job.state, order.session)
+        self.bring(job)
         kind, owing = self.sender, self.owing
         if forgets(kind, job.hyper):
             kind, owing = OnceSender, False  # what is dropped or lost is gone
         sender = job.sender = restore_sender(kind, job.state)
+        if job.device is not None and sender.shared and sender.pending and sender.memory is None:
+            sender.memory = placed(zeros(job.layout.dim, job.layout.dtype), job.device)
         # What was damaged on the way is owed as if it was lost; nothing shows that it was absurd.
         refused = 0 < sender.pending == (order.absurd if owing else order.refused)
         whole = len(sender.packet) > job.layout.dim * job.layout.dtype.itemsize
@@ -249,6 +258,12 @@ class Worker(ABC):
         self.learn(job, outcome, refused=refused)
         return None
 
+    def bring(self, job: Job) -> None:
+        """Have the worker's memory where this round is computed: on the model's device, or here."""
+        device = getattr(job.task, "vector_device", None) if self.on_device else None
+        job.device = None if device is None else device()
+        bring(job.state, job.device)
+
     def learn(self, job: Job, outcome: Settlement, *, refused: bool) -> None:
         """Do what goes with the packet in flight, now that its fate is known."""
         commit_staged(job.state, delivered=outcome is Settlement.DELIVERED)
@@ -256,7 +271,7 @@ class Worker(ABC):
 
     def receive(self, job: Job) -> FloatVector:
         """Return the model of this round, the caller's own; raises `ReplicaError`, see there."""
-        x = follow_model(job.instruction, job.layout, job.state)
+        x = follow_model(job.instruction, job.layout, job.state, job.device)
         load_buffers(job)
         if hasattr(job.task, "gradient_into"):  # else the task may have kept the model
             job.room = x
@@ -264,7 +279,10 @@ class Worker(ABC):
 
     def held_model(self, job: Job) -> FloatVector:
         """Return the model to evaluate: the server's; raises `ReplicaError`, see there."""
-        return follow_model(job.instruction, job.layout, job.state)
+        self.bring(job)
+        device = job.device if job.hyper.get("downlink") else None  # where a replica is kept
+        x: FloatVector = placed(follow_model(job.instruction, job.layout, job.state, device), None)
+        return x
 
     def send(self, out: Outgoing, job: Job) -> Reply:
         """Compress what was computed, and remember it."""
@@ -274,10 +292,11 @@ class Worker(ABC):
         else:
             compressor = make_compressor("identity") if out.dense else job.uplink()
             if out.times > 1:
-                compressor = repeated(compressor, out.times, out.vector.size)
+                compressor = repeated(compressor, out.times, len(out.vector))
             draw, version = out.draw or job.draw(), job.instruction.version
             sender, nbytes = job.sender, out.vector.nbytes
-            if isinstance(sender, EF21Sender) and sender.memory is None and in_file(nbytes):
+            absent = isinstance(sender, EF21Sender) and sender.memory is None
+            if absent and job.device is None and in_file(nbytes):
                 sender.memory = zeros(out.vector.size, out.vector.dtype)  # else it is in memory
             room = job.room if self._is_free(job.room, out, state) else None
             packets = [job.sender.send(out.vector, compressor, version, draw, room).data]
@@ -294,7 +313,7 @@ class Worker(ABC):
         if room is None or (room.shape, room.dtype) != (out.vector.shape, out.vector.dtype):
             return False
         new = (out.vector, *out.kept.values(), *out.moments.values(), *out.staged.values())
-        return not any(np.may_share_memory(room, each) for each in (*new, *state.vectors.values()))
+        return not any(vectors.share_memory(room, each) for each in (*new, *state.vectors.values()))
 
 
 def load_buffers(job: Job) -> None:

@@ -83,6 +83,9 @@ COMMANDS = {
     ("large-models.md", "python -m benchmarks.big_model"): (
         "tests/transport/test_big_model.py::test_it_says_what_it_measured"
     ),
+    ("torch.md", "python -m benchmarks.device_client"): (
+        "tests/tasks/test_device_path.py::test_the_benchmark_says_what_is_copied"
+    ),
     ("link.md", "flowerpress certs"): f"{DEPLOY}::test_the_page_of_the_link",
     ("link.md", "flowerpress serve"): f"{DEPLOY}::test_the_page_of_the_link",
     ("link.md", "flowerpress join"): f"{DEPLOY}::test_the_page_of_the_link",

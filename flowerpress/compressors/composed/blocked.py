@@ -6,10 +6,11 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from flowerpress.compressors import vectors
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.composed import nesting
 from flowerpress.compressors.draw import Draw
@@ -24,6 +25,7 @@ from flowerpress.compressors.wire.packet import (
     PacketError,
 )
 from flowerpress.compressors.wire.payload import Reader, Sparse, require_weighted
+from flowerpress.compressors.wire.tensors import add_to_tensor
 
 # The length of a block.
 _HEAD = struct.Struct("<I")
@@ -60,15 +62,25 @@ class Blocks:
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * decoded``, block by block, once it is known that none overflows."""
+        self._check(weight, out.dtype)
+        for place, part in self:
+            part.add_to(out[place], weight)
+
+    def add_to_tensor(self, out: Any, weight: float) -> None:
+        """Do that on a tensor."""
+        self._check(weight, vectors.dtype_of(out))
+        for place, part in self:
+            add_to_tensor(part, out[place], weight)
+
+    def _check(self, weight: float, dtype: np.dtype[Any]) -> None:
+        """Raise `PacketError` where a number of a block overflows."""
         for place, part in self:
             if len(self.parts) == 1:
                 break
             if isinstance(part, Dense | Sparse):
-                require_weighted(part.values, weight, out.dtype)
+                require_weighted(part.values, weight, dtype)
             else:
-                part.add_to(np.zeros(place.stop - place.start, out.dtype), weight)
-        for place, part in self:
-            part.add_to(out[place], weight)
+                part.add_to(np.zeros(place.stop - place.start, dtype), weight)
 
 
 @dataclass(frozen=True)

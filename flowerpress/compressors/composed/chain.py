@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from flowerpress.compressors.wire import budget, reading
 from flowerpress.compressors.wire.codecs import codec
 from flowerpress.compressors.wire.packet import HEADER_BYTES, Buffer, Packet, total_bytes
 from flowerpress.compressors.wire.payload import Reader
+from flowerpress.compressors.wire.tensors import add_to_tensor
 
 # The front's codec, three zero bytes, the length of its header.
 _HEAD = struct.Struct("<B3sI")
@@ -52,6 +53,10 @@ class Expanded:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * expand(values)``."""
         self.expanded().add_to(out, weight)
+
+    def add_to_tensor(self, out: Any, weight: float) -> None:
+        """Do that on a tensor."""
+        add_to_tensor(self.expanded(), out, weight)
 
     def vector(self) -> Vector:
         """Return ``expand(values)``."""

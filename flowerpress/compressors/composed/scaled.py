@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector
 from flowerpress.compressors.composed import nesting
@@ -14,6 +14,7 @@ from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.wire import reading
 from flowerpress.compressors.wire.packet import HEADER_BYTES, Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader
+from flowerpress.compressors.wire.tensors import add_to_tensor
 
 # The factor.
 _HEAD = struct.Struct("<d")
@@ -29,6 +30,10 @@ class Shrunk:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * factor * decoded``."""
         self.inner.add_to(out, weight * self.factor)
+
+    def add_to_tensor(self, out: Any, weight: float) -> None:
+        """Do that on a tensor."""
+        add_to_tensor(self.inner, out, weight * self.factor)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from flowerpress.compressors.quantized import blocks, ranges
 from flowerpress.compressors.quantized.uniform import Points
 from flowerpress.compressors.wire.packet import PacketError
 from flowerpress.compressors.wire.payload import Sparse, weighted
+from flowerpress.compressors.wire.tensors import add_to_tensor
 
 
 def share(levels: int, papers: bool) -> float:
@@ -155,6 +156,12 @@ class Correlated:
         self.points.add_to(out, weight)
         if self.rest is not None:
             self.rest.add_to(out, weight)
+
+    def add_to_tensor(self, out: Any, weight: float) -> None:
+        """Do that on a tensor."""
+        add_to_tensor(self.points, out, weight)
+        if self.rest is not None:
+            self.rest.add_to_tensor(out, weight)
 
     def part(self, start: int, stop: int) -> Correlated:
         """Return the numbers from `start`, a multiple of 1024, to `stop`; their norm is unknown."""

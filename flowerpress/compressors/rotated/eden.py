@@ -21,6 +21,7 @@ from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.rotated.rotation import Rotation, edges
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, require_finite, weighted
+from flowerpress.compressors.wire.tensors import add_whole
 
 SCALES = ("unbiased", "biased")
 MAX_BITS = max(CENTROIDS)
@@ -46,6 +47,10 @@ class Centroids:
         weighted(terms, float(centroids[-1]), out.dtype)  # refuses what overflows
         add = twin("eden").centroids_add
         add(self.packed, terms, self.offsets, centroids, self.bits, out)
+
+    def add_to_tensor(self, out: Any, weight: float) -> None:
+        """Do that on a tensor; a centroid above 1 may overflow, so not in pieces."""
+        add_whole(self, out, weight)
 
     def part(self, start: int, stop: int) -> Centroids:
         """Return the numbers from `start`, a multiple of 1024, to `stop`."""

@@ -8,6 +8,7 @@
 `ids`        places in few bytes
 `budget`     what one packet may cost its reader
 `reading`    a packet, or one inside another, opened within that budget
+`tensors`    what was decoded, added to a tensor on a device
 `apply`      `add_to` and `decompress`
 `recent`     small sparse packets that were opened last, for clients in the server's process
 ============ =======================================================================

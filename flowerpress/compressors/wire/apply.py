@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
+from flowerpress.compressors.kernels.device import stays_on_device
 from flowerpress.compressors.wire import reading
 from flowerpress.compressors.wire.inputs import Vector
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.wire.reading import Opened
+from flowerpress.compressors.wire.tensors import add_packet
 
 
 @by_default_rules
@@ -24,7 +27,8 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
     packet : Packet, Opened or bytes
         The packet, or the bytes of its frame.
     out : Vector, shape (packet.dim,)
-        A contiguous float32 or float64 array; its dtype may differ from the packet's.
+        A contiguous float32 or float64 array; its dtype may differ from the packet's. Or a tensor
+        on a CUDA device, to which the packet's numbers are copied (``docs/compressors.md``).
     weight : float, default 1.0
         A finite factor.
 
@@ -46,17 +50,22 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
     >>> total
     array([1., 0.])
     """
-    if not _is_accumulator(out):
+    tensor = _is_tensor(out)
+    if not tensor and not _is_accumulator(out):
         raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
     if not _is_finite(weight):
         raise ValueError(f"add_to: weight must be a finite number, got {weight!r}")
     packet, decoded, left = reading.parse(packet)
-    if packet.dim != out.size:
-        raise PacketError(f"frame: dim is {packet.dim}, but out has length {out.size}")
+    if packet.dim != len(out):
+        raise PacketError(f"frame: dim is {packet.dim}, but out has length {len(out)}")
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both
     # kernels alike.
     with left:
-        (decoded or reading.decode(packet)).add_to(out.view(np.ndarray), float(weight))
+        decoded = decoded or reading.decode(packet)
+        if tensor:
+            add_packet(decoded, packet.dtype, out, float(weight))
+        else:
+            decoded.add_to(out.view(np.ndarray), float(weight))
 
 
 def _is_finite(weight: object) -> bool:
@@ -64,6 +73,12 @@ def _is_finite(weight: object) -> bool:
         return math.isfinite(weight)  # type: ignore[arg-type]
     except (TypeError, OverflowError):  # no number, or an integer that no float can hold
         return False
+
+
+def _is_tensor(out: Any) -> bool:
+    if isinstance(out, np.ndarray) or not stays_on_device(out):
+        return False
+    return out.dim() == 1 and out.is_contiguous() and not out.requires_grad
 
 
 def _is_accumulator(out: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flowerpress.compressors import vectors
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes, pieces
 from flowerpress.compressors.wire import budget
@@ -127,6 +128,10 @@ class Sparse:
         for start, stop in pieces(self.ids.size):
             terms = weighted(self.values[start:stop], weight, out.dtype)
             kernels().scatter_add(self.ids[start:stop], terms, out)
+
+    def add_to_tensor(self, out: Any, weight: float) -> None:
+        """Do that on a tensor; the numbers and their places go to its device."""
+        vectors.add_terms(out, self.ids, weighted(self.values, weight, vectors.dtype_of(out)))
 
 
 def weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Vector:
