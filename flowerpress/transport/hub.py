@@ -18,7 +18,7 @@ from flowerpress.transport.peer import Peer
 from flowerpress.transport.stream import Stream
 
 log = logging.getLogger("flowerpress")
-_PER_SECOND = 50  # clients who give signs of life; of more, each does so more rarely
+_PER_SECOND = 25  # clients who give signs of life; of more, each does so more rarely
 _BEATS = 3  # heartbeats without a sign of life after which the other side is taken for dead
 
 
