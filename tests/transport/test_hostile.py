@@ -32,17 +32,22 @@ from .proxy import Proxy
 HELLO = make("hello", protocol=1, client=7)
 
 
+# A connection each: gRPC would let channels of one process share theirs, and the server shuts down
+# that of a client that keeps an ended stream open, with all that is on it.
+_OWN = [("grpc.use_local_subchannel_pool", 1)]
+
+
 class Raw:
     """A connection that sends what it is told, and keeps what it hears."""
 
     def __init__(self, port: int, *frames: bytes, certs: Any = None) -> None:
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         if certs is None:
-            self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+            self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", _OWN)
         else:
             ca, cert, key = certs
             credentials = grpc.ssl_channel_credentials(ca, key, cert)
-            self._channel = grpc.secure_channel(f"localhost:{port}", credentials)
+            self._channel = grpc.secure_channel(f"localhost:{port}", credentials, _OWN)
         self.call = self._channel.stream_stream(METHOD)(iter(self._out.get, None))
         self.send(*frames)
 
