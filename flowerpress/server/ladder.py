@@ -75,6 +75,8 @@ class Ladder:
         Seconds in which a worker's update is to be up.
     steps : tuple of str
         Specs, the shortest first.
+    own : bool
+        Whether the steps were given; if not, they are those that suit the algorithm.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class Ladder:
 
     deadline: float
     steps: tuple[str, ...]
+    own: bool = True
 
     @classmethod
     def parse(cls, text: str, accept: Callable[[str], Any] = str, *, owing: bool = True) -> Ladder:
@@ -117,7 +120,8 @@ class Ladder:
             )
         deadline = _seconds(text, found["number"], found["unit"])
         if form["steps"] is None:
-            return cls(deadline, _suiting(text, accept, _BIASED if owing else _UNBIASED))
+            ladder = _BIASED if owing else _UNBIASED
+            return cls(deadline, _suiting(text, accept, ladder), own=False)
         given = [accept(step.strip()) for step in form["steps"].split(";")]
         if len(set(given)) < max(2, len(given)):
             raise ValueError(f"compressor is {text!r}: expected at least two steps, none twice")
@@ -132,7 +136,8 @@ class Ladder:
     @property
     def text(self) -> str:
         """The ladder as a text that `parse` reads."""
-        return f"auto({'; '.join(self.steps)}):deadline={self.deadline:g}s"
+        steps = f"({'; '.join(self.steps)})" if self.own else ""
+        return f"auto{steps}:deadline={self.deadline:g}s"
 
     def sizes(self, dim: int) -> list[float]:
         """Return how many bytes an update of each step has, as its compressor expects."""
