@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowerpress.cli import main
 from flowerpress.clients import FunctionTask, client_app
 from flowerpress.compressors import make_compressor
 from flowerpress.protocol.grids import Upload
@@ -253,3 +254,11 @@ def test_an_experiment_is_described_by_the_text_that_makes_it_again() -> None:
     prepared = given.prepare().experiment
     assert prepared.compressor == "auto(sign; topk:0.1):deadline=2s"
     assert prepared.prepare().experiment == prepared
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", f"ef14 {AUTO}"], ["--strategies", "ef14", "--compressors", AUTO]]
+)
+def test_a_comparison_has_no_links(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "digits", *words]) == 2
+    assert "the clients of a comparison have none" in capsys.readouterr().err

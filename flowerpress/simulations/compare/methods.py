@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flowerpress.compressors import make_compressor
+from flowerpress.server.ladder import is_auto
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.options import Option, merge_options
 from flowerpress.simulations.presets import preset
@@ -104,7 +105,7 @@ def cross(strategies: Sequence[str], compressors: Sequence[str]) -> list[Method]
     ['fedavg', 'ef14 topk:0.01', 'ef14 sign']
     """
     for spec in compressors:
-        make_compressor(spec)
+        _require_compressor(spec)
     methods = []
     for name in strategies:
         takes = "compressor" in strategy_options(name)
@@ -171,7 +172,7 @@ def candidates(
     for method in methods:
         strategy_class(method.strategy)  # a name that is unknown is a mistake, not a refusal
         if method.compressor is not None:
-            make_compressor(method.compressor)
+            _require_compressor(method.compressor)
         plain = method.experiment(common)
         tuned = preset(plain)
         if rounds is not None:
@@ -204,3 +205,13 @@ def _label(method: Method, experiment: Experiment) -> str:
     """Return strategy, compressor and the method's own options."""
     own = [f"{key}={value}".replace("_", "-") for key, value in method.options.items()]
     return " ".join([experiment.title, *own])
+
+
+def _require_compressor(spec: str) -> None:
+    """Raise `ValueError` for what is no compressor here, saying why."""
+    if is_auto(spec):
+        raise ValueError(
+            f"compressor is {spec!r}: it goes by how fast each client's link is, and the clients "
+            "of a comparison have none; compare the steps of its ladder, or use flowerpress serve"
+        )
+    make_compressor(spec)
