@@ -56,6 +56,35 @@ def write_atomically(
         os.close(directory)
 
 
+def write_over(path: Path, data: Iterable[bytes | memoryview]) -> None:
+    """Write `data` to `path` like `write_atomically` without `sync`, over the file before the last.
+
+    To make one file and remove another takes 0.2 to 0.6 ms, to write over one and rename it 0.05
+    (ext4). So what `path` was keeps a hidden name, and is written over at the next call: it takes
+    the room of two. A writer that is killed leaves the old file or the new one at `path`, or, if
+    between two renames, both under the hidden names, of which `mend` takes the newer.
+    """
+    spare, other = sorted(_spares(path), key=lambda each: not each.exists())
+    with os.fdopen(os.open(spare, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        if not _owned(file.fileno(), spare):
+            write_atomically(path, data, sync=False)
+            return
+        file.writelines(data)
+        file.truncate()
+        file.flush()
+        with suppress(FileNotFoundError):
+            path.rename(other)
+        spare.rename(path)
+
+
+def mend(path: Path) -> None:
+    """Give `path` its name again where a writer of `write_over` was killed between two renames."""
+    spares = _spares(path)
+    if not path.exists() and all(each.exists() for each in spares):
+        with suppress(OSError):
+            max(spares, key=lambda each: each.stat().st_mtime_ns).rename(path)
+
+
 def sweep(folder: Path, pattern: str) -> int:
     """Remove what killed writers of `write_atomically` have left in a folder; return how many.
 
@@ -99,6 +128,24 @@ def damaged(path: Path) -> list[Path]:
     """Return what was put aside of a file, the oldest first."""
     found = path.parent.glob(f"{path.name}.{_DAMAGED}-*")
     return sorted((each for each in found if _number(each)), key=_number)
+
+
+def _spares(path: Path) -> list[Path]:
+    """Return the hidden names of `write_over`."""
+    return [path.with_name(f".{path.name}.{each}") for each in "ab"]
+
+
+def _owned(handle: int, path: Path) -> bool:
+    """Lock a file that is open; say whether this process has it, and it still has its name.
+
+    Without locks (Windows, where no open file can be renamed either) none is owned.
+    """
+    if not _LOCKS:
+        return False
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
 
 
 def _number(path: Path) -> int:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.compressors.vectors import is_tensor, placed
-from flowerpress.protocol.files import put_aside, sweep, write_atomically
+from flowerpress.protocol.files import mend, put_aside, sweep, write_atomically, write_over
 from flowerpress.protocol.tensors import pieces_of, read
 from flowerpress.worker.answered import Answered
 from flowerpress.worker.aside import Aside, Attic
@@ -39,6 +39,7 @@ _PACKET = "packet"
 REPLY = "reply."
 BEFORE = "-"  # ends the name of what a moment was before the packet in flight
 _BLOCK = 4096  # bytes
+_OVER_LIMIT = 2**20  # bytes; the making of a longer file is little beside its writing
 log = logging.getLogger("flowerpress")
 
 
@@ -122,7 +123,8 @@ class DiskStore(StateStore):
         The file.
     sync : bool
         Whether it is flushed to the disk before `save` returns: if not, it survives a crash of the
-        process, and not one of the machine.
+        process, and not one of the machine, and a short one is written over the file before the
+        last (`write_over`).
     """
 
     _swept: ClassVar[set[Path]] = set()  # by this process
@@ -134,6 +136,7 @@ class DiskStore(StateStore):
         if self._path not in self._swept:
             self._swept.add(self._path)
             sweep(self._path.parent, self._path.name)
+            mend(self._path)
         try:
             with self._path.open("rb"):
                 pass
@@ -171,7 +174,10 @@ class DiskStore(StateStore):
         data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, data, sync=self._sync)
+            if self._sync or sum(map(len, data)) > _OVER_LIMIT:
+                write_atomically(self._path, data, sync=self._sync)
+            else:
+                write_over(self._path, data)
         except OSError as error:
             raise StateError(
                 f"this client's memory cannot be written below {self._path.parent} "

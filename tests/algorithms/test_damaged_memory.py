@@ -243,12 +243,12 @@ def test_a_full_disk_is_as_if_the_client_had_not_been_asked(name, tmp_path, monk
     def tick(done):
         now[0] = done + 1
 
-    write, deliver = files.write_atomically, InProcessGrid._deliver
+    write, deliver = files.write_over, InProcessGrid._deliver
 
-    def full(path, data, **more):
+    def full(path, data):
         if now[0] in rounds and path.name == f"client-{CLIENT}.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, data, **more)
+        write(path, data)
 
     def lost(self, message):
         if now[0] in rounds and message.metadata.dst_node_id == CLIENT + 2:
@@ -256,7 +256,7 @@ def test_a_full_disk_is_as_if_the_client_had_not_been_asked(name, tmp_path, monk
         return deliver(self, message)
 
     with monkeypatch.context() as patched:
-        patched.setattr(stores, "write_atomically", full)
+        patched.setattr(stores, "write_over", full)
         result = life_or_none(name, partial(life, tmp_path / "full"))
     said = [r for r in caplog.records if "No space left on device" in r.getMessage()]
     mine = [r for r in said if r.getMessage().startswith(f"client {CLIENT}: ")]
