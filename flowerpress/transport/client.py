@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import queue
@@ -30,6 +31,7 @@ from flowerpress.transport.frames import (
     make,
     parse,
 )
+from flowerpress.transport.heads import SHORT_HEADS
 from flowerpress.transport.pipes import Incoming, Outgoing
 from flowerpress.transport.reach import Trouble, explain, proxy_of
 from flowerpress.transport.stream import LAST_WORDS, Stream
@@ -111,7 +113,7 @@ class LinkClient:
             "protocol": PROTOCOL,
             "client": client,
             "versions": json_text(_versions()),
-            "capabilities": '["resume"]',
+            "capabilities": json.dumps(["resume", SHORT_HEADS]),
             "node_config": json_text(node_config),
             "instance": secrets.token_hex(8),
         }

@@ -6,7 +6,8 @@ strings, one after the other:
 ======  =====================================================================================
 offset  content (little-endian)
 ======  =====================================================================================
-0       u32: length H of the header: at most 1 MiB, or 2 % of the message and 16 MiB
+0       u32: length H of the header: at most 1 MiB, or 2 % of the message and 16 MiB;
+        plus 2^31 where the header is deflated, see `heads`
 4       header: one JSON object in UTF-8
 4+H     the buffers, whose lengths the header lists
 ======  =====================================================================================
@@ -21,7 +22,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -39,9 +39,9 @@ from flowerpress.protocol import printable
 from flowerpress.protocol.arrays import PiecedArray, Pieces
 from flowerpress.protocol.blob import Data
 from flowerpress.protocol.unjoined import STYPE, Unjoined
+from flowerpress.transport.heads import PREFIX, SHORT, HeadError, inflate
 from flowerpress.transport.pipes import Place, Readable
 
-_PREFIX = struct.Struct("<I")
 _HEADER, _MAX_HEADER = 2**20, 2**24  # bytes of any header, and of a large message's
 _MAX_BUFFERS = 2**16
 _MAX_NAME = 2**12
@@ -99,7 +99,7 @@ def encode(message: Message) -> list[Data]:
         ]
     header["sizes"] = [len(buffer) for buffer in buffers]
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    sent: list[Data] = [_PREFIX.pack(len(text)) + text]
+    sent: list[Data] = [PREFIX.pack(len(text)) + text]
     for buffer in buffers:
         sent += buffer.pieces if isinstance(buffer, Pieces) else [buffer]
     return sent
@@ -191,13 +191,18 @@ def _taken(file: Readable, size: int) -> Data:
 
 def _header(file: Readable, size: int) -> tuple[dict[str, Any], list[int]]:
     """Read the header, and take out the buffers' lengths, whose sum is what follows."""
-    if size < _PREFIX.size:
+    if size < PREFIX.size:
         raise CodecError(f"a message of {size} bytes")
-    (length,) = _PREFIX.unpack(file.read(_PREFIX.size))
-    if length > min(_MAX_HEADER, max(_HEADER, size // 50), size - _PREFIX.size):
+    (length,) = PREFIX.unpack(file.read(PREFIX.size))
+    length, short = length & ~SHORT, length & SHORT
+    limit = min(_MAX_HEADER, max(_HEADER, size // 50))
+    if length > min(limit, size - PREFIX.size):
         raise CodecError(f"a header of {length} bytes in a message of {size}")
     try:
-        header = json.loads(file.read(length))
+        text = file.read(length)
+        header = json.loads(inflate(text, limit) if short else text)
+    except HeadError as wrong:
+        raise CodecError(str(wrong)) from None
     except (ValueError, RecursionError):
         raise CodecError("the header is no JSON") from None
     sizes = header.pop("sizes", None) if isinstance(header, dict) else None
@@ -205,7 +210,7 @@ def _header(file: Readable, size: int) -> tuple[dict[str, Any], list[int]]:
         raise CodecError("the header does not list the buffers' lengths")
     if not all(type(item) is int and item >= 0 for item in sizes):
         raise CodecError("the buffers' lengths are no whole numbers")
-    if _PREFIX.size + length + sum(sizes) != size:
+    if PREFIX.size + length + sum(sizes) != size:
         raise CodecError(f"buffers of {sum(sizes)} bytes announced in a message of {size}")
     return header, sizes
 

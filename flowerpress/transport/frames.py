@@ -51,6 +51,7 @@ MESSAGES = {
         "heartbeat": (7, "double"),
         "open": (8, "uint64"),
         "reply_bytes": (9, "uint64"),
+        "capabilities": (10, "string"),
     },
     "Begin": {
         "id": (1, "uint64"),

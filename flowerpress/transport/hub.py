@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from flowerpress.protocol import printable
 from flowerpress.transport.deadlines import Deadlines
 from flowerpress.transport.frames import PROTOCOL, json_object, json_text, make
+from flowerpress.transport.heads import SHORT_HEADS
 from flowerpress.transport.limits import Limits, Lines
 from flowerpress.transport.peer import Peer
 from flowerpress.transport.stream import Stream
@@ -151,6 +153,7 @@ class Hub:
             run_id=self.run_id,
             clients=self._clients,
             run_config=self._config,
+            capabilities=json.dumps([SHORT_HEADS]),
             **fields,
         )
 

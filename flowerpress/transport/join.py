@@ -20,6 +20,7 @@ from flowerpress.protocol.blob import Data
 from flowerpress.transport.client import Farewell, LinkClient, UnfitError
 from flowerpress.transport.codec import CodecError, decode, encode
 from flowerpress.transport.frames import json_object
+from flowerpress.transport.heads import names_short_heads, shorten
 from flowerpress.transport.pipes import Incoming
 from flowerpress.worker.node import check_folder
 from flowerpress.worker.stores import state_folder
@@ -73,6 +74,10 @@ class Node:
 
     def answer(self, welcome: Any, question: Incoming) -> list[Data]:
         """Return the answer to a question, as the link sends it."""
+        answer = self._answer(welcome, question)
+        return shorten(answer) if names_short_heads(welcome.capabilities) else answer
+
+    def _answer(self, welcome: Any, question: Incoming) -> list[Data]:
         ensure_task_identity(int(welcome.run_id))
         node = int(welcome.node_id)
         try:

@@ -18,6 +18,7 @@ from typing import Any
 
 from flowerpress.protocol.grids import Upload
 from flowerpress.transport.frames import FrameError, kind_of, make
+from flowerpress.transport.heads import names_short_heads, shorten
 from flowerpress.transport.limits import ANY_ANSWER, Bucket, Limits
 from flowerpress.transport.pipes import IN_MEMORY, Incoming, Outgoing
 from flowerpress.transport.stream import Counters, Stream
@@ -86,6 +87,7 @@ class Peer:
         self._asked = 0  # number of the last question
         self._answer: Incoming | None = None
         self._unwanted = 0  # bytes still to come of an answer that nobody waits for
+        self._short_heads = False  # whether it reads them
         self._may_begin = False  # whether the open question's answer was not begun here yet
 
     @property
@@ -146,10 +148,15 @@ class Peer:
             return
         self._asked += 1
         self._open = self._waiting.popleft()
-        self._open.outgoing = Outgoing(self._asked, self._open.buffers)
+        self._open.outgoing = self._outgoing(self._open)
         self._may_begin = True
         if self._stream is not None:
             self._stream.write(self._open.outgoing.frames())
+
+    def _outgoing(self, question: Question) -> Outgoing:
+        """Return a question as it is sent to this client."""
+        buffers = shorten(question.buffers) if self._short_heads else question.buffers
+        return Outgoing(self._asked, buffers)
 
     def _drop(self) -> None:
         """Wait for no answer to the open question, and say so."""
@@ -175,6 +182,11 @@ class Peer:
             stream.counters = self.counters
             known = hello.epoch == epoch
             question = self._open
+            short = names_short_heads(hello.capabilities)
+            if short != self._short_heads:  # another release than before: it has read other bytes
+                self._short_heads, known = short, False
+                if question is not None:
+                    question.outgoing = self._outgoing(question)
             if question is None or not known or hello.finished != question.outgoing.id:
                 self._answer = None
             open_id = question.outgoing.id if question else 0

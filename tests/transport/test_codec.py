@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 
 from flowerpress.protocol import ensure_task_identity, printable
 from flowerpress.transport.codec import CodecError, decode, encode
+from flowerpress.transport.heads import shorten
 
 ensure_task_identity(1)
 
 
 def there_and_back(message: Message) -> RecordDict:
-    data = b"".join(encode(message))
-    head, content = decode(io.BytesIO(data), len(data))
-    assert (head.kind, head.group) == (message.metadata.message_type, message.metadata.group_id)
-    assert content is not None
+    encoded = encode(message)
+    for buffers in (encoded, shorten(encoded)):
+        data = b"".join(buffers)
+        head, content = decode(io.BytesIO(data), len(data))
+        assert (head.kind, head.group) == (message.metadata.message_type, message.metadata.group_id)
+        assert content is not None
     return content
 
 
@@ -122,33 +125,33 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
         decode(io.BytesIO(data), len(data))
 
 
-WHOLE = b"".join(
-    encode(
-        Message(
-            RecordDict(
-                {
-                    "a": ArrayRecord({"x": Array(np.arange(3.0))}),
-                    "m": MetricRecord({"loss": 0.5}),
-                    "c": ConfigRecord({"raw": b"abc"}),
-                }
-            ),
-            2,
-            "train",
-        )
+PARTS = encode(
+    Message(
+        RecordDict(
+            {
+                "a": ArrayRecord({"x": Array(np.arange(3.0))}),
+                "m": MetricRecord({"loss": 0.5}),
+                "c": ConfigRecord({"raw": b"abc"}),
+            }
+        ),
+        2,
+        "train",
     )
 )
+WHOLE, SHORT = b"".join(PARTS), b"".join(shorten(PARTS))
 
 
-@settings(max_examples=300)
-@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
-def test_a_damaged_message_is_refused_or_read(position: int, byte: int) -> None:
-    data = bytearray(WHOLE)
-    data[position] = byte
+@settings(max_examples=600)
+@given(st.sampled_from([WHOLE, SHORT]), st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
+def test_a_damaged_message_is_refused_or_read(whole: bytes, position: int, byte: int) -> None:
+    data = bytearray(whole)
+    data[position % len(data)] = byte
     with contextlib.suppress(CodecError):
         decode(io.BytesIO(bytes(data)), len(data))
 
 
 @pytest.mark.parametrize("length", range(0, len(WHOLE), 7))
 def test_a_short_message_is_refused(length: int) -> None:
-    with pytest.raises(CodecError):
-        decode(io.BytesIO(WHOLE[:length]), length)
+    for whole in (WHOLE, SHORT):
+        with pytest.raises(CodecError):
+            decode(io.BytesIO(whole[:length]), min(length, len(whole) - 1))
