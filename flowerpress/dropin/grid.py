@@ -109,6 +109,7 @@ class PressedGrid(Grid):
             return
         self._session, self._question = tree["session"], tree["question"]
         self._pushes, self.refused = tree["pushes"], tree["refused"]
+        self.unpressed = tree.get("unpressed", 0)  # files of earlier versions lack it
         self._skip, self._dtypes = tree["skip"], tree["dtypes"]
         self._channels = saved.restored(tree["channels"], self.settings)
         log.info("%s: going on after question %d", self._file, self._question)
@@ -121,6 +122,7 @@ class PressedGrid(Grid):
                 "question": self._question,
                 "pushes": self._pushes,
                 "refused": self.refused,
+                "unpressed": self.unpressed,
                 "skip": self._skip,
                 "dtypes": self._dtypes,
                 "channels": saved.state(self._channels),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flowerpress.dropin import press_grid
+from flowerpress.dropin import press, press_grid
+from flowerpress.server.tree import dump, load
 from flowerpress.simulations.engine import InProcessGrid
 from tests.dropin.apps import client_app, distance, record, start
 
@@ -52,6 +53,30 @@ def test_without_a_file_clients_forget_what_they_owed():
         x = rounds(press_grid(grid, "topk:0.2", memory="ef21"), start(), range(1, 20))
         x = rounds(press_grid(grid, "topk:0.2", memory="ef21"), x, range(20, 50))
     assert distance({k: v.numpy() for k, v in x.items()}, 3) < 0.1
+
+
+def press_first(message, context, call_next):
+    """Only client 0 has the mod."""
+    if context.node_config["partition-id"] == 0:
+        return press(message, context, call_next)
+    return call_next(message, context)
+
+
+def test_counts_go_on(tmp_path):
+    """Also from a file of a release that did not keep them all."""
+    file = tmp_path / "grid"
+    with InProcessGrid(lambda: client_app(mods=[press_first]), 3, threads=1) as grid:
+        first = press_grid(grid, "topk:0.2", checkpoint=str(file))
+        x = rounds(first, start(), range(1, 4))
+        assert first.unpressed == 6
+        second = press_grid(grid, "topk:0.2", checkpoint=str(file), resume=True)
+        rounds(second, x, range(4, 6))
+        assert second.unpressed == 10
+        tree = load(file)
+        del tree["unpressed"]
+        file.write_bytes(dump(tree))
+        third = press_grid(grid, "topk:0.2", checkpoint=str(file), resume=True)
+        assert third.unpressed == 0
 
 
 def test_a_file_is_of_one_run(tmp_path):
