@@ -53,11 +53,6 @@ def copied(vector: AnyVector, out: AnyVector | None = None) -> AnyVector:
     return out
 
 
-def zeros_like(vector: AnyVector) -> AnyVector:
-    """Return a vector of zeros of the same length, dtype and place."""
-    return vector.new_zeros(len(vector)) if is_tensor(vector) else np.zeros_like(vector)
-
-
 def add(a: AnyVector, b: AnyVector, out: AnyVector | None = None) -> AnyVector:
     """Return a + b, in `out` where there is one."""
     return sys.modules["torch"].add(a, b, out=out) if is_tensor(a) else np.add(a, b, out=out)
@@ -76,6 +71,20 @@ def multiply(a: AnyVector, number: float, out: AnyVector | None = None) -> AnyVe
     if is_tensor(a):
         return sys.modules["torch"].mul(a, float(factor), out=out)
     return np.multiply(a, factor, out=out)
+
+
+def descend(x: AnyVector, rate: float, g: AnyVector) -> None:
+    """Do x -= rate * g, the rate rounded to the dtype of `g`, without a vector of their length.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0])
+    >>> descend(x, 0.5, np.array([2.0, 0.0]))
+    >>> x
+    array([0., 2.])
+    """
+    for part in pieces(x):
+        x[part] -= multiply(g[part], rate)
 
 
 def divide(a: AnyVector, number: float) -> AnyVector:
@@ -106,8 +115,7 @@ def mix(alpha: Any, a: AnyVector, beta: Any, b: AnyVector, out: AnyVector) -> No
             first = a[part] * float(alpha)
             out[part] = first.add_(b[part] * float(beta))
         return
-    for start in range(0, out.size, _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for part in pieces(out):
         out[part] = alpha * a[part] + beta * b[part]
 
 
@@ -119,6 +127,13 @@ def share_memory(a: AnyVector, b: AnyVector) -> bool:
         same: bool = a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
         return same
     return bool(np.may_share_memory(a, b))
+
+
+def pieces(vector: AnyVector) -> Iterable[slice]:
+    """Return the slices of an array or a tensor that are worked on one after the other."""
+    if is_tensor(vector):
+        return parts(len(vector))
+    return (slice(start, start + _BLOCK) for start in range(0, vector.size, _BLOCK))
 
 
 def parts(size: int) -> Iterable[slice]:

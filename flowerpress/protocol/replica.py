@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Packet, PacketError, decompress
 from flowerpress.compressors.identity import Identity
-from flowerpress.compressors.vectors import zeros_like
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.model_part import ModelPart, mark_of
+from flowerpress.protocol.rooms import zeros_like
 from flowerpress.protocol.rules import Kept, Rule
 from flowerpress.protocol.shared import shared_of
 

@@ -58,6 +58,13 @@ def zeros(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.zeros(size, kind)
 
 
+def zeros_like(vector: AnyVector) -> AnyVector:
+    """Return `zeros` like another vector; of a tensor, on its device."""
+    if is_tensor(vector):
+        return vector.new_zeros(len(vector))
+    return zeros(vector.size, vector.dtype)
+
+
 def in_file(nbytes: int) -> bool:
     """Whether a vector of so many bytes is to be in a file."""
     return nbytes >= LARGE and bool(os.environ.get(VARIABLE))

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Compressor, add_to, decompress, make_compressor
 from flowerpress.compressors.contraction import contraction
-from flowerpress.compressors.vectors import multiply
+from flowerpress.compressors.vectors import descend, pieces
 
 FloatVector = npt.NDArray[np.floating[Any]]
 Kept = dict[str, FloatVector]
@@ -139,7 +139,7 @@ class EF21(Rule):
     def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
         g = kept["g"]
         add_to(packet, g, scale)
-        x -= multiply(g, rate)
+        descend(x, rate, g)
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,11 @@ class OneBit(Rule):
             m = m.astype(x.dtype)
         if scale != 1.0:
             m *= m.dtype.type(scale)
-        kept["m"] = m = np.where(kept["v"] > 0, m, x.dtype.type(0))
-        x -= x.dtype.type(rate) * ratio(m, np.sqrt(kept["v"]) + x.dtype.type(self.eps))
+        kept["m"], real = m, x.dtype.type
+        for part in pieces(x):
+            v = kept["v"][part]
+            m[part] = np.where(v > 0, m[part], real(0))
+            x[part] -= real(rate) * ratio(m[part], np.sqrt(v) + real(self.eps))
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,10 @@ class AMSGrad(Rule):
     def advance(self, x: FloatVector, kept: Kept, packet: bytes, scale: float, rate: float) -> None:
         g, m, v, w = (kept[name] for name in self.kept)
         add_to(packet, g, scale)
-        x -= x.dtype.type(rate) * amsgrad(g, m, v, w, self.beta1, self.beta2, self.eps)
+        betas = self.beta1, self.beta2
+        for part in pieces(x):
+            direction = amsgrad(g[part], m[part], v[part], w[part], *betas, self.eps)
+            x[part] -= x.dtype.type(rate) * direction
 
 
 def amsgrad(

@@ -164,17 +164,15 @@ class Downlink:
             The step is not finite.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            if self._compressor is not None and callable(quantity):
-                quantity = quantity(slice(0, self.layout.dim))
             of = quantity if callable(quantity) else quantity.__getitem__
             if not all(np.isfinite(of(part)).all() for part in blocks(self.layout.dim)):
                 raise _not_finite(server_round)
             self._snapshot = self._whole = None
             if self._compressor is None:
                 self._step(of, rate)
-            elif not callable(quantity):
+            else:
                 self._take_back()
-                self._publish(self._compressor, quantity, server_round, rate)
+                self._publish(self._compressor, of, server_round, rate)
             for vector in (self.replica.model, *self.replica.kept.values()):
                 self._require_finite(vector, server_round)
 
@@ -208,26 +206,41 @@ class Downlink:
         self.log = DeltaLog(self.log.limit, self.version)
 
     def _publish(
-        self, compressor: Compressor, quantity: FloatVector, server_round: int, rate: float
+        self,
+        compressor: Compressor,
+        quantity: Callable[[slice], FloatVector],
+        server_round: int,
+        rate: float,
     ) -> None:
         """Compress what the workers do not know yet of `quantity`, and follow it as they will."""
-        feedback, scale, owed = self.rule.feedback, self.replica.scale, quantity
-        if feedback == "error" and self.error is not None:
-            owed = quantity + self.error
-        if feedback == "known":
-            known = self.replica.kept.get("g")
-            if known is not None:
-                owed = quantity - known
-            elif self.dense_first:
-                # Whole, whatever the workers' rule makes of a delta: they apply it scaled.
-                compressor, owed = self._identity, owed / owed.dtype.type(scale)
+        feedback, scale = self.rule.feedback, self.replica.scale
+        owed = self._owed(quantity)
+        if feedback == "known" and "g" not in self.replica.kept and self.dense_first:
+            # Whole, whatever the workers' rule makes of a delta: they apply it scaled.
+            compressor = self._identity
+            owed /= owed.dtype.type(scale)
         packet = compressor.compress(owed, Draw(self.seed, server_round, 0, 1, _STREAM)).data
         if feedback == "error":
             # A published delta always arrives: a worker that missed it is sent it again.
-            self.error = owed.copy() if owed is quantity else owed
+            self.error = owed
             add_to(packet, self.error, -scale)
+        del owed
         self.log.append(packet, rate)
         self.replica.advance(packet, rate)
+
+    def _owed(self, quantity: Callable[[slice], FloatVector]) -> FloatVector:
+        """Return what the workers do not know yet, in a vector of its own, made block by block."""
+        model, feedback = self.replica.model, self.rule.feedback
+        owed = room_for(model.size, model.dtype)
+        known = self.replica.kept.get("g") if feedback == "known" else None
+        error = self.error if feedback == "error" else None
+        for part in blocks(model.size):
+            owed[part] = quantity(part)
+            if known is not None:
+                owed[part] -= known[part]
+            elif error is not None:
+                owed[part] += error[part]
+        return owed
 
     @staticmethod
     def _require_finite(vector: FloatVector, server_round: int) -> None:

@@ -16,6 +16,7 @@ from flowerpress.protocol import (
     ReplicaError,
     make_rule,
 )
+from flowerpress.protocol.rooms import room_like
 from flowerpress.worker.stores import WorkerState
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -78,7 +79,7 @@ def follow_model(
     kept = {_PREFIX + name: placed(vector, device) for name, vector in replica.kept.items()}
     vectors.update(kept)
     numbers |= {"held": replica.version, "mark": replica.mark}
-    own: FloatVector = copied(x)
+    own: FloatVector = copied(x, room_like(x))
     return own
 
 

@@ -112,7 +112,7 @@ class Job:
         for _ in range(steps):
             loss, gradient = self.one_gradient(y, rng)
             losses.append(loss)
-            y -= vectors.multiply(gradient, rate)
+            vectors.descend(y, rate, gradient)
         return float(np.mean(losses)), vectors.divide(x - y, rate)
 
     def full_gradient(

@@ -6,6 +6,7 @@ import pytest
 from flowerpress.compressors import Draw, PacketError, add_to, make_compressor, vectors
 from flowerpress.compressors.kernels import device
 from flowerpress.compressors.wire import tensors
+from flowerpress.protocol.rooms import zeros_like
 from tests.compressors.test_torch_path import SPECS
 
 torch = pytest.importorskip("torch")
@@ -102,7 +103,7 @@ def test_no_operation_mixes_devices(spec, monkeypatch):
     add_to(make_compressor(spec).compress(x), one, 0.5)
     half = np.float64(0.5)
     vectors.mix(half, one, half, other, vectors.copied(one))
-    found = [vectors.add(one, other), vectors.subtract(one, other), vectors.zeros_like(one)]
+    found = [vectors.add(one, other), vectors.subtract(one, other), zeros_like(one)]
     found += [vectors.multiply(one, 0.1), vectors.divide(one, 3), vectors.copied(one, other)]
     assert {each.device.type for each in found} == {"meta"}
     with pytest.raises((RuntimeError, NotImplementedError)):
