@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -156,3 +157,23 @@ def test_a_step_that_is_not_finite_changes_nothing():
         model.move(lambda part: step[part], 1, 0.5)
     np.testing.assert_array_equal(model.x, before)
     assert model.version == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "hyper"),
+    [("step", {}), ("ef21", {}), ("amsgrad", {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8})],
+)
+def test_a_compressed_step_takes_one_vector_more(rule, hyper):
+    """In vectors of the model's length, beside those that server and workers keep."""
+    dim = 2**21
+    layout = Layout.of(ArrayRecord({"x": Array(np.zeros(dim, np.float32))}))
+    initial = ArrayRecord({"x": Array(np.zeros(dim, np.float32))})
+    spec = "blocked(topk:0.001, 65536)"
+    model = Downlink(layout, initial, spec, rule=make_rule(rule, hyper), seed=0)
+    g = np.random.default_rng(0).standard_normal(dim).astype(np.float32)
+    for number in range(2):  # the second step finds the vectors that the first one has made
+        tracemalloc.start()
+        model.move(lambda part: g[part] / 2, number + 1, 0.1)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 1.3 * g.nbytes  # and blocks of 1 MiB, a packet, and what opening it took
