@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -14,6 +16,7 @@ except ImportError:  # Windows: what killed writers leave stays there
     _LOCKS = False
 else:
     _LOCKS = True
+    _OWN = os.O_NOFOLLOW | os.O_NONBLOCK  # no link is followed, no pipe waited for
 
 _DAMAGED = "damaged"
 
@@ -38,7 +41,7 @@ def write_atomically(
         with os.fdopen(handle, "wb") as file:
             _lock(handle)
             if mode != 0o600:
-                os.chmod(name, mode)  # noqa: PTH101  (Path's own would be the same call)
+                os.chmod(name, mode)
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             if sync:
@@ -62,27 +65,49 @@ def write_over(path: Path, data: Iterable[bytes | memoryview]) -> None:
     To make one file and remove another takes 0.2 to 0.6 ms, to write over one and rename it 0.05
     (ext4). So what `path` was keeps a hidden name, and is written over at the next call: it takes
     the room of two. A writer that is killed leaves the old file or the new one at `path`, or, if
-    between two renames, both under the hidden names, of which `mend` takes the newer.
+    between two renames, both under the hidden names, of which `mend` takes the newer. Who
+    reads `path` for longer than two calls take, and not `alone_with` it, sees a part of each.
     """
-    spare, other = sorted(_spares(path), key=lambda each: not each.exists())
-    with os.fdopen(os.open(spare, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        if not _owned(file.fileno(), spare):
+    with alone_with(path) as alone:
+        spare, other = sorted(_spares(path), key=lambda each: not os.path.lexists(each))
+        handle = _owned(spare) if alone else None
+        if handle is None:
             write_atomically(path, data, sync=False)
             return
-        file.writelines(data)
-        file.truncate()
-        file.flush()
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(data)
+                file.truncate()
+        except BaseException:
+            os.unlink(spare)
+            raise
         with suppress(FileNotFoundError):
-            path.rename(other)
-        spare.rename(path)
+            os.rename(path, other)
+        try:
+            os.rename(spare, path)
+        except BaseException:
+            with suppress(OSError):
+                os.rename(other, path)
+            raise
 
 
-def mend(path: Path) -> None:
-    """Give `path` its name again where a writer of `write_over` was killed between two renames."""
+def mend(path: Path) -> bool:
+    """Give `path` its name again where a writer of `write_over` was killed between two renames.
+
+    Returns
+    -------
+    bool
+        Whether it is there now.
+    """
     spares = _spares(path)
-    if not path.exists() and all(each.exists() for each in spares):
+    if not all(map(os.path.lexists, spares)):
+        return path.exists()
+    with alone_with(path, seconds=1.0):  # a writer may live, and be between the two
         with suppress(OSError):
-            max(spares, key=lambda each: each.stat().st_mtime_ns).rename(path)
+            newest = max(spares, key=lambda each: os.lstat(each).st_mtime_ns)
+            if not path.exists():
+                os.rename(newest, path)
+        return path.exists()
 
 
 def sweep(folder: Path, pattern: str) -> int:
@@ -130,22 +155,65 @@ def damaged(path: Path) -> list[Path]:
     return sorted((each for each in found if _number(each)), key=_number)
 
 
-def _spares(path: Path) -> list[Path]:
+def _beside(path: Path, end: str) -> str:
+    """Return a hidden name beside a file's; as text: paths take longer to make than files."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{end}")
+
+
+def _spares(path: Path) -> list[str]:
     """Return the hidden names of `write_over`."""
-    return [path.with_name(f".{path.name}.{each}") for each in "ab"]
+    return [_beside(path, end) for end in "ab"]
 
 
-def _owned(handle: int, path: Path) -> bool:
-    """Lock a file that is open; say whether this process has it, and it still has its name.
+@contextmanager
+def alone_with(path: Path, seconds: float = 0.0, *, reads: bool = False) -> Iterator[bool]:
+    """Be the only one inside this block for a file of `write_over`; yields whether that is so.
 
-    Without locks (Windows, where no open file can be renamed either) none is owned.
+    It is not where another is for so many seconds, or where there are no locks: on Windows, where
+    no open file can be renamed either. Who only `reads` makes no lock where there is none: what was
+    not written over is whole.
     """
-    if not _LOCKS:
-        return False
+    handle = None
     with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(handle), path.stat())
-    return False
+        if _LOCKS:
+            make = 0 if reads else os.O_CREAT
+            handle = os.open(_beside(path, "lock"), os.O_RDWR | _OWN | make, 0o600)
+    try:
+        yield handle is not None and _lock_within(handle, seconds)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock_within(handle: int, seconds: float) -> bool:
+    """Lock a file; returns False where another process has it for so long."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.001)
+        else:
+            return True
+
+
+def _owned(path: str) -> int | None:
+    """Open a file to write over it; None where somebody would see another file change.
+
+    That is so of links to other files and of other names of one file, and of what is no file.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | _OWN, 0o600)
+    except OSError:
+        return None
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid():
+        return handle
+    os.close(handle)
+    return None
 
 
 def _number(path: Path) -> int:

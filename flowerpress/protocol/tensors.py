@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
-from pathlib import Path
+from io import BufferedReader
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,8 @@ def pieces_of(
     return [len(text).to_bytes(8, "little") + text, *views]
 
 
-def read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Return the arrays of a file, the caller's own, and its metadata.
+def read(file: BufferedReader) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Return the arrays of a file that is open, the caller's own, and its metadata.
 
     Raises
     ------
@@ -68,26 +69,25 @@ def read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     OSError
         It cannot be read.
     """
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        length = int.from_bytes(file.read(8), "little")
-        if length + 8 > size:
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
-        head = json.loads(file.read(length))
-        metadata = head.pop("__metadata__", {})
-        arrays, at = dict[str, npt.NDArray[Any]](), 0
-        for name, entry in sorted(head.items(), key=lambda item: item[1]["data_offsets"]):
-            start, end = entry["data_offsets"]
-            kind, shape = _OF_CODE[entry["dtype"]], tuple(entry["shape"])
-            if not all(type(n) is int and n >= 0 for n in (start, end, *shape)):
-                raise ValueError(f"{name!r} is {entry}: no array")
-            nbytes = math.prod(shape) * kind.itemsize
-            if start != at or end - start != nbytes or end > size - length - 8:
-                raise ValueError(f"{name!r} of {nbytes} bytes is at {start} to {end}, after {at}")
-            array = room_for(math.prod(shape), kind)
-            if file.readinto(array.view(np.uint8).data) != nbytes:
-                raise ValueError(f"{name!r} ends before its end")
-            arrays[name], at = array.reshape(shape), end
-        if at != size - length - 8:
-            raise ValueError(f"arrays of {at} bytes, {size - length - 8} are there")
+    size = os.fstat(file.fileno()).st_size  # of this one, whatever has its name by now
+    length = int.from_bytes(file.read(8), "little")
+    if length + 8 > size:
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
+    head = json.loads(file.read(length))
+    metadata = head.pop("__metadata__", {})
+    arrays, at = dict[str, npt.NDArray[Any]](), 0
+    for name, entry in sorted(head.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        kind, shape = _OF_CODE[entry["dtype"]], tuple(entry["shape"])
+        if not all(type(n) is int and n >= 0 for n in (start, end, *shape)):
+            raise ValueError(f"{name!r} is {entry}: no array")
+        nbytes = math.prod(shape) * kind.itemsize
+        if start != at or end - start != nbytes or end > size - length - 8:
+            raise ValueError(f"{name!r} of {nbytes} bytes is at {start} to {end}, after {at}")
+        array = room_for(math.prod(shape), kind)
+        if file.readinto(array.view(np.uint8).data) != nbytes:
+            raise ValueError(f"{name!r} ends before its end")
+        arrays[name], at = array.reshape(shape), end
+    if at != size - length - 8:
+        raise ValueError(f"arrays of {at} bytes, {size - length - 8} are there")
     return arrays, metadata

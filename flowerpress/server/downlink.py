@@ -230,11 +230,12 @@ class Downlink:
 
     def _owed(self, quantity: Callable[[slice], FloatVector]) -> FloatVector:
         """Return what the workers do not know yet, in a vector of its own, made block by block."""
-        model, feedback = self.replica.model, self.rule.feedback
-        owed = room_for(model.size, model.dtype)
+        dim, feedback = self.layout.dim, self.rule.feedback
         known = self.replica.kept.get("g") if feedback == "known" else None
         error = self.error if feedback == "error" else None
-        for part in blocks(model.size):
+        beside = [each.dtype for each in (known, error) if each is not None]
+        owed = room_for(dim, np.result_type(quantity(slice(0, 1)).dtype, *beside))
+        for part in blocks(dim):
             owed[part] = quantity(part)
             if known is not None:
                 owed[part] -= known[part]

@@ -34,7 +34,8 @@ WORDS = (
     b'],"flowerpress.v1"]]]],"sizes":['
 )
 _WINDOW = -15  # bits; raw, without a header and a checksum: gRPC's frames arrive whole
-_SPARE, _TIMES = 2**12, 32  # an inflated head may have so many bytes, and so many times its own
+# Bytes that an inflated head may have: these, and so many times its own, and never more.
+_SPARE, _TIMES, _MOST = 2**12, 32, 2**16
 
 
 class HeadError(ValueError):
@@ -92,4 +93,4 @@ def inflate(data: bytes, limit: int) -> bytes:
 
 def _largest(nbytes: int) -> int:
     """Return how long a head may be that takes so many bytes deflated."""
-    return _SPARE + _TIMES * nbytes
+    return min(_SPARE + _TIMES * nbytes, _MOST)

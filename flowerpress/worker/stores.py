@@ -15,6 +15,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, ClassVar
 from zlib import crc32
@@ -24,7 +25,14 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.compressors.vectors import is_tensor, placed
-from flowerpress.protocol.files import mend, put_aside, sweep, write_atomically, write_over
+from flowerpress.protocol.files import (
+    alone_with,
+    mend,
+    put_aside,
+    sweep,
+    write_atomically,
+    write_over,
+)
 from flowerpress.protocol.tensors import pieces_of, read
 from flowerpress.worker.answered import Answered
 from flowerpress.worker.aside import Aside, Attic
@@ -136,20 +144,28 @@ class DiskStore(StateStore):
         if self._path not in self._swept:
             self._swept.add(self._path)
             sweep(self._path.parent, self._path.name)
-            mend(self._path)
         try:
-            with self._path.open("rb"):
-                pass
+            return self._read()
+        except _DamagedError:
+            pass
+        # It may have been written over while it was read.
+        with alone_with(self._path, seconds=1.0, reads=True):
+            try:
+                return self._read()
+            except _DamagedError as error:
+                return self._start_over(error)
+
+    def _read(self) -> WorkerState:
+        try:
+            file = self._path.open("rb")
         except FileNotFoundError:
-            return WorkerState()
+            return self._read() if mend(self._path) else WorkerState()
         except IsADirectoryError as error:
-            return self._start_over(error)
+            raise _DamagedError(str(error)) from None
         except OSError as error:  # it may be whole: this is no damage
             raise StateError(f"this client's memory cannot be read: {error}") from None
-        try:
-            return _read(self._path)
-        except _DamagedError as error:
-            return self._start_over(error)
+        with file:
+            return _read(file)
 
     def _start_over(self, error: Exception) -> WorkerState:
         try:
@@ -173,11 +189,11 @@ class DiskStore(StateStore):
         # One entry: safetensors writes several in any order, and equal states are equal files.
         data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._sync or sum(map(len, data)) > _OVER_LIMIT:
-                write_atomically(self._path, data, sync=self._sync)
-            else:
-                write_over(self._path, data)
+            try:
+                self._write(data)
+            except FileNotFoundError:  # to look for the folder at each save takes longer
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._write(data)
         except OSError as error:
             raise StateError(
                 f"this client's memory cannot be written below {self._path.parent} "
@@ -185,15 +201,21 @@ class DiskStore(StateStore):
                 "sent; make room there, or give another --state-dir"
             ) from None
 
+    def _write(self, data: list[bytes | memoryview]) -> None:
+        if self._sync or sum(map(len, data)) > _OVER_LIMIT:
+            write_atomically(self._path, data, sync=self._sync)
+        else:
+            write_over(self._path, data)
+
 
 class _DamagedError(Exception):
     """A file is not what was written."""
 
 
-def _read(path: Path) -> WorkerState:
+def _read(file: BufferedReader) -> WorkerState:
     """Read the file of a `DiskStore`; raises `_DamagedError` where it is not what was written."""
     try:
-        vectors, metadata = read(path)
+        vectors, metadata = read(file)
         text = metadata.pop("numbers")
         if not text.startswith("{"):  # files of earlier versions have no checksum
             known, _, text = text.partition(" ")
@@ -220,8 +242,10 @@ def _checksum(arrays: Mapping[str, npt.NDArray[Any]], text: str) -> str:
         crc = crc32(f"{name} {array.dtype.str} {array.shape}".encode(), crc)
         octets = array.reshape(-1).view(np.uint8)
         whole = octets.size - octets.size % _BLOCK
-        sums = octets[:whole].view(np.uint64).reshape(-1, _BLOCK // 8).sum(axis=1, dtype=np.uint64)
-        crc = crc32(octets[whole:].data, crc32(sums.data, crc))
+        if whole:
+            words = octets[:whole].view(np.uint64).reshape(-1, _BLOCK // 8)
+            crc = crc32(words.sum(axis=1, dtype=np.uint64).data, crc)
+        crc = crc32(octets[whole:].data, crc)
     return f"{crc:08x}"
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +32,7 @@ def test_two_files_take_turns(tmp_path):
         inodes.append(path.stat().st_ino)
     assert inodes[2:] == inodes[:3]
     assert len(set(inodes)) == 2
-    assert len(names(tmp_path)) == 2
+    assert len(names(tmp_path)) == 3  # itself, a spare one and the lock
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -67,7 +71,7 @@ def test_the_old_file_or_the_new_one_is_there_after_a_kill_at_each_line(before, 
         assert (path.read_bytes() if path.exists() else b"") in (old, b"new" * 5)
         write_over(path, [b"next"])
         assert path.read_bytes() == b"next"
-        assert len(names(folder)) <= 3
+        assert len(names(folder)) <= 4
     assert kill > 8
     assert seen == {False, True}
 
@@ -84,6 +88,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
             write_over(path, parts())
         mend(path)
         assert path.read_bytes() == b"old"
+        assert len(names(tmp_path)) == 2  # and the lock: no part stays
 
 
 @pytest.mark.parametrize("locks", [True, False])
@@ -92,13 +97,123 @@ def test_what_another_writer_has_is_not_written_over(locks, tmp_path, monkeypatc
     path = tmp_path / NAME
     for data in (b"older", b"old"):
         write_over(path, [data])
-    (spare,) = (tmp_path / name for name in names(tmp_path) if name != NAME)
-    with spare.open("rb") as held:
+    (spare,) = (tmp_path / name for name in names(tmp_path) if name[-2:] in (".a", ".b"))
+    with (tmp_path / f".{NAME}.lock").open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         monkeypatch.setattr(files, "_LOCKS", locks)
         write_over(path, [b"new"])
     assert path.read_bytes() == b"new"
     assert spare.read_bytes() == b"older"
+
+
+def link_to(spare, victim):
+    spare.unlink()
+    spare.symlink_to(victim)
+
+
+ODD = {
+    "a link to another file": link_to,
+    "a link to nothing": lambda spare, victim: link_to(spare, victim.parent / "nothing"),
+    "another name of a file": lambda spare, victim: (spare.unlink(), os.link(victim, spare)),
+    "a folder": lambda spare, victim: (spare.unlink(), spare.mkdir()),
+    "a pipe": lambda spare, victim: (spare.unlink(), os.mkfifo(spare)),
+    "not to be written": lambda spare, victim: spare.chmod(0o400),
+}
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+def test_what_is_no_file_of_its_own_is_not_written_over(make, tmp_path):
+    """Nobody's file is changed, nothing is waited for, and what is written is whole."""
+    path, victim = tmp_path / NAME, tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for data in (b"older", b"old"):
+        write_over(path, [data])
+    (spare,) = (tmp_path / name for name in names(tmp_path) if name[-2:] in (".a", ".b"))
+    make(spare, victim)
+    for data in (b"new", b"newer"):
+        write_over(path, [data])
+        assert path.read_bytes() == data
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_copy_by_another_name_stays_as_it_is(tmp_path):
+    path, copy = tmp_path / NAME, tmp_path / "copy"
+    for data in (b"1", b"2", b"3"):
+        write_over(path, [data])
+    os.link(path, copy)
+    for data in (b"4", b"5", b"6"):
+        write_over(path, [data])
+        assert (path.read_bytes(), copy.read_bytes()) == (data, b"3")
+
+
+def test_a_rename_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path, rename = tmp_path / NAME, os.rename
+    for data in (b"older", b"old"):
+        write_over(path, [data])
+
+    def failing(source, target):
+        if target == path and b"new" in Path(source).read_bytes():
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            write_over(path, [b"new"])
+    assert path.read_bytes() == b"old"
+
+
+def test_a_memory_without_its_name_is_found_by_who_had_loaded_it(tmp_path):
+    """Another process was killed between the renames."""
+    store = DiskStore(tmp_path / NAME, sync=False)
+    for number in range(3):
+        store.save(WorkerState(numbers={"t": number}))
+        store.load()
+    for name in names(tmp_path):
+        if name == NAME:
+            (tmp_path / NAME).rename(tmp_path / f".{NAME}.b")
+        elif name.endswith(".b"):
+            (tmp_path / name).rename(tmp_path / f".{NAME}.a")
+    assert not (tmp_path / NAME).exists()
+    assert store.load().numbers in ({"t": 1}, {"t": 2})
+    assert names(tmp_path)[-1] == NAME
+
+
+def test_a_memory_is_not_mended_while_its_writer_lives(tmp_path, monkeypatch):
+    """Whoever loads it meanwhile waits until it has its name again."""
+    store, rename, found = DiskStore(tmp_path / NAME, sync=False), os.rename, []
+    for number in range(3):
+        store.save(WorkerState(numbers={"t": number}))
+
+    def slow(source, target):
+        if target == tmp_path / NAME:  # between the two
+            reader.start()
+            time.sleep(0.2)
+            assert found == []
+        return rename(source, target)
+
+    reader = threading.Thread(target=lambda: found.append(store.load().numbers))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", slow)
+        store.save(WorkerState(numbers={"t": 3}))
+        reader.join()
+    assert found == [{"t": 3}]
+
+
+def test_a_memory_that_was_written_over_while_it_was_read_is_read_again(tmp_path, monkeypatch):
+    store, read, torn = DiskStore(tmp_path / NAME, sync=False), stores.read, [True]
+    for number in range(3):
+        store.save(WorkerState(numbers={"t": number}))
+
+    def slow(file):
+        if torn.pop() if torn else False:
+            raise ValueError("a part of each")
+        return read(file)
+
+    monkeypatch.setattr(stores, "read", slow)
+    assert store.load().numbers == {"t": 2}
+    assert not list(tmp_path.glob("*damaged*"))
 
 
 def test_a_deleted_memory_does_not_come_back(tmp_path, monkeypatch):

@@ -32,7 +32,8 @@ def test_they_are_the_bytes_of_safetensors(seed, tmp_path):
     plain = {name: array.copy(order="C") for name, array in arrays.items()}
     assert data == save(plain, metadata=metadata)
     (tmp_path / "file").write_bytes(data)
-    found, said = read(tmp_path / "file")
+    with (tmp_path / "file").open("rb") as file:
+        found, said = read(file)
     assert said == metadata
     assert set(found) == set(load(data))
     for name, array in found.items():
@@ -88,5 +89,8 @@ GOOD = {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}
 def test_what_is_no_file_of_arrays_is_refused(tmp_path, data):
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
-        read(path)
+    with (
+        path.open("rb") as file,
+        pytest.raises((ValueError, LookupError, TypeError, AttributeError)),
+    ):
+        read(file)

@@ -68,8 +68,9 @@ def test_any_head_comes_back(text: bytes, times: int, rest: list[bytes]) -> None
 
 def test_a_head_that_would_be_refused_is_sent_as_it_is() -> None:
     """Thousands of equal entries deflate further than a reader believes."""
-    head = json.dumps({**json.loads(GOLDEN), "sizes": [0] * 100_000}).encode()
-    assert shorten([PREFIX.pack(len(head)) + head]) == [PREFIX.pack(len(head)) + head]
+    for entries in ([0] * 10_000, list(range(20_000))):  # too much for its bytes; for any
+        head = json.dumps({**json.loads(GOLDEN), "sizes": entries}).encode()
+        assert shorten([PREFIX.pack(len(head)) + head]) == [PREFIX.pack(len(head)) + head]
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -94,14 +95,14 @@ def test_what_is_no_short_head_is_refused(bad: bytes) -> None:
 
 
 def test_a_bomb_costs_what_it_may() -> None:
-    """A head of 1 GB in 1 MB, and one of 64 MB in 64 kB: 32 times its bytes are read of each."""
+    """A head of 1 GB in 1 MB, and one of 64 MB in 64 kB: 64 KiB are read of each."""
     for nbytes in (2**26, 2**30):
         made = zlib.compressobj(9, zlib.DEFLATED, -15)
         bomb = b"".join(made.compress(b" " * 2**20) for _ in range(nbytes >> 20)) + made.flush()
         begun = time.process_time()
         with pytest.raises(HeadError, match="more than"):
             inflate(bomb, 2**24)
-        assert time.process_time() - begun < 1.0  # 16 MiB at most: 30 ms
+        assert time.process_time() - begun < 1.0
 
 
 @pytest.mark.parametrize(
