@@ -33,6 +33,7 @@ WORDS = (
     b'{"type":"train","group":"","ttl":43199.99,"records":[["arrays","arrays",[["message","uint8",['
     b'],"flowerpress.v1"]]]],"sizes":['
 )
+_LIST = 2**10  # characters of a list of capabilities
 _WINDOW = -15  # bits; raw, without a header and a checksum: gRPC's frames arrive whole
 # Bytes that an inflated head may have: these, and so many times its own, and never more.
 _SPARE, _TIMES, _MOST = 2**12, 32, 2**16
@@ -45,7 +46,7 @@ class HeadError(ValueError):
 def names_short_heads(capabilities: str) -> bool:
     """Say whether a JSON list of capabilities has `SHORT_HEADS`; what is no such list has not."""
     try:
-        found = json.loads(capabilities or "[]")
+        found = json.loads(capabilities[:_LIST] or "[]")
     except (ValueError, RecursionError):
         return False
     return isinstance(found, list) and SHORT_HEADS in found

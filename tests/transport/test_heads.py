@@ -116,6 +116,7 @@ def test_a_bomb_costs_what_it_may() -> None:
         ('"short-heads"', False),
         ("[" * 5000, False),
         ("[[]]", False),
+        ("[" + "1," * 10**5 + '"short-heads"]', False),
     ],
 )
 def test_capabilities_are_a_list(said: str, known: bool) -> None:
