@@ -133,7 +133,16 @@ def pieces(vector: AnyVector) -> Iterable[slice]:
     """Return the slices of an array or a tensor that are worked on one after the other."""
     if is_tensor(vector):
         return parts(len(vector))
-    return (slice(start, start + _BLOCK) for start in range(0, vector.size, _BLOCK))
+    return blocks(vector.size)
+
+
+def blocks(size: int) -> Iterable[slice]:
+    """Return the slices of an array that are worked on one after the other.
+
+    >>> list(blocks(3))
+    [slice(0, 3, None)]
+    """
+    return (slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
 
 
 def parts(size: int) -> Iterable[slice]:

@@ -15,20 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array
 
+from flowerpress.compressors.vectors import blocks
 from flowerpress.compressors.wire.packet import Buffer, bytes_of
 
 _NUMPY = "numpy.ndarray"  # Flower's serialization type of arrays in the format of np.save
 ALIGNED = 8  # bytes: what any float is aligned to
-BLOCK = 1 << 18  # numbers that are worked on at once: temporaries stay in the cache
-
-
-def blocks(size: int) -> Iterable[slice]:
-    """Return the slices of a vector that are worked on one after the other.
-
-    >>> list(blocks(3))
-    [slice(0, 3, None)]
-    """
-    return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
 
 
 def all_finite(vector: npt.NDArray[Any]) -> bool:

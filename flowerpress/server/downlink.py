@@ -14,9 +14,10 @@ from flwr.app import ArrayRecord
 
 from flowerpress.compressors import Compressor, Draw, Packet, add_to, make_compressor
 from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.vectors import blocks
 from flowerpress.compressors.wire.packet import HEADER_BYTES
 from flowerpress.protocol import DeltaLog, Layout, ModelPart, Replica, Rule, mark_of
-from flowerpress.protocol.arrays import Pieces, all_finite, blocks
+from flowerpress.protocol.arrays import Pieces, all_finite
 from flowerpress.protocol.buffers import kept_buffers, pack_buffers, unpack_buffers
 from flowerpress.protocol.rooms import room_for
 from flowerpress.server.errors import RoundError

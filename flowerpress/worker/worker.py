@@ -16,7 +16,6 @@ from flowerpress.compressors.composed.repeat import repeated
 from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.compressors.vectors import placed
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
-from flowerpress.protocol.arrays import blocks
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
 from flowerpress.protocol.rooms import in_file, room_like, zeros
 from flowerpress.tasks.task import Batch, Task
@@ -170,7 +169,7 @@ class Job:
         if not np.isfinite(size):
             position = next(
                 part.start + int(places[0])
-                for part in blocks(len(vector))
+                for part in vectors.blocks(len(vector))
                 if (places := np.flatnonzero(~np.isfinite(placed(vector[part], None)))).size
             )
             raise ValueError(
