@@ -65,8 +65,8 @@ def write_over(path: Path, data: Iterable[bytes | memoryview]) -> None:
     To make one file and remove another takes 0.2 to 0.6 ms, to write over one and rename it 0.05
     (ext4). So what `path` was keeps a hidden name, and is written over at the next call: it takes
     the room of two. A writer that is killed leaves the old file or the new one at `path`, or, if
-    between two renames, both under the hidden names, of which `mend` takes the newer. Who
-    reads `path` for longer than two calls take, and not `alone_with` it, sees a part of each.
+    between two renames, both under the hidden names, of which `mend` takes the newer. A
+    reader who takes longer than two calls sees a part of two files, unless `alone_with` `path`.
     """
     with alone_with(path) as alone:
         spare, other = sorted(_spares(path), key=lambda each: not os.path.lexists(each))
@@ -79,7 +79,8 @@ def write_over(path: Path, data: Iterable[bytes | memoryview]) -> None:
                 file.writelines(data)
                 file.truncate()
         except BaseException:
-            os.unlink(spare)
+            with suppress(OSError):
+                os.unlink(spare)
             raise
         with suppress(FileNotFoundError):
             os.rename(path, other)
@@ -225,5 +226,4 @@ def _number(path: Path) -> int:
 def _lock(handle: int) -> None:
     """Hold a file until it is closed; of no effect on file systems without locks."""
     if _LOCKS:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_within(handle, 0.0)
