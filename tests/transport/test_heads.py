@@ -56,6 +56,29 @@ def test_the_words_are_those_of_the_first_release() -> None:
     assert inflate(bytes.fromhex(GOLDEN_SHORT), 100) == GOLDEN
 
 
+PRESSED = (
+    b'{"type":"train","group":"","ttl":43196.81022787094,"records":[["arrays","arrays",'
+    b'[["features.1.running_mean","float32",[32],"numpy.ndarray"],["features.1.running_var",'
+    b'"float32",[32],"numpy.ndarray"],["features.1.num_batches_tracked","int64",[],"numpy.ndarray"'
+    b']]],["metrics","metrics",[["train_loss",1.1112492279905193],["num-examples",848],["momenta",'
+    b'10],["seconds",2.2761719569998604]]],["flowerpress","arrays",[["message","uint8",[2834],'
+    b'"flowerpress.v1"]]]],"sizes":[256,256,136,2834]}'
+)
+OWN = (
+    b'{"type":"train","group":"","ttl":43199.9933218956,"records":[["arrays","arrays",[["message",'
+    b'"uint8",[207],"flowerpress.v1"]]],["metrics","metrics",[["loss",2.2560858726501465],'
+    b'["num-examples",480]]]],"sizes":[207]}'
+)
+
+
+@pytest.mark.parametrize(("head", "before", "after"), [(PRESSED, 487, 133), (OWN, 214, 63)])
+def test_heads_of_updates(head: bytes, before: int, after: int) -> None:
+    """A tenth is room for another zlib, whose choices may differ."""
+    (short,) = shorten([PREFIX.pack(len(head)) + head])
+    assert len(head) == before
+    assert len(short) - PREFIX.size <= 1.1 * after
+
+
 @given(st.binary(max_size=300), st.integers(0, 4), st.lists(st.binary(max_size=9), max_size=2))
 def test_any_head_comes_back(text: bytes, times: int, rest: list[bytes]) -> None:
     head = GOLDEN[:40] * times + text
