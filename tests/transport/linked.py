@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,14 @@ from flowerpress.transport.join import make_client
 
 QUICK = Limits(heartbeat=1.0, grace=3.0, hello=2.0)
 LIVE = {"state-store": "live"}
+
+
+def wait_for(ready: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until something is so; fails where it is not within so many seconds."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def run_in_thread(work: Callable[[], Any]) -> Future[Any]:

@@ -22,19 +22,12 @@ from flowerpress.transport.hub import Hub
 from flowerpress.transport.peer import FIRST_NODE, Question
 from flowerpress.transport.pipes import Incoming
 
-from .linked import QUICK, ask_all, connected, echo_app, start_server
+from .linked import QUICK, ask_all, connected, echo_app, start_server, wait_for
 from .raw_http2 import DATA, call, connect, frame
 from .test_link import large
 from .test_strangers import end_of
 
 BEAT = make("beat")
-
-
-def wait_for(ready: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def say(link: socket.socket, *frames: bytes) -> None:

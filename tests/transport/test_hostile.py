@@ -26,7 +26,15 @@ from flowerpress.transport.frames import METHOD, chunk, make, parse
 from flowerpress.transport.join import make_client
 from flowerpress.transport.limits import Lines
 
-from .linked import QUICK, ask_all, connected, echo_app, run_in_thread, start_server
+from .linked import (
+    QUICK,
+    ask_all,
+    connected,
+    echo_app,
+    run_in_thread,
+    start_server,
+    wait_for,
+)
 from .proxy import Proxy
 
 HELLO = make("hello", protocol=1, client=7)
@@ -215,7 +223,8 @@ def test_hostile_frames_leave_nothing_behind(server: Any, count: int) -> None:
                 sent += 1
                 if sent % 3 == 0:
                     time.sleep(0.002)  # let it be read, or the next be refused with this one
-            assert peer.counters.received > before
+            # Something of each connection is read: of the last one, whose frames may be under way.
+            wait_for(lambda before=before: peer.counters.received > before)
 
     try:
         attack(1000)  # caches, pools, threads
