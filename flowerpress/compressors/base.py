@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -130,14 +130,14 @@ class Compressor(ABC):
         except TooLargeError as error:
             raise too_large(error, vector) from None
         packet = Packet.build(self.codec, vector.dtype, vector.size, pieces)
-        if extreme or self._untried(vector.size):
+        if extreme or (self._made_of and (self, vector.size) not in _tried):
             self._try(packet, vector, extreme)
         return packet
 
-    def _untried(self, dim: int) -> bool:
-        """Return whether packets of what this is made of were never decoded for such vectors."""
-        made_of = [part for part in vars(self).values() if isinstance(part, Compressor)]
-        return bool(made_of) and (self, dim) not in _tried
+    @cached_property
+    def _made_of(self) -> list[Compressor]:
+        """The compressors in this one: its packets are decoded once for vectors of each length."""
+        return [part for part in vars(self).values() if isinstance(part, Compressor)]
 
     def _try(self, packet: Packet, x: Vector, extreme: bool) -> None:
         """Raise ValueError unless a receiver would decode what was made of `x`."""

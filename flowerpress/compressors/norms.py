@@ -212,7 +212,10 @@ def _product(left: Vector, right: Vector) -> float:
 
 def _length_of(values: Vector) -> float:
     """Return the l2 norm of an array."""
-    return _length(lambda: [values], _sum_of_squares(values))
+    square = _sum_of_squares(values)
+    if _SMALLEST < square < math.inf:
+        return math.sqrt(square)
+    return _length(lambda: [values], square)
 
 
 def _length(values: Callable[[], Iterable[Vector]], square: float | None = None) -> float:

@@ -142,6 +142,8 @@ def blocks(size: int) -> Iterable[slice]:
     >>> list(blocks(3))
     [slice(0, 3, None)]
     """
+    if size <= _BLOCK:
+        return (slice(0, size),) if size else ()
     return (slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
 
 

@@ -47,7 +47,9 @@ def kernels(x: object = None) -> ModuleType:
     ImportError
         If it asks for numba and numba is not installed.
     """
-    return twin("common", x) if x is not None else _file(_ENVIRONMENT.get(_NAME, ""), "common")
+    if isinstance(x, DeviceVector):
+        return twin("common", x)
+    return _file(_ENVIRONMENT.get(_NAME, ""), "common")
 
 
 def twin(name: str, x: object = None) -> ModuleType:

@@ -9,7 +9,7 @@ as one bit stream, lowest bit first, padded with zeros to a byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +42,12 @@ def cut(packed: U8, start: int, stop: int, width: int) -> U8:
     return packed[packed_bytes(start, width) : packed_bytes(stop, width)]
 
 
-def pieces(count: int) -> Iterator[tuple[int, int]]:
+def pieces(count: int) -> Iterable[tuple[int, int]]:
     """Split `count` coordinates into ranges of `PIECE` blocks; the last may be shorter."""
-    for start in range(0, count, PIECE * BLOCK):
-        yield start, min(start + PIECE * BLOCK, count)
+    step = PIECE * BLOCK
+    if count <= step:  # mostly: a generator would take longer than what is done with it
+        return ((0, count),) if count else ()
+    return ((start, min(start + step, count)) for start in range(0, count, step))
 
 
 def pack(codes: U32, width: int) -> U8:

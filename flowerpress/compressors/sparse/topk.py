@@ -129,6 +129,6 @@ def _read_head(reader: Reader, dim: int) -> tuple[int, int, int]:
 
 def _read_ids(reader: Reader, tag: int, parameter: int, k: int, dim: int) -> U32:
     try:
-        return decode_ids(tag, parameter, reader.take(reader.left, "ids"), k, dim)
+        return decode_ids(tag, parameter, reader.rest(), k, dim)
     except ValueError as error:
         raise reader.error(str(error)) from error

@@ -15,6 +15,9 @@ from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 from flowerpress.compressors.wire.reading import Opened
 from flowerpress.compressors.wire.tensors import add_packet
 
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_WRONG_OUT = "add_to: out must be a writeable, contiguous 1-D float32 or float64 array"
+
 
 @by_default_rules
 def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -> None:
@@ -50,11 +53,7 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
     >>> total
     array([1., 0.])
     """
-    tensor = _is_tensor(out)
-    if not tensor and not _is_accumulator(out):
-        raise ValueError("add_to: out must be a writeable, contiguous 1-D float32 or float64 array")
-    if not _is_finite(weight):
-        raise ValueError(f"add_to: weight must be a finite number, got {weight!r}")
+    tensor = _require(out, weight)
     packet, decoded, left = reading.parse(packet)
     if packet.dim != len(out):
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {len(out)}")
@@ -68,27 +67,31 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
             decoded.add_to(out.view(np.ndarray), float(weight))
 
 
-def _is_finite(weight: object) -> bool:
+def _require(out: Any, weight: object) -> bool:
+    """Return whether `out` is a tensor; raises ValueError unless both are as `add_to` says."""
+    tensor = not isinstance(out, np.ndarray)
+    if tensor and not _is_vector_on_device(out):
+        raise ValueError(_WRONG_OUT)
+    if not tensor and (
+        isinstance(out, np.ma.MaskedArray)
+        or out.dtype not in _DTYPES
+        or out.ndim != 1
+        or not (out.flags.c_contiguous and out.flags.writeable)
+    ):
+        raise ValueError(_WRONG_OUT)
     try:
-        return math.isfinite(weight)  # type: ignore[arg-type]
+        finite = math.isfinite(weight)  # type: ignore[arg-type]
     except (TypeError, OverflowError):  # no number, or an integer that no float can hold
-        return False
+        finite = False
+    if not finite:
+        raise ValueError(f"add_to: weight must be a finite number, got {weight!r}")
+    return tensor
 
 
-def _is_tensor(out: Any) -> bool:
-    if isinstance(out, np.ndarray) or not stays_on_device(out):
+def _is_vector_on_device(out: Any) -> bool:
+    if not stays_on_device(out):
         return False
     return out.dim() == 1 and out.is_contiguous() and not out.requires_grad
-
-
-def _is_accumulator(out: object) -> bool:
-    return (
-        isinstance(out, np.ndarray)
-        and not isinstance(out, np.ma.MaskedArray)
-        and out.dtype in (np.dtype(np.float32), np.dtype(np.float64))
-        and out.ndim == 1
-        and bool(out.flags.c_contiguous and out.flags.writeable)
-    )
 
 
 @by_default_rules

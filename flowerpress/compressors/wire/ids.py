@@ -74,8 +74,8 @@ def decode_ids(tag: int, parameter: int, code: U8, count: int, dim: int) -> U32:
     """
     if tag not in _PLACE_WORK:
         raise ValueError(f"id code {tag} is not known; known are 0 to 3")
-    budget.charge((_PLACE_WORK[tag] + _VALUE_WORK) * count + _BIT_WORK * dim * (tag == BITMAP))
-    budget.hold((4 if tag in (RAW, BITMAP) else 8) * count)
+    work = (_PLACE_WORK[tag] + _VALUE_WORK) * count + _BIT_WORK * dim * (tag == BITMAP)
+    budget.hold((4 if tag in (RAW, BITMAP) else 8) * count, work)
     if (parameter and tag != RICE) or parameter > 31:
         raise ValueError(f"id code {tag} has no parameter {parameter}")
     if tag == RAW:
@@ -135,12 +135,17 @@ def _measured(ids: U32, dim: int) -> tuple[U32, int, int, int]:
 
 def _measured_few(ids: U32, dim: int) -> tuple[U32, int, int, int]:
     """Do what `_measured` does, for a few places."""
-    places = ids.tolist()
-    gaps = [place - before - 1 for before, place in zip([-1, *places], places, strict=False)]
-    varint = sum([(gap.bit_length() + 6) // 7 or 1 for gap in gaps])
+    gaps, before, varint = [], -1, 0
+    for place in ids.tolist():
+        gap = place - before - 1
+        gaps.append(gap)
+        varint += (gap.bit_length() + 6) // 7 or 1
+        before = place
     best, least = 0, 1 << 62
     for p in _near_best(len(gaps), dim):
-        unary = sum([gap >> p for gap in gaps]) + len(gaps)
+        unary = len(gaps)
+        for gap in gaps:
+            unary += gap >> p
         size = (len(gaps) * p + 7) // 8 + (unary + 7) // 8
         if size < least:
             best, least = p, size

@@ -36,21 +36,18 @@ def as_vector(x: Vector | Tensor, keep: bool = False) -> Vector:
 
     With `keep`, a tensor that can be compressed where it is stays there.
     """
+    if type(x) is np.ndarray and x.dtype in _DTYPES and x.ndim == 1 and 1 <= x.size <= MAX_DIM:
+        flags = x.flags
+        if flags.c_contiguous and flags.writeable and flags.aligned:
+            return x
     if on_device(x):  # on its way to a compressor inside another
         return cast(Vector, x)
     if keep and stays_on_device(x):
         return _require_vector(cast(Vector, device_vector(x)))
-    if type(x) is np.ndarray and x.dtype in _DTYPES and x.ndim == 1 and x.size and _is_plain(x):
-        return x
     array = _require_vector(_own_order(_to_array(x)))
     # Kernels are compiled for arrays that may be written to; others are copied, and so is what
     # lies at odd addresses. No subclass of an array comes through.
     return np.require(array, requirements=["C", "A", "W", "E"])
-
-
-def _is_plain(x: npt.NDArray[Any]) -> bool:
-    flags = x.flags
-    return bool(flags.c_contiguous and flags.writeable and flags.aligned and x.size <= MAX_DIM)
 
 
 def _require_vector(array: Vector) -> Vector:

@@ -139,7 +139,7 @@ class Packet:
         cls, codec: int, dtype: np.dtype[Any], dim: int, parts: Iterable[Buffer]
     ) -> list[bytes | memoryview]:
         """Return the frame of a payload as its head of 24 bytes and the payload's pieces."""
-        views = [bytes_of(part) for part in parts if len(part)]
+        views = [memoryview(part).cast("B") for part in parts if len(part)]
         length = sum(map(len, views))
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
@@ -190,8 +190,7 @@ def total_bytes(parts: Iterable[Buffer]) -> int:
 
 def bytes_of(part: Buffer) -> memoryview:
     """Return the bytes of a buffer, where they are."""
-    view = part.data if isinstance(part, np.ndarray) else memoryview(part)
-    return view.cast("B")
+    return memoryview(part).cast("B")
 
 
 def _crc32(view: memoryview, start: int) -> int:

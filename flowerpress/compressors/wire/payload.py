@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Reader:
 
     def __init__(self, packet: Packet, name: str) -> None:
         self.name = name
-        self._bytes: U8 = np.frombuffer(packet.payload, dtype=np.uint8)
+        self._bytes: U8 = np.frombuffer(packet.data, dtype=np.uint8)[HEADER_BYTES:]
         self._at = 0
 
     @classmethod
@@ -56,6 +56,11 @@ class Reader:
             raise self.error(f"{what} takes {count} bytes at byte {self._at}, {self.left} are left")
         return self._bytes[start : self._at]
 
+    def rest(self) -> U8:
+        """Return all bytes that were not taken yet."""
+        start, self._at = self._at, self._bytes.size
+        return self._bytes[start:]
+
     def frame_length(self, what: str) -> int:
         """Return the length of the frame that comes next, which is not taken."""
         at = self._at
@@ -65,7 +70,7 @@ class Reader:
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the numbers of a fixed header."""
-        return layout.unpack(self.take(layout.size, "the codec's header").tobytes())
+        return layout.unpack(self.take(layout.size, "the codec's header"))
 
     def array(self, count: int, dtype: np.dtype[Any], what: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the next `count` numbers, aligned."""
@@ -121,9 +126,14 @@ class Sparse:
 
     ids: U32
     values: Vector
+    at_hand: ClassVar[bool] = True
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out[ids] += weight * values``."""
+        if self.ids.size <= BLOCK:  # at once: nothing is changed unless all products fit
+            terms = weighted(self.values, weight, out.dtype)
+            kernels().scatter_add(self.ids, terms, out)
+            return
         require_weighted(self.values, weight, out.dtype)
         for start, stop in pieces(self.ids.size):
             terms = weighted(self.values[start:stop], weight, out.dtype)

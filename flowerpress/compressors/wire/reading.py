@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -14,11 +15,18 @@ from flowerpress.compressors.wire.codecs import codec
 from flowerpress.compressors.wire.inputs import Vector
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 
+Left: TypeAlias = "AbstractContextManager[object]"
+"""The context in which what is left of a budget is spent."""
+_UNBOUNDED: Left = nullcontext()
 _BYTE_WORK = 1 / 16  # steps of a checksum: a frame inside others is summed for each of them
 
 
 class Decoded(Protocol):
-    """A payload that was checked as a whole."""
+    """A payload that was checked as a whole.
+
+    Where it has ``at_hand = True`` its numbers are in memory: what is done with them decodes
+    nothing more, and needs no budget.
+    """
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * decoded``; `out` has the packet's dim.
@@ -49,8 +57,11 @@ def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
 def decode(packet: Packet) -> Decoded:
     """Check a packet, the outermost one or one inside another, and charge its budget."""
     kind = codec(packet.header.codec)
-    with budget.Frame(kind.codec, kind.reading_work * packet.dim):
+    here = budget.enter(kind.codec, kind.reading_work * packet.dim)
+    try:
         decoded: Decoded = kind.decode(packet)
+    finally:
+        here.leave()
     return decoded
 
 
@@ -80,26 +91,31 @@ def vector_of(decoded: Decoded, dim: int, dtype: np.dtype[Any]) -> Vector:
 def spec_of(packet: Packet) -> str:
     """Return the spec of a packet, the outermost one or one inside another."""
     kind = codec(packet.header.codec)
+    here = budget.enter(kind.codec)
     try:
-        with budget.Frame(kind.codec):
-            spec: str = kind.spec_of(packet)
+        spec: str = kind.spec_of(packet)
     except PacketError:
         raise
     except ValueError as error:  # a parameter that no compressor may have
         raise PacketError(f"frame: {error}") from error
+    finally:
+        here.leave()
     return spec
 
 
 def codes_of(packet: Packet) -> tuple[int, int]:
     """Return the codes at the end of a packet inside another one; see `Compressor.codes`."""
     kind = codec(packet.header.codec)
-    with budget.Frame(kind.codec):
+    here = budget.enter(kind.codec)
+    try:
         codes: tuple[int, int] = kind.codes(packet)
+    finally:
+        here.leave()
     return codes
 
 
 def whole_vector(
-    packet: Packet, decoded: Decoded | None = None, left: budget.Budget | None = None
+    packet: Packet, decoded: Decoded | None = None, left: Left | None = None
 ) -> Vector:
     """Return what a packet, the outermost one, stands for; `PacketError` where it is damaged."""
     with left or budget.of(packet):
@@ -131,7 +147,7 @@ class Opened:
         It is damaged, or costs more than an honest one may.
     """
 
-    __slots__ = ("_budget", "decoded", "packet")
+    __slots__ = ("_budget", "at_hand", "decoded", "packet")
 
     @by_default_rules
     def __init__(self, packet: Packet) -> None:
@@ -139,19 +155,22 @@ class Opened:
         self._budget = budget.of(packet)
         with self._budget:
             self.decoded = decode(packet)
+        self.at_hand: bool = getattr(self.decoded, "at_hand", False)
 
     @property
     def norm(self) -> float | None:
         """The norm of the vector that was compressed, where the packet tells it."""
         return norm_of(self.decoded)
 
-    def left(self) -> budget.Budget:
+    def left(self) -> Left:
         """Return what decoding has left of the budget, for one thing that is done with it."""
+        if self.at_hand:
+            return _UNBOUNDED
         left = self._budget
         return budget.Budget(left.work, left.memory, left.frames, left.allowed)
 
 
-def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None, budget.Budget]:
+def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None, Left]:
     """Return a packet, checked as a frame, what it decodes to if it is open already, its budget."""
     if isinstance(packet, Opened):
         return packet.packet, packet.decoded, packet.left()

@@ -103,11 +103,9 @@ def require_rice(code: U8, count: int, p: int) -> None:
         raise ValueError(f"{count} Rice ids take at least {cut} bytes, got {code.size}")
     if count * p % 8 and code[cut - 1] >> (count * p % 8):
         raise ValueError("the padding after the ids' low bits is not zero")
-    unary = code[cut:]
-    found = sum(
-        int(np.unpackbits(unary[at : at + _PIECE]).sum(dtype=np.int64))
-        for at in range(0, unary.size, _PIECE)
-    )
+    unary, found = code[cut:], 0
+    for at in range(0, unary.size, _PIECE):
+        found += int(np.unpackbits(unary[at : at + _PIECE]).sum(dtype=np.int64))
     if found != count or (unary.size and not unary[-1]):
         raise ValueError(f"{found} Rice ids in {code.size} bytes instead of {count}")
 
