@@ -18,6 +18,7 @@ class Dense:
     """All values, in order."""
 
     values: Vector
+    at_hand: ClassVar[bool] = True
 
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * values``, in pieces that stay in the cache."""

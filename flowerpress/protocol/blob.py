@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import Array
@@ -47,28 +47,19 @@ def encode_blob(header: dict[str, Any], packets: Sequence[Data] = ()) -> bytes:
     >>> encode_blob({"round": 1}, [b"abc"])
     b'FPM1\x17\x00\x00\x00{"round":1,"sizes":[3]}abc'
     """
-    return b"".join(_parts(header, packets))
+    return b"".join([_head(header, packets), *packets])
 
 
 def unjoined(
     header: dict[str, Any], packets: Sequence[Data] = (), *, held: bool = False
 ) -> Unjoined:
     """Return what `encode_blob` does as the array of a message; see `Unjoined`."""
-    return Unjoined(_parts(header, packets), held=held)
-
-
-def text(value: Any) -> str:
-    """Return the JSON of a value, as a header has it."""
-    return _ENCODER.encode(value)
+    return Unjoined([_head(header, packets), *packets], held=held)
 
 
 def unjoined_of(header: str, packets: Sequence[Data]) -> Unjoined:
     """Return what `unjoined` does for a header that is JSON already, without its braces."""
     return Unjoined([_framed(f"{{{header}}}"), *packets])
-
-
-def _parts(header: dict[str, Any], packets: Sequence[Data]) -> list[Data]:
-    return [_head(header, packets), *packets]
 
 
 def scatter_blob(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> Pieces:
@@ -118,7 +109,7 @@ def decode_array(array: Array, max_header: int = _MAX_HEADER) -> tuple[dict[str,
         The array is not one of flowerpress, or as of `decode_blob`.
     """
     parts = array.parts if isinstance(array, Unjoined) and array.stype == STYPE else ()
-    if len(parts) > 1:
+    if parts:
         header, sizes, end = _read_header(parts[0], max_header)
         packets = list(parts[1:])
         if end == len(parts[0]) and sizes == list(map(len, packets)):
@@ -172,7 +163,8 @@ def _refuse_constant(name: str) -> float:
 
 
 # Made once: json.dumps and json.loads make one a call, where an option is given.
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""Return the JSON of a value, as a header has it."""
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
@@ -211,10 +203,12 @@ def field(header: dict[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def fields(header: dict[str, Any], names: Sequence[str], kind: type) -> dict[str, Any]:
-    """Read several header fields of one kind; see `field`."""
-    found: dict[str, Any] = {name: header.get(name) for name in names}
-    for name, value in found.items():
-        if type(value) is not kind or (kind is int and not 0 <= found[name] < 2**63):
-            found[name] = field(header, name, kind)
+def fields(header: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Read several header fields, each checked to be of its kind; see `field`."""
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        value: Any = header.get(name)
+        if type(value) is not kind or (kind is int and not 0 <= value < 2**63):
+            value = field(header, name, kind)
+        found[name] = value
     return found

@@ -37,7 +37,8 @@ class Letters:
         self._tail_bytes = sum(map(len, self._tail))
         self._own = {"applied": order.applied, "rank": order.rank, "session": order.session}
         self._texts = _stretches(order.header())
-        self._model: tuple[ModelPart, str] | None = None  # the last one: mostly all get the same
+        # The last one, as JSON, and its bytes: mostly all get the same.
+        self._model: tuple[ModelPart, str, int] | None = None
 
     def to(self, model: ModelPart, **own: int) -> tuple[RecordDict, int]:
         """Return a worker's content, and the bytes of packets in it.
@@ -46,19 +47,20 @@ class Letters:
         applied and refused of it, as in `Instruction`.
         """
         if self._model is None or self._model[0] is not model:
-            self._model = model, blob.text(model.head)
+            self._model = model, blob.text(model.head), sum(map(len, model.packets))
         packets = [*([] if model.array else model.packets), *self._tail]
         values: dict[str, int | str] = {**self._own, **own, "model": self._model[1]}
         values["sizes"] = blob.text(list(map(len, packets))) if packets else "[]"
         for name in Instruction.TOLD_IF_ANY:
             if not values.get(name):
                 values.pop(name, None)
-        texts = [
-            text if name is None else f'"{name}":{values[name]}'
-            for name, text in self._texts
-            if name is None or name in values
-        ]
-        payload = self._tail_bytes + sum(map(len, model.packets))
+        texts = []
+        for name, text in self._texts:
+            if name is None:
+                texts.append(text)
+            elif name in values:
+                texts.append(f'"{name}":{values[name]}')
+        payload = self._tail_bytes + self._model[2]
         return wrap(blob.unjoined_of(",".join(texts), packets), model=model.array), payload
 
 

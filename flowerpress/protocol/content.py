@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -13,6 +14,14 @@ from flowerpress.protocol.unjoined import nbytes_of
 
 ARRAYS, METRICS = "arrays", "metrics"
 MESSAGE, MODEL = "message", "model"
+_NUMBERS = {int, float}
+
+
+# A record's own entries. Flower's way to read and to set one makes a typing object at each, in five
+# microseconds: a tenth of the time of a small round.
+_entries: Callable[[Any], Any] = (
+    attrgetter("_data") if "_data" in vars(RecordDict()) else lambda record: record
+)
 
 
 def content_bytes(content: RecordDict) -> int:
@@ -20,11 +29,11 @@ def content_bytes(content: RecordDict) -> int:
     total = 0
     for key, record in _entries(content).items():
         total += len(key)
-        if isinstance(record, ArrayRecord):
-            arrays = _entries(record).items()
-            total += sum([len(name) + nbytes_of(array) for name, array in arrays])
-        else:
+        if not isinstance(record, ArrayRecord):
             total += record.count_bytes()
+            continue
+        for name, array in _entries(record).items():
+            total += len(name) + nbytes_of(array)
     return total
 
 
@@ -32,42 +41,23 @@ def wrap(
     message: Array, metrics: Mapping[str, Metric] | None = None, model: Array | None = None
 ) -> RecordDict:
     """Return the content that carries a blob, and `metrics` and the `model` beside it."""
-    arrays, content = ArrayRecord(), RecordDict()
-    _put(arrays, MESSAGE, message)
+    content, arrays = RecordDict(), ArrayRecord()
+    entries, inner = _entries(content), _entries(arrays)
+    inner[MESSAGE] = message
     if model is not None:
-        _put(arrays, MODEL, model)
-    _put(content, ARRAYS, arrays)
+        inner[MODEL] = model
+    entries[ARRAYS] = arrays
     if metrics is not None:
-        _put(content, METRICS, _metric_record(metrics))
+        entries[METRICS] = _metric_record(metrics)
     return content
 
 
 def _metric_record(metrics: Mapping[str, Metric]) -> MetricRecord:
-    if any(type(value) not in (int, float) for value in metrics.values()):
+    if not {*map(type, metrics.values())} <= _NUMBERS:
         return MetricRecord(dict(metrics))  # Flower says what is wrong, if anything is
     record = MetricRecord()
-    for name, value in metrics.items():
-        _put(record, name, value)
+    _entries(record).update(metrics)
     return record
-
-
-def _put(record: Any, key: str, value: Any) -> None:
-    """Set an entry of a record, of a type that is right.
-
-    Flower's own way makes a typing object at each entry, in five microseconds: a tenth of the time
-    of a small round.
-    """
-    entries = record.__dict__.get("_data")
-    if entries is None:
-        record[key] = value
-    else:
-        entries[key] = value
-
-
-def _entries(record: Any) -> Mapping[str, Any]:
-    """Return a record's entries to read: Flower's own way makes typing objects here too."""
-    entries: Mapping[str, Any] | None = record.__dict__.get("_data")
-    return record if entries is None else entries
 
 
 def unwrap(content: RecordDict) -> tuple[Array, Array | None]:
@@ -87,8 +77,10 @@ def unwrap(content: RecordDict) -> tuple[Array, Array | None]:
 
 def config_of(content: RecordDict) -> dict[str, Any]:
     """Return what a user's train_config or evaluate_config says; empty where there is none."""
-    records = (each for each in _entries(content).values() if isinstance(each, ConfigRecord))
-    return dict(next(records, {}))
+    for record in _entries(content).values():
+        if isinstance(record, ConfigRecord):
+            return dict(record)
+    return {}
 
 
 HELD = "flowerpress-held"  # in the metrics of an evaluation: the model version the worker holds

@@ -26,7 +26,10 @@ from flowerpress.protocol.shared import shared_of
 _MAX_REPLY_HEADER = 16_384
 STATUSES = ("update", "silent", "resync", "snapshot", "stale", "failed")
 _NUMBERS = ("round", "version", "session", "applied", "seed", "rank", "cohort", "stage")
-_TEXTS, _FLAGS = ("algorithm", "layout"), ("places", "buffers")
+_ORDER = dict.fromkeys(_NUMBERS, int) | {"algorithm": str, "layout": str, "hyper": dict}
+_TAIL = {"places": bool, "buffers": bool}
+_REPLY = {"client": int, "version": int, "base": int, "held": int, "status": str, "reason": str}
+_REPLY |= {"scale": float, "buffers": bool}
 Hyper = dict[str, int | float | str | bool]
 
 
@@ -129,7 +132,7 @@ class Instruction:
         """Read an instruction; raises `ProtocolError` naming the field that is wrong."""
         message, model = unwrap(content)
         header, packets = blob.decode_array(message)
-        has = blob.fields(header, _FLAGS, bool)
+        has, told = blob.fields(header, _TAIL), blob.fields(header, _ORDER)
         places = bytes(packets.pop()) if has["places"] and packets else b""
         buffers = bytes(packets.pop()) if has["buffers"] and packets else b""
         shared = shared_of(model)
@@ -139,18 +142,14 @@ class Instruction:
         elif model is not None:
             packets = blob.decode_array(model)[1]
         version, base, rates, mark = read_head(header.get("model"))
-        hyper = blob.field(header, "hyper", dict)
-        if not set(map(type, hyper.values())) <= {int, float, str, bool}:
+        if not set(map(type, told["hyper"].values())) <= {int, float, str, bool}:
             raise ProtocolError("message field 'hyper' must hold numbers, strings and booleans")
-        told = [name for name in cls.TOLD_IF_ANY if name in header]
-        return cls(
-            hyper=hyper,
-            model=ModelPart(version, base, packets, rates, model if shared else None, mark),
-            buffers=buffers,
-            places=places,
-            **blob.fields(header, _TEXTS, str),
-            **blob.fields(header, [*_NUMBERS, *told], int),
-        )
+        for name in cls.TOLD_IF_ANY:
+            if name in header:
+                told[name] = blob.field(header, name, int)
+        whole = model if shared is not None else None
+        part = ModelPart(version, base, packets, rates, whole, mark)
+        return cls(model=part, buffers=buffers, places=places, **told)
 
     @property
     def payload(self) -> int:
@@ -253,28 +252,20 @@ class Reply:
     def _read(
         cls, header: dict[str, Any], packets: list[Any], metrics: Mapping[str, Metric]
     ) -> Reply:
-        buffers = bytes(packets.pop()) if blob.field(header, "buffers", bool) and packets else b""
-        status = blob.field(header, "status", str)
+        told = blob.fields(header, _REPLY)
+        told["buffers"] = bytes(packets.pop()) if told["buffers"] and packets else b""
+        status, scale = told["status"], told["scale"]
         if status not in STATUSES:
             raise ProtocolError(f"message field 'status' is {status!r:.80}, not one of {STATUSES}")
-        scale = blob.field(header, "scale", float)
         if not 0.0 < scale <= 1.0:
             raise ProtocolError(f"message field 'scale' is {scale}, expected 0 < scale <= 1")
         gradient = blob.field(header, "gradient", float) if "gradient" in header else 0.0
         if not 0.0 <= gradient < math.inf:
             raise ProtocolError(f"message field 'gradient' is {gradient}, expected a norm")
-        numbers = blob.fields(header, ("client", "version", "base", "held"), int)
-        numbers["held"] -= 1
-        return cls(
-            **numbers,
-            status=status,
-            reason=printable(blob.field(header, "reason", str)),
-            scale=scale,
-            packets=packets,
-            buffers=buffers,
-            gradient=gradient,
-            metrics=metrics,
-        )
+        told["held"] -= 1
+        if told["reason"]:
+            told["reason"] = printable(told["reason"])
+        return cls(packets=packets, gradient=gradient, metrics=metrics, **told)
 
     @property
     def payload(self) -> int:

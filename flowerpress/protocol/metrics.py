@@ -87,6 +87,8 @@ def as_metric(value: Any) -> Metric | None:
     >>> [as_metric(value) for value in (True, np.int64(3), np.array(0.5), [1, 2.5], "0.5")]
     [1, 3, 0.5, [1.0, 2.5], None]
     """
+    if type(value) is int and -(2**63) < value < 2**63:
+        return value
     number = _as_number(value)
     if number is not None:
         return number
@@ -139,7 +141,7 @@ def peer_metrics(items: Iterable[tuple[object, Any]]) -> Metrics:
         size = len(value) if isinstance(value, list) else 1
         if count == _MAX_NAMES or size > room:
             break
-        metric = as_metric(value)
+        metric = value if type(value) is float else as_metric(value)
         if metric is not None:
             room -= size
             text = str(name)[:_MAX_NAME]

@@ -87,7 +87,7 @@ def read_head(value: Any) -> tuple[int, int, list[float], int]:
     """Read `ModelPart.head`: version, base, rates, mark; `ProtocolError` where it is none."""
     match value:
         case [int(version), int(base), list(rates), int(mark)] if -1 <= base <= version < 2**63:
-            finite = all(type(rate) is float and math.isfinite(rate) for rate in rates)
+            finite = not rates or all(type(r) is float and math.isfinite(r) for r in rates)
             if finite and 0 <= mark < 2**32:
                 return version, base, rates, mark
     raise ProtocolError(

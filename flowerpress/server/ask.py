@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,27 +76,27 @@ class Ask:
     optional: bool = False
     timeout: float | None = None
 
-    @property
+    @cached_property
     def purpose(self) -> str:
         """What the ledger calls it."""
         return {"model": "collect", "evaluation": "evaluate"}.get(self.what, "train")
 
-    @property
+    @cached_property
     def stage(self) -> int:
         """Which of a round's exchanges it is to a worker: 2 where it answers from its memory."""
         return 2 if self.what in ("values", "model") else 1
 
-    @property
+    @cached_property
     def compressed(self) -> bool:
         """Whether the answers are compressed; else they are whole."""
         return self.what in ("update", "sketch")
 
-    @property
+    @cached_property
     def bare(self) -> bool:
         """Whether answers come without buffers."""
         return self.what == "values" or (not self.buffers and self.what != "model")
 
-    @property
+    @cached_property
     def applied(self) -> bool:
         """Whether what goes in counts as applied."""
         return self.what in ("update", "values")

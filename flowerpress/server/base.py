@@ -275,18 +275,20 @@ class CompressedStrategy(Declared, Resumable):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Apply the replies and take a step; with no update at all the model stays as it is."""
-        before = self.model.version
+        model = self.model
+        before = model.version
         self.train_metrics, self.told = None, {}
         applied = self.ask(server_round, *self._open, replies)
-        moved = self.model.version > before
+        moved = model.version > before
         if not applied and not moved:
             return None, None
         if applied:
             self.run.attendance.steps += moved
-            reports = [Report(c.id, self.population.mass(c), reply.metrics) for c, reply in applied]
+            mass = self.population.mass
+            reports = [Report(client.id, mass(client), reply.metrics) for client, reply in applied]
             self.train_metrics = self.train_mean(reports)
             self.train_metrics.update(self.told)
-        return self.model.arrays(), self.train_metrics
+        return model.arrays(), self.train_metrics
 
     def ask(
         self,
@@ -323,8 +325,9 @@ class CompressedStrategy(Declared, Resumable):
                 ask = steps.send([client for client, _ in taken])
             except StopIteration:
                 break
-        masses = [self.population.mass(client) for client, _ in applied]
-        self.model.buffers = average_buffers(self.model.buffers, received, masses)
+        if received:
+            model, masses = self.model, list(map(self.population.mass, [c for c, _ in applied]))
+            model.buffers = average_buffers(model.buffers, received, masses)
         return applied
 
     def sample(self, server_round: int, fraction: float | None = None) -> list[Client]:

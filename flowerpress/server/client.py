@@ -72,17 +72,19 @@ class Client:
     rate: float = 0.0
     step: int = -1
 
-    def hear(self, kind: int, size: float) -> None:
-        """Remember a norm that it sent; one that is not finite says nothing."""
-        if math.isfinite(size):
-            self.last[kind] = size
-            if size > 0 and len(self.first[kind]) < _FIRST:
-                self.first[kind].append(size)
+    def hear(self, sizes: Mapping[int, float]) -> None:
+        """Remember norms that it sent, by kind; one that is not finite says nothing."""
+        for kind, size in sizes.items():
+            if math.isfinite(size):
+                self.last[kind] = size
+                if size > 0 and len(self.first[kind]) < _FIRST:
+                    self.first[kind].append(size)
 
-    def accept(self, kind: int, size: float) -> None:
-        """Remember a norm of what went in."""
-        self.usual[kind] = self.usual[kind] or size
-        self.largest[kind] = max(self.largest[kind], size)
+    def accept(self, sizes: Mapping[int, float]) -> None:
+        """Remember norms of what went in, by kind."""
+        for kind, size in sizes.items():
+            self.usual[kind] = self.usual[kind] or size
+            self.largest[kind] = max(self.largest[kind], size)
 
     @property
     def waiting(self) -> bool:
@@ -114,8 +116,7 @@ class Client:
             client.mass = float(client.examples)
         if "claimed" in fields:
             client.largest += [0.0] * (KINDS - len(client.largest))
-            for kind, size in enumerate(client.largest):
-                if size > 0:
-                    client.hear(kind, size)
-                    client.accept(kind, size)
+            known = {kind: size for kind, size in enumerate(client.largest) if size > 0}
+            client.hear(known)
+            client.accept(known)
         return client

@@ -118,7 +118,10 @@ class Downlink:
 
     def _lent_of(self, whole: FloatVector) -> FloatVector | None:
         """Return the view of a vector that somebody holds; None where nobody does."""
-        return next((lent() for of, lent in self._lent.values() if of() is whole), None)
+        for of, lent in self._lent.values():
+            if of() is whole:
+                return lent()
+        return None
 
     def _take_back(self) -> None:
         """Let somebody who holds a vector still have it, and go on with a copy."""
@@ -166,8 +169,9 @@ class Downlink:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             of = quantity if callable(quantity) else quantity.__getitem__
-            if not all(np.isfinite(of(part)).all() for part in blocks(self.layout.dim)):
-                raise _not_finite(server_round)
+            for part in blocks(self.layout.dim):
+                if not np.isfinite(of(part)).all():
+                    raise _not_finite(server_round)
             self._snapshot = self._whole = None
             if self._compressor is None:
                 self._step(of, rate)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -28,8 +30,15 @@ from flowerpress.server.packets import check_packets
 from flowerpress.server.population import Population
 
 log = logging.getLogger("flowerpress")
-Arrival = tuple[Client, Message]
-"""A message, and the worker at the node it comes from."""
+
+
+class Arrival(NamedTuple):
+    """A message, and the worker at the node it comes from."""
+
+    client: Client
+    message: Message
+
+
 _OWN_ERRORS = (1, 2, 6)  # Flower's codes: its ClientApp cannot be loaded, or raised; or a mod did
 _MOST = 2**53  # questions a worker may claim to have heard
 
@@ -126,11 +135,11 @@ class Exchange:
             elif client is None:
                 self.refuse(server_round, "an answer of a node that was not asked")
             else:
-                found.append((client, message))
+                found.append(Arrival(client, message))
         if nobodys and len(nobodys) == len(unheard):
             for client, why in zip(unheard.values(), nobodys, strict=True):
                 client.failing = why
-        return sorted(found, key=lambda arrival: arrival[0].id)
+        return sorted(found, key=attrgetter("client.id"))
 
     def answers(
         self, server_round: int, arrivals: Iterable[Arrival], purpose: str = "train"

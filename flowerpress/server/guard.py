@@ -116,7 +116,8 @@ class Guard:
         self._kind, self._scaled = UPDATES, True  # of the question that is open
         self._buffers_norm, self._model_norm = buffers_norm, model_norm
         self._references = [0.0] * len(_WHAT)
-        self._norms: dict[tuple[int, bytes], float] = {}  # of the question that is open
+        self._glances = False  # whether the answers to it are looked at before they are taken
+        self._norms: dict[tuple[int, bytes], float] = {}  # of these
         self._alone = False  # whether one client was heard of more
 
     def sizes(self, reply: Reply, packets: Sequence[Opened | Packet] | None = None) -> Sizes:
@@ -129,8 +130,8 @@ class Guard:
             return {}
         found = {}
         if reply.packets or reply.status == "silent":
-            scale = reply.scale if self._scaled else 1.0
-            found[self._kind] = scale * self._norm(reply, packets)
+            size = self._norm(reply, packets)
+            found[self._kind] = reply.scale * size if self._scaled else size
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)
         if reply.gradient:
@@ -140,14 +141,14 @@ class Guard:
     def _norm(self, reply: Reply, packets: Sequence[Opened | Packet] | None) -> float:
         if packets is None:
             return math.hypot(*map(norm, reply.packets))
+        if not self._glances:
+            return _norm_of(packets)
         # A client's answer to a question is known by its frames' heads, with checksums that hold.
         frames = [each.packet if isinstance(each, Opened) else each for each in packets]
         heads = [bytes(frame.data[:HEADER_BYTES]) for frame in frames]
         key = reply.client, b"".join(heads)
         if key not in self._norms:
-            # Their lengths were checked: they may be as long as any model.
-            norms = [norm(each, max_dim=MAX_DIM) for each in packets]
-            self._norms[key] = math.hypot(*norms)
+            self._norms[key] = _norm_of(packets)
         return self._norms[key]
 
     def begin(
@@ -168,16 +169,21 @@ class Guard:
         kind = self._kind = _KINDS[ask.what]
         self._scaled = ask.scaled
         clients = self._population.clients
-        few = self._heard(kind) < min(NEEDED, len(clients))
-        fresh = self._measured(glances, checked) if few else {}
+        self._glances = self._heard(kind) < min(NEEDED, len(clients))
+        fresh = self._measured(glances, checked) if self._glances else {}
         for each in (kind, BUFFERS, GRADIENTS):  # of which answers have norms
             self._references[each] = self._reference(each, fresh, server_round)
-        heard = [c for c in clients.values() if c.last[kind] >= 0 or kind in fresh.get(c.id, {})]
-        self._alone = len(heard) == 1 < len(clients)
+        heard = 0
+        for client in clients.values():
+            heard += client.last[kind] >= 0 or kind in fresh.get(client.id, {})
+        self._alone = heard == 1 < len(clients)
 
     def _heard(self, kind: int) -> int:
         """Return how many clients have sent a norm above zero."""
-        return len([client for client in self._population.clients.values() if client.first[kind]])
+        heard = 0
+        for client in self._population.clients.values():
+            heard += bool(client.first[kind])
+        return heard
 
     def _measured(
         self, glances: Iterable[Reply], checked: Callable[[Reply], Sequence[Packet]]
@@ -193,13 +199,25 @@ class Guard:
         return found
 
     def _reference(self, kind: int, fresh: dict[int, Sizes], server_round: int) -> float:
-        clients = self._population.clients.values()
-        usual = median([size for c in clients if (size := _usual(c, kind, fresh)) > 0])
+        usual, largest, last = [], [], []
+        for client in self._population.clients.values():
+            size = client.usual[kind]
+            if not size and (client.first[kind] or fresh):
+                size = _smallest(client, kind, fresh)
+            if size > 0:
+                usual.append(size)
+            if client.largest[kind] > 0:
+                largest.append(client.largest[kind])
+            if client.last[kind] >= 0:
+                last.append(client.last[kind])
+        if not usual:
+            return 0.0
+        reference = median(usual)
         if self._owing and kind in (UPDATES, EXACT):
-            grown = median([c.largest[kind] for c in clients if c.largest[kind] > 0])
-            usual = max(usual, min(grown, usual * min(server_round, MOST_OWED)))
-        now = median([client.last[kind] for client in clients if client.last[kind] >= 0])
-        return now if usual and now > self.max_scale * usual else usual
+            grown = median(largest)
+            reference = max(reference, min(grown, reference * min(server_round, MOST_OWED)))
+        now = median(last)
+        return now if now > self.max_scale * reference else reference
 
     def check(self, client: Client, sizes: Sizes, mass: float, dtype: np.dtype[Any]) -> None:
         """Remember an answer's sizes, and raise if one is too large, saying how much.
@@ -211,8 +229,7 @@ class Guard:
         UnknownScaleError
             Nothing is known yet of what is usual.
         """
-        for kind, size in sizes.items():
-            client.hear(kind, size)
+        client.hear(sizes)
         largest = math.sqrt(float(np.finfo(dtype).max))
         for kind, size in sizes.items():
             if kind != GRADIENTS and not mass * size < largest:
@@ -225,8 +242,7 @@ class Guard:
 
     def accept(self, client: Client, sizes: Sizes) -> None:
         """Remember the sizes of an answer that went in."""
-        for kind, size in sizes.items():
-            client.accept(kind, size)
+        client.accept(sizes)
 
     def _compare(self, client: Client, kind: int, size: float) -> None:
         repeated = len(client.first[kind]) == NEEDED
@@ -238,6 +254,8 @@ class Guard:
                 raise UnknownScaleError(
                     f"{_WHAT[kind]} of norm {size:.3g} waits for others to be compared with"
                 )
+        if reference and size <= self.max_scale * reference:
+            return
         if repeated and self._heard(kind) < NEEDED:
             reference = max(reference, min(client.first[kind]))
         if reference and size > self.max_scale * reference:
@@ -248,11 +266,19 @@ class Guard:
             )
 
 
-def _usual(client: Client, kind: int, fresh: dict[int, Sizes]) -> float:
-    """Return the first norm accepted of a client, else the smallest of what it sent; 0: none."""
+def _norm_of(packets: Sequence[Opened | Packet]) -> float:
+    """Return the norm of all that some packets hold; they may be as long as any model."""
+    total = 0.0
+    for packet in packets:
+        total = math.hypot(total, norm(packet, max_dim=MAX_DIM))
+    return total
+
+
+def _smallest(client: Client, kind: int, fresh: dict[int, Sizes]) -> float:
+    """Return the smallest norm above zero that a client has sent; 0: none."""
     now = fresh.get(client.id, {}).get(kind, 0.0)
     sent = [*client.first[kind], now] if now > 0 else client.first[kind]
-    return client.usual[kind] or min(sent, default=0.0)
+    return min(sent, default=0.0)
 
 
 def median(values: Sequence[float]) -> float:

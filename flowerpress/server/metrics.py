@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import mul
 from typing import Any, NamedTuple
 
 from flwr.app import MetricRecord, RecordDict
@@ -104,28 +105,31 @@ class MetricsMean:
 
         Of lists, element by element. Values of another length than most have are left out.
         """
-        lengths = [len(value) if isinstance(value, list) else -1 for _, value in given]
+        weights, values = zip(*given, strict=True)
+        if {*map(type, values)} <= {int, float}:
+            return _weighted(weights, values)
+        lengths = [len(value) if isinstance(value, list) else -1 for value in values]
         common = Counter(lengths).most_common(1)[0][0]
         if set(lengths) != {common}:
             what = f"{name!r} is not of one length: what differs from most is left out"
             self._say(what, once_for="lengths")
-        rows = [
-            (weight, value if isinstance(value, list) else [value])
-            for (weight, value), length in zip(given, lengths, strict=True)
-            if length == common
-        ]
-        # Divided once: the mean of equal numbers is that number, to the last bit.
-        total = sum([weight for weight, _ in rows])
-        weights = [weight for weight, _ in rows] if total else [1.0] * len(rows)
-        means = [
-            sum([weight * number for weight, number in zip(weights, column, strict=True)])
-            / (total or len(rows))
-            for column in zip(*[values for _, values in rows], strict=True)
-        ]
-        return means if common >= 0 else means[0]
+        rows = [pair for pair, length in zip(given, lengths, strict=True) if length == common]
+        weights, values = zip(*rows, strict=True)
+        if common < 0:
+            return _weighted(weights, values)
+        return [_weighted(weights, column) for column in zip(*values, strict=True)]
 
     def _say(self, what: str, once_for: str = "") -> None:
         """Log a warning, once for what it is about."""
         if (once_for or what) not in self._said:
             self._said.add(once_for or what)
             log.warning("metrics of %s: %s", self._kind, what)
+
+
+def _weighted(weights: Sequence[float], numbers: Sequence[Any]) -> float:
+    """Return the weighted mean of numbers; plain where all weights are zero."""
+    total = sum(weights)
+    if not total:
+        weights, total = [1.0] * len(numbers), len(numbers)
+    # Divided once: the mean of equal numbers is that number, to the last bit.
+    return float(sum(map(mul, weights, numbers)) / total)

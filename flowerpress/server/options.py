@@ -244,12 +244,13 @@ class Declared:
 
     def sent(self) -> dict[str, Any]:
         """Return the options that the workers are told, with their values."""
-        told = {name: getattr(self, name) for name, each in self.options.items() if each.sent}
-        return {
-            name: value
-            for name, value in told.items()
-            if self.options[name].sent is True or value != self.options[name].default
-        }
+        told = {}
+        for name, each in self.options.items():
+            if each.sent:
+                value = getattr(self, name)
+                if each.sent is True or value != each.default:
+                    told[name] = value
+        return told
 
 
 def offered(cls: type[Declared]) -> dict[str, Option]:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 
 import numpy as np
 from flwr.app import Message
@@ -88,9 +89,12 @@ class Population:
         if self.weights != "num-examples":
             return False
         clients = [self.clients[i] for i in sorted(self.clients)]
-        stated = sorted([client.examples for client in clients])
+        weighed = sum(map(bool, map(attrgetter("mass"), clients)))
+        settled = weighed >= _SETTLED
+        if settled and weighed == len(clients):
+            return False
+        stated = sorted(map(attrgetter("examples"), clients))
         usual = stated[(len(stated) - 1) // 2] if stated else 0
-        settled = len([client for client in clients if client.mass > 0]) >= _SETTLED
         changed = False
         for client in clients:
             if settled and client.mass:
@@ -146,11 +150,15 @@ class Population:
             `needed` nodes are there, but so many of them are refused that the rest do not suffice.
         """
         nodes = set(grid.get_node_ids())
-        lacking = needed - len(self._online(nodes))
+        online = self._online(nodes)
+        lacking = needed - len(online)
         waited_for = self._newcomers.asked
+        unknown = nodes - set(self._nodes)
+        if not unknown and not waited_for and not self._refusals:
+            return online
         new = [
             node
-            for node in sorted(nodes - set(self._nodes) - waited_for)
+            for node in sorted(unknown - waited_for)
             if lacking > 0 or self._ask_again.get(node, (0, 0))[0] <= server_round
         ]
         if new or waited_for:
@@ -251,7 +259,7 @@ class Population:
         self, available: Iterable[Client], count: int, seed: int, server_round: int
     ) -> list[Client]:
         """Draw `count` of `available` without replacement, in order of their ids."""
-        pool = sorted(available, key=lambda client: client.id)
+        pool = sorted(available, key=attrgetter("id"))
         if count >= len(pool):
             return pool
         rng = np.random.default_rng([seed, server_round, _SAMPLING_STREAM])

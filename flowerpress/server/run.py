@@ -243,8 +243,10 @@ class Run:
             places=b"" if ask.places is None else encode_places(ask.places, model.layout.dim),
         )
         if ask.compressed:
-            self.attendance.ask(client.id for client in ask.cohort)
-        part_for = self.nothing if ask.places is not None else ask.part_for or self.lacking
+            self.attendance.ask([client.id for client in ask.cohort])
+        part_for = ask.part_for or self.lacking
+        if ask.places is not None:
+            part_for = self.nothing
         beside = {strategy.configrecord_key: config} if config else {}
         choose = None
         if strategy.ladder is not None and ask.compressed:
@@ -281,9 +283,10 @@ class Run:
         self.norms = Norms(ask.into) if measured else None
         if ask.what != "values":
             self.buffers.clear()
-        length = ask.length(self.started.layout)
+        layout = self.started.layout
+        length = ask.length(layout)
         arrivals = self.exchange.arrivals(server_round, ask.cohort, messages)
-        glances = self.exchange.glances(arrivals, self.started.layout, length, bare=ask.bare)
+        glances = self.exchange.glances(arrivals, layout, length, bare=ask.bare)
         glances = self.sent.only(glances, ask)
         self.guard.begin(ask, glances, server_round, lambda _: self.exchange.looked)
         self.taken = []
@@ -302,7 +305,8 @@ class Run:
         return self.taken
 
     def _take(self, server_round: int, client: Client, reply: Reply, ask: Ask) -> bool:
-        strategy, layout = self._strategy, self.started.layout
+        strategy, model = self._strategy, self.started
+        layout = model.layout
         verdict = self.exchange.judge(
             server_round, client, reply, shared=strategy.shared, silence=ask.silence
         )
@@ -315,7 +319,10 @@ class Run:
         try:  # all packets are checked as a whole before anything is changed
             length = ask.length(layout) if reply.status == "update" else None
             packets = [Opened(each) for each in check_packets(reply, layout, length, bare=ask.bare)]
-            buffers = None if ask.bare else self._unpack_buffers(reply.buffers)
+            buffers: Buffers | None = None if ask.bare else {}
+            if buffers is not None and layout.buffers:
+                buffers = unpack_buffers(reply.buffers, layout)
+                check_finite(buffers, model.buffers)
             mass = self.population.mass(client)
             sizes = self.guard.sizes(reply, packets)
             self.guard.check(client, sizes, mass, layout.dtype)
@@ -345,14 +352,6 @@ class Run:
                 self.received.append(self.buffers[client.id])
             if reply.packets:
                 client.receiver.apply(reply.version)
-
-    def _unpack_buffers(self, data: bytes) -> Buffers:
-        """Return a worker's buffers; raises `PacketError` for what the model cannot take."""
-        model = self.started
-        buffers = unpack_buffers(data, model.layout)
-        if buffers:
-            check_finite(buffers, model.buffers)
-        return buffers
 
     def explain(self, server_round: int) -> None:
         """Say that a round had no update; raise if all workers have failed since their last."""

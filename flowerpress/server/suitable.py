@@ -52,6 +52,7 @@ def correlates(spec: str) -> bool:
     return bool(correlated(spec))
 
 
+@lru_cache
 def shares_range(spec: str) -> bool:
     """Return whether they do so over one range, by the norm of the round before."""
     return any(part.range == SHARED for part in correlated(spec))

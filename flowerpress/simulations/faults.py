@@ -40,8 +40,10 @@ class Faults:
     def loses(self, direction: str, client: int, count: int) -> bool:
         """Whether the client's `count`-th message in `direction` ("down" or "up") is lost."""
         chance = self.down if direction == "down" else self.up
+        if not chance:
+            return False
         stream = [self.seed, client, count, direction == "up"]
-        return bool(chance) and float(np.random.default_rng(stream).random()) < chance
+        return float(np.random.default_rng(stream).random()) < chance
 
     def kills(self, client: int, count: int) -> bool:
         """Whether the client dies after its `count`-th message."""
