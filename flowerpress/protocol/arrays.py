@@ -24,7 +24,7 @@ ALIGNED = 8  # bytes: what any float is aligned to
 
 def all_finite(vector: npt.NDArray[Any]) -> bool:
     """Whether a vector holds neither NaN nor infinity, found without an array as long as it."""
-    for part in blocks(vector.size):
+    for part in blocks(vector.size):  # noqa: SIM110 - most are one part: not worth a generator
         if not np.isfinite(vector[part]).all():
             return False
     return True

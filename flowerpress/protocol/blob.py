@@ -206,9 +206,9 @@ def field(header: dict[str, Any], name: str, kind: type) -> Any:
 def fields(header: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
     """Read several header fields, each checked to be of its kind; see `field`."""
     found: dict[str, Any] = {}
+    value: Any
     for name, kind in kinds.items():
-        value: Any = header.get(name)
-        if type(value) is not kind or (kind is int and not 0 <= value < 2**63):
-            value = field(header, name, kind)
-        found[name] = value
+        value = header.get(name)
+        fits = type(value) is kind and (kind is not int or 0 <= int(value) < 2**63)
+        found[name] = value if fits else field(header, name, kind)
     return found

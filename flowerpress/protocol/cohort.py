@@ -55,11 +55,11 @@ class Letters:
             if not values.get(name):
                 values.pop(name, None)
         texts = []
-        for name, text in self._texts:
-            if name is None:
-                texts.append(text)
-            elif name in values:
-                texts.append(f'"{name}":{values[name]}')
+        for varying, alike in self._texts:
+            if varying is None:
+                texts.append(alike)
+            elif varying in values:
+                texts.append(f'"{varying}":{values[varying]}')
         payload = self._tail_bytes + self._model[2]
         return wrap(blob.unjoined_of(",".join(texts), packets), model=model.array), payload
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Packet, PacketError, decompress
 from flowerpress.compressors.identity import Identity
+from flowerpress.compressors.vectors import copied
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.rooms import zeros_like
@@ -124,7 +125,7 @@ class Replica:
         if len(found) not in (1, 1 + len(names)) or {*found} != {(layout.dim, layout.dtype)}:
             raise PacketError(_unlike(found, layout))
         if shared is not None:
-            vectors = [vector.copy() for vector in vectors]  # others read these
+            vectors = list(map(copied, vectors))  # others read these
         self.x, *others = vectors
         self.kept = dict(zip(names, others, strict=False))
         self.version, self.mark = part.version, part.mark

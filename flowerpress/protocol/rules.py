@@ -267,9 +267,12 @@ def make_rule(name: str, hyper: Mapping[str, Any]) -> Rule:
     if name not in _RULES:
         raise ValueError(f"unknown rule {name!r}: known are {', '.join(_RULES)}")
     rule = _RULES[name]
-    if missing := [key for key in rule.takes if key not in hyper]:
+    if not hyper.keys() >= {*rule.takes}:
+        missing = [key for key in rule.takes if key not in hyper]
         raise ValueError(f"rule {name} needs {', '.join(missing)}, which it was not given")
-    taken: dict[str, Any] = {key: float(hyper[key]) for key in rule.takes}
+    taken: dict[str, Any] = {}
+    for key in rule.takes:
+        taken[key] = float(hyper[key])
     if rule.feedback == "error" and hyper.get("feedback") == NO_FEEDBACK:
         taken["feedback"] = "none"
     return rule(**taken)

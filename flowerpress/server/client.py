@@ -116,7 +116,7 @@ class Client:
             client.mass = float(client.examples)
         if "claimed" in fields:
             client.largest += [0.0] * (KINDS - len(client.largest))
-            known = {kind: size for kind, size in enumerate(client.largest) if size > 0}
-            client.hear(known)
-            client.accept(known)
+            sizes = {kind: size for kind, size in enumerate(client.largest) if size > 0}
+            client.hear(sizes)
+            client.accept(sizes)
         return client

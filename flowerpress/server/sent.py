@@ -37,7 +37,7 @@ class Sent:
 
     def __init__(self, strategy: Algorithm, population: Population) -> None:
         self._strategy, self._population = strategy, population
-        self._read: dict[tuple[bool, bool, str], Allowed] = {}
+        self._read: dict[tuple[str, bool], Allowed] = {}
 
     def admit(self, hello: Hello) -> None:
         """Raise `ValueError` for a choice that is no compressor; say so where it is not used."""
@@ -57,13 +57,13 @@ class Sent:
 
     def allowed(self, client: Client | None, ask: Ask) -> Allowed:
         """Return what is read of a worker's answer: an update, or what goes whole."""
-        known = client is not None and ask.compressed
-        own = client.compressor if known and self._strategy.client_compressors else ""
-        key = known, ask.several, own
-        if key not in self._read:
-            specs = [*self._strategy.compressors, *([own] if own else [])] if known else []
-            self._read[key] = _allowed(*specs, _WHOLE, repeated=known and ask.several)
-        return self._read[key]
+        if not ask.compressed or client is None:
+            return _allowed(_WHOLE)
+        own = client.compressor if self._strategy.client_compressors else ""
+        if (own, ask.several) not in self._read:
+            specs = [*self._strategy.compressors, *([own] if own else []), _WHOLE]
+            self._read[own, ask.several] = _allowed(*specs, repeated=ask.several)
+        return self._read[own, ask.several]
 
     def only(self, glances: Iterable[Reply], ask: Ask) -> Iterator[Reply]:
         """Yield answers; while one is looked at, only what its worker may send is read."""

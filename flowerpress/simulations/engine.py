@@ -91,7 +91,7 @@ class InProcessGrid(OneRunGrid):
         self.run_id = secrets.randbits(62) if run_id is None else run_id
         ensure_task_identity(self.run_id)
         self._new_app, shared = app, app()
-        self._faults = faults or Faults()
+        self._faults = faults
         self._nodes: dict[int, _Node] = {}
         for i in range(num_nodes):
             config: dict[str, Any] = {"state-store": "live", **(node_config or {})}
@@ -190,32 +190,31 @@ class InProcessGrid(OneRunGrid):
     # One message -------------------------------------------------------------------------------
 
     def _answer(self, message: Message, attic: Attic) -> Message | None:
-        """Take one message to its node; the reply waits in memory or in a file."""
-        reply = self._deliver(message)
+        """Take one message to its node; the reply waits in memory or in a file.
+
+        None where one of them is lost.
+        """
+        node = self._nodes[message.metadata.dst_node_id]
+        with node.busy:  # one message at a time, also after a timeout
+            reply = self._to_and_fro(node, message)
         if reply is not None and not reply.has_error():
             spill(reply, attic)
         return reply
 
-    def _deliver(self, message: Message) -> Message | None:
-        """Take one message to its node and the reply back; None where one of them is lost."""
-        node = self._nodes[message.metadata.dst_node_id]
-        with node.busy:  # one message at a time, also after a timeout
-            return self._to_and_fro(node, message)
-
     def _to_and_fro(self, node: _Node, message: Message) -> Message | None:
         client = int(node.context.node_config["partition-id"])
         node.heard += 1
-        if self._faults.loses("down", client, node.heard):
+        faults = self._faults
+        if faults is not None and faults.loses("down", client, node.heard):
             return None
         reply = self._call(node, message)
         node.said += 1
         if _UPLINK in node.context.node_config and reply.has_content():
             node.sent = content_bytes(reply.content)
-        if self._faults.kills(client, node.said):
+        if faults is not None and faults.kills(client, node.said):
             node.app = self._new_app()
-        if self._faults.loses("up", client, node.said):
-            return None
-        return reply
+        lost = faults is not None and faults.loses("up", client, node.said)
+        return None if lost else reply
 
     def _call(self, node: _Node, message: Message) -> Message:
         _one_torch_thread()

@@ -159,7 +159,8 @@ class _Client:
                 reply = make_worker(order.algorithm).answer(job)
             finally:
                 store.save(state)
-            held = store.lives and any(kept.reply is reply for kept in state.replies.values())
+            kept = state.replies.get(order.stage)
+            held = store.lives and kept is not None and kept.reply is reply
         except Exception as error:  # one line to the server, the traceback here
             reply = self._failed(context, version, error)
         return Message(reply.encode(held=held), reply_to=message)

@@ -34,10 +34,11 @@ def begin_session(state: WorkerState, session: int) -> None:
 
 def commit_staged(state: WorkerState, *, delivered: bool) -> None:
     """Put the vectors that went with the packet in flight in force, or drop them."""
-    for key in [name for name in state.vectors if name.endswith(STAGED)]:
-        vector = state.vectors.pop(key)
-        if delivered:
-            state.vectors[key.removesuffix(STAGED)] = vector
+    for key in tuple(state.vectors):
+        if key.endswith(STAGED):
+            vector = state.vectors.pop(key)
+            if delivered:
+                state.vectors[key.removesuffix(STAGED)] = vector
 
 
 def keep_moments(
@@ -68,7 +69,9 @@ def settle_moments(state: WorkerState, *, refused: bool) -> None:
     {'m': array([1.])}
     """
     vectors, numbers = state.vectors, state.numbers
-    for key in [name for name in vectors if name.endswith(BEFORE)]:
+    for key in tuple(vectors):
+        if not key.endswith(BEFORE):
+            continue
         name, vector = key.removesuffix(BEFORE), vectors.pop(key)
         if refused and len(vector):
             vectors[name] = vector
@@ -78,10 +81,11 @@ def settle_moments(state: WorkerState, *, refused: bool) -> None:
         if refused:
             vectors[key.removesuffix(BEFORE)] = aside.read()
     state.aside.clear()
-    for key in [name for name in numbers if name.endswith(BEFORE)]:
-        name, number = key.removesuffix(BEFORE), numbers.pop(key)
-        if refused:
-            numbers[name] = number
+    for key in tuple(numbers):
+        if key.endswith(BEFORE):
+            number = numbers.pop(key)
+            if refused:
+                numbers[key.removesuffix(BEFORE)] = number
 
 
 def bring(state: WorkerState, device: Any) -> None:

@@ -56,7 +56,8 @@ def follow_model(
     if not downlink:
         replica = Replica(rule)
         replica.follow(order.model, layout)
-        state.vectors.update({_PREFIX + name: vector for name, vector in replica.kept.items()})
+        for name, vector in replica.kept.items():
+            state.vectors[_PREFIX + name] = vector
         whole: FloatVector = placed(replica.model, device)
         return whole
     _, scale = rule.bind(downlink, layout.shapes)

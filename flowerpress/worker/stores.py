@@ -110,8 +110,9 @@ class LiveStore(StateStore):
         self._table[self._key] = state
         if self._attic is None:
             return
-        for name in [name for name in state.vectors if name.endswith(BEFORE)]:
-            vector = state.vectors[name]
+        for name, vector in tuple(state.vectors.items()):
+            if not name.endswith(BEFORE):
+                continue
             aside = None if is_tensor(vector) else self._attic.put((self._key, name), vector)
             if aside is not None:
                 state.aside[name] = aside

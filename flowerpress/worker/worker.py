@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from flowerpress.compressors.feedback import EF21Sender, Sender, Settlement
 from flowerpress.compressors.vectors import placed
 from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
+from flowerpress.protocol.metrics import Metric
 from flowerpress.protocol.rooms import in_file, room_like, zeros
 from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
@@ -80,7 +81,7 @@ class Job:
     def uplink(self) -> Compressor:
         """Return the compressor of this worker's updates, bound to the model's layout."""
         own = self.compressor if self.hyper.get("client_compressors", True) else ""
-        return make_compressor(own or str(self.hyper["compressor"])).bind_shapes(self.layout.shapes)
+        return _bound(own or str(self.hyper["compressor"]), self.layout.shapes)
 
     def draw(self) -> Draw:
         """Return the randomness of this worker's packet in this round."""
@@ -301,7 +302,8 @@ class Worker(ABC):
             packets = [job.sender.send(out.vector, compressor, version, draw, room).data]
             keep_moments(state, out.moments, out.counts)
         state.vectors.update(out.kept)
-        state.vectors.update({name + STAGED: vector for name, vector in out.staged.items()})
+        for name, vector in out.staged.items():
+            state.vectors[name + STAGED] = vector
         state.numbers |= {"loss": out.loss, **out.numbers}
         keep_sender(job.sender, state)
         return reply_with(job, packets, self.told)
@@ -313,6 +315,11 @@ class Worker(ABC):
             return False
         new = (out.vector, *out.kept.values(), *out.moments.values(), *out.staged.values())
         return not any(vectors.share_memory(room, each) for each in (*new, *state.vectors.values()))
+
+
+@lru_cache(maxsize=64)
+def _bound(spec: str, shapes: tuple[tuple[int, ...], ...]) -> Compressor:
+    return make_compressor(spec).bind_shapes(shapes)
 
 
 def load_buffers(job: Job) -> None:
@@ -336,6 +343,11 @@ def reply_with(
     numbers, sender = job.state.numbers, job.sender
     if buffers is None and job.instruction.buffers:
         buffers = pack_buffers(job.task.buffers(), job.layout)
+    metrics: dict[str, Metric] = {}
+    for name in told:
+        if name in numbers:
+            metrics[name] = float(numbers[name])
+    metrics["num-examples"] = job.task.num_examples
     return Reply(
         client=job.client,
         version=job.instruction.version,
@@ -346,8 +358,5 @@ def reply_with(
         packets=packets,
         buffers=buffers or b"",
         gradient=float(f"{job.steepest:.4g}"),
-        metrics={
-            **{name: float(numbers[name]) for name in told if name in numbers},
-            "num-examples": job.task.num_examples,
-        },
+        metrics=metrics,
     )

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
 
-Buffer: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
+Bytes: TypeAlias = "bytes | bytearray | memoryview"
+Buffer: TypeAlias = "Bytes | npt.NDArray[Any]"
 
 MAGIC = b"FPRS"
 VERSION = 1
@@ -139,7 +140,7 @@ class Packet:
         cls, codec: int, dtype: np.dtype[Any], dim: int, parts: Iterable[Buffer]
     ) -> list[bytes | memoryview]:
         """Return the frame of a payload as its head of 24 bytes and the payload's pieces."""
-        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        views = [memoryview(cast(Bytes, part)).cast("B") for part in parts if len(part)]
         length = sum(map(len, views))
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
@@ -190,7 +191,7 @@ def total_bytes(parts: Iterable[Buffer]) -> int:
 
 def bytes_of(part: Buffer) -> memoryview:
     """Return the bytes of a buffer, where they are."""
-    return memoryview(part).cast("B")
+    return memoryview(cast(Bytes, part)).cast("B")
 
 
 def _crc32(view: memoryview, start: int) -> int:

@@ -70,7 +70,7 @@ class Reader:
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the numbers of a fixed header."""
-        return layout.unpack(self.take(layout.size, "the codec's header"))
+        return layout.unpack(self.take(layout.size, "the codec's header").data)
 
     def array(self, count: int, dtype: np.dtype[Any], what: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the next `count` numbers, aligned."""
