@@ -123,7 +123,7 @@ class Compressor(ABC):
             number's position), or if what is made of others would cost a receiver more than it
             pays for a packet (see `flowerpress.compressors.wire.budget`).
         """
-        vector = as_vector(x, self.encodes_tensors)
+        vector = as_vector(x, type(x) is not np.ndarray and self.encodes_tensors)
         extreme = not self.finds_nonfinite and largest(vector) > _EXTREME[vector.dtype]
         try:
             pieces = self.encode(vector, draw)

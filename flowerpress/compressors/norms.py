@@ -212,7 +212,7 @@ def _product(left: Vector, right: Vector) -> float:
 
 def _length_of(values: Vector) -> float:
     """Return the l2 norm of an array."""
-    square = _sum_of_squares(values)
+    square = float(kernels().block_sums(values, np.array([0, values.size]), True)[0])
     if _SMALLEST < square < math.inf:
         return math.sqrt(square)
     return _length(lambda: [values], square)

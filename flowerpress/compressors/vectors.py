@@ -40,9 +40,9 @@ def dtype_of(vector: AnyVector) -> np.dtype[Any]:
 
 def placed(vector: AnyVector, device: Any) -> AnyVector:
     """Return a vector on a device, or where that is None as an array; itself if it is there."""
-    if is_tensor(vector):
-        return to_host(vector) if device is None else vector.to(device)
-    return vector if device is None else to_device(vector, device)
+    if isinstance(vector, np.ndarray):
+        return vector if device is None else to_device(vector, device)
+    return to_host(vector) if device is None else vector.to(device)
 
 
 def copied(vector: AnyVector, out: AnyVector | None = None) -> AnyVector:
@@ -60,9 +60,9 @@ def add(a: AnyVector, b: AnyVector, out: AnyVector | None = None) -> AnyVector:
 
 def subtract(a: AnyVector, b: AnyVector, out: AnyVector | None = None) -> AnyVector:
     """Return a - b, in `out` where there is one."""
-    if is_tensor(a):
-        return sys.modules["torch"].subtract(a, b, out=out)
-    return np.subtract(a, b, out=out)
+    if isinstance(a, np.ndarray):
+        return np.subtract(a, b, out=out)
+    return sys.modules["torch"].subtract(a, b, out=out)
 
 
 def multiply(a: AnyVector, number: float, out: AnyVector | None = None) -> AnyVector:

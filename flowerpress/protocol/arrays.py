@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array
 
 from flowerpress.compressors.vectors import blocks
-from flowerpress.compressors.wire.packet import Buffer, bytes_of
+from flowerpress.compressors.wire.packet import Buffer, Bytes
 
 _NUMPY = "numpy.ndarray"  # Flower's serialization type of arrays in the format of np.save
 ALIGNED = 8  # bytes: what any float is aligned to
@@ -46,7 +46,7 @@ class Pieces:
     """
 
     def __init__(self, pieces: Iterable[Buffer]) -> None:
-        self.pieces: Sequence[memoryview] = list(map(bytes_of, pieces))
+        self.pieces: Sequence[memoryview] = [memoryview(cast(Bytes, p)).cast("B") for p in pieces]
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
@@ -89,6 +89,11 @@ class PiecedArray(_OwnData):
     stype : str
         Its serialization type.
 
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of the data.
+
     Examples
     --------
     >>> PiecedArray(Pieces([b"abc", b"de"]), "text").data
@@ -98,8 +103,9 @@ class PiecedArray(_OwnData):
     __qualname__ = "Array"
 
     def __init__(self, pieces: Pieces, stype: str) -> None:
-        super().__init__("uint8", (len(pieces),), stype)
-        self.pieces = pieces
+        nbytes = len(pieces)
+        super().__init__("uint8", (nbytes,), stype)
+        self.pieces, self.nbytes = pieces, nbytes
         self._joined: bytes | None = None
 
     @property
@@ -108,11 +114,6 @@ class PiecedArray(_OwnData):
         if self._joined is None:
             self._joined = bytes(self.pieces)
         return self._joined
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the data."""
-        return self.shape[0]
 
 
 class LaterArray(_OwnData):

@@ -131,7 +131,12 @@ def _read_header(data: Data, max_header: int) -> tuple[dict[str, Any], list[int]
     end = _PREFIX.size + length
     if length > max_header or end > len(data):
         raise ProtocolError(f"header of {length} bytes does not fit a message of {len(data)} bytes")
-    header = _parse_json(bytes(data[_PREFIX.size : end]))
+    try:
+        header = _DECODER.decode(bytes(data[_PREFIX.size : end]).decode())
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"message header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise ProtocolError(f"message header is a JSON {type(header).__name__}, not an object")
     sizes = header.pop("sizes", None)
     if not isinstance(sizes, list) or len(sizes) > _MAX_PACKETS:
         raise ProtocolError("header field 'sizes' must list the packets' lengths")
@@ -146,16 +151,6 @@ def start_of_packets(data: Data) -> int:
     if len(data) < _PREFIX.size or bytes(data[:4]) != _MAGIC:
         return 0
     return _PREFIX.size + int(_PREFIX.unpack_from(data)[1])
-
-
-def _parse_json(text: bytes) -> dict[str, Any]:
-    try:
-        header = _DECODER.decode(text.decode())
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"message header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise ProtocolError(f"message header is a JSON {type(header).__name__}, not an object")
-    return header
 
 
 def _refuse_constant(name: str) -> float:
@@ -209,6 +204,6 @@ def fields(header: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
     value: Any
     for name, kind in kinds.items():
         value = header.get(name)
-        fits = type(value) is kind and (kind is not int or 0 <= int(value) < 2**63)
+        fits = type(value) is kind and (type(value) is not int or 0 <= value < 2**63)
         found[name] = value if fits else field(header, name, kind)
     return found

@@ -33,7 +33,7 @@ class Letters:
     """
 
     def __init__(self, order: Instruction) -> None:
-        self._tail = [part for part in (order.buffers, order.places) if part]
+        self._tail = list(filter(None, (order.buffers, order.places)))
         self._tail_bytes = sum(map(len, self._tail))
         self._own = {"applied": order.applied, "rank": order.rank, "session": order.session}
         self._texts = _stretches(order.header())

@@ -10,7 +10,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from flowerpress.protocol.blob import ProtocolError
 from flowerpress.protocol.metrics import Metric, Metrics, peer_metrics
-from flowerpress.protocol.unjoined import nbytes_of
 
 ARRAYS, METRICS = "arrays", "metrics"
 MESSAGE, MODEL = "message", "model"
@@ -33,7 +32,8 @@ def content_bytes(content: RecordDict) -> int:
             total += record.count_bytes()
             continue
         for name, array in _entries(record).items():
-            total += len(name) + nbytes_of(array)
+            nbytes = getattr(array, "nbytes", None)  # what is neither joined nor read for it
+            total += len(name) + (len(array.data) if nbytes is None else nbytes)
     return total
 
 

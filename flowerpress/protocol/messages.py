@@ -26,10 +26,11 @@ from flowerpress.protocol.shared import shared_of
 _MAX_REPLY_HEADER = 16_384
 STATUSES = ("update", "silent", "resync", "snapshot", "stale", "failed")
 _NUMBERS = ("round", "version", "session", "applied", "seed", "rank", "cohort", "stage")
-_ORDER = dict.fromkeys(_NUMBERS, int) | {"algorithm": str, "layout": str, "hyper": dict}
-_TAIL = {"places": bool, "buffers": bool}
-_REPLY = {"client": int, "version": int, "base": int, "held": int, "status": str, "reason": str}
-_REPLY |= {"scale": float, "buffers": bool}
+# What must be in a header, and of which kind.
+_ORDER: dict[str, type] = dict.fromkeys(_NUMBERS, int)
+_ORDER |= {"algorithm": str, "layout": str, "hyper": dict, "places": bool, "buffers": bool}
+_REPLY: dict[str, type] = dict.fromkeys(("client", "version", "base", "held"), int)
+_REPLY |= {"status": str, "reason": str, "scale": float, "buffers": bool}
 Hyper = dict[str, int | float | str | bool]
 
 
@@ -132,9 +133,9 @@ class Instruction:
         """Read an instruction; raises `ProtocolError` naming the field that is wrong."""
         message, model = unwrap(content)
         header, packets = blob.decode_array(message)
-        has, told = blob.fields(header, _TAIL), blob.fields(header, _ORDER)
-        places = bytes(packets.pop()) if has["places"] and packets else b""
-        buffers = bytes(packets.pop()) if has["buffers"] and packets else b""
+        told = blob.fields(header, _ORDER)
+        for name in ("places", "buffers"):  # after the model's packets, in the other order
+            told[name] = bytes(packets.pop()) if told[name] and packets else b""
         shared = shared_of(model)
         if model is not None and shared is not None:
             of = model
@@ -149,7 +150,7 @@ class Instruction:
                 told[name] = blob.field(header, name, int)
         whole = model if shared is not None else None
         part = ModelPart(version, base, packets, rates, whole, mark)
-        return cls(model=part, buffers=buffers, places=places, **told)
+        return cls(model=part, **told)
 
     @property
     def payload(self) -> int:
@@ -259,7 +260,9 @@ class Reply:
             raise ProtocolError(f"message field 'status' is {status!r:.80}, not one of {STATUSES}")
         if not 0.0 < scale <= 1.0:
             raise ProtocolError(f"message field 'scale' is {scale}, expected 0 < scale <= 1")
-        gradient = blob.field(header, "gradient", float) if "gradient" in header else 0.0
+        gradient = header.get("gradient", 0.0)
+        if type(gradient) is not float:
+            gradient = blob.field(header, "gradient", float)
         if not 0.0 <= gradient < math.inf:
             raise ProtocolError(f"message field 'gradient' is {gradient}, expected a norm")
         told["held"] -= 1

@@ -87,8 +87,6 @@ def as_metric(value: Any) -> Metric | None:
     >>> [as_metric(value) for value in (True, np.int64(3), np.array(0.5), [1, 2.5], "0.5")]
     [1, 3, 0.5, [1.0, 2.5], None]
     """
-    if type(value) is int and -(2**63) < value < 2**63:
-        return value
     number = _as_number(value)
     if number is not None:
         return number
@@ -141,7 +139,8 @@ def peer_metrics(items: Iterable[tuple[object, Any]]) -> Metrics:
         size = len(value) if isinstance(value, list) else 1
         if count == _MAX_NAMES or size > room:
             break
-        metric = value if type(value) is float else as_metric(value)
+        plain = type(value) is float or (type(value) is int and abs(value) < 2**63)
+        metric = value if plain else as_metric(value)
         if metric is not None:
             room -= size
             text = str(name)[:_MAX_NAME]

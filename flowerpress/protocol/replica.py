@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Packet, PacketError, decompress
 from flowerpress.compressors.identity import Identity
-from flowerpress.compressors.vectors import copied
 from flowerpress.protocol.layout import Layout
 from flowerpress.protocol.model_part import ModelPart, mark_of
 from flowerpress.protocol.rooms import zeros_like
@@ -121,12 +120,11 @@ class Replica:
             vectors = shared.once("vectors", lambda: _vectors(part, layout, most))
         else:
             vectors = _vectors(part, layout, most)
-        found = [(vector.size, vector.dtype) for vector in vectors]
-        if len(found) not in (1, 1 + len(names)) or {*found} != {(layout.dim, layout.dtype)}:
-            raise PacketError(_unlike(found, layout))
-        if shared is not None:
-            vectors = list(map(copied, vectors))  # others read these
-        self.x, *others = vectors
+        mine = [v.copy() if shared is not None else v for v in vectors]  # others read these
+        found = {(v.size, v.dtype) for v in mine}
+        if len(mine) not in (1, 1 + len(names)) or found != {(layout.dim, layout.dtype)}:
+            raise PacketError(_unlike([(v.size, v.dtype) for v in mine], layout))
+        self.x, *others = mine
         self.kept = dict(zip(names, others, strict=False))
         self.version, self.mark = part.version, part.mark
 

@@ -28,6 +28,8 @@ class Unjoined(Array):
     ----------
     nbytes : int
         The length of all pieces together.
+    parts : tuple of bytes
+        The pieces; one of all bytes, after somebody has asked for them, or has put others.
     """
 
     __qualname__ = "Array"  # what Flower writes of an object's class, and looks up again
@@ -41,17 +43,12 @@ class Unjoined(Array):
             stype=STYPE,
             nbytes=nbytes,
             held=held,
-            _parts=tuple(parts),
+            parts=tuple(parts),
         )
 
     nbytes: int
     held: bool
-
-    @property
-    def parts(self) -> tuple[bytes | memoryview, ...]:
-        """The pieces; one of all bytes, after somebody has asked for them, or has put others."""
-        parts: tuple[bytes | memoryview, ...] = self.__dict__["_parts"]
-        return parts
+    parts: tuple[bytes | memoryview, ...]
 
     @property
     def data(self) -> bytes:
@@ -65,13 +62,7 @@ class Unjoined(Array):
 
     @data.setter
     def data(self, data: bytes) -> None:
-        self.__dict__.update(_parts=(data,), nbytes=len(data), held=False)
+        self.__dict__.update(parts=(data,), nbytes=len(data), held=False)
 
     def __reduce__(self) -> tuple[type[Array], tuple[str, tuple[int, ...], str, bytes]]:
         return Array, (self.dtype, self.shape, self.stype, self.data)
-
-
-def nbytes_of(array: Array) -> int:
-    """Return the length of an array's data, which are neither joined nor read for it."""
-    nbytes: int | None = getattr(array, "nbytes", None)
-    return len(array.data) if nbytes is None else nbytes

@@ -325,8 +325,9 @@ class CompressedStrategy(Declared, Resumable):
                 ask = steps.send([client for client, _ in taken])
             except StopIteration:
                 break
-        if received:
-            model, masses = self.model, list(map(self.population.mass, [c for c, _ in applied]))
+        model = self.model
+        if received and model.layout.buffers:
+            masses = [self.population.mass(client) for client, _ in applied]
             model.buffers = average_buffers(model.buffers, received, masses)
         return applied
 

@@ -260,12 +260,13 @@ class Downlink:
 
     def part_for(self, held: int) -> ModelPart:
         """Return the deltas a worker that holds version `held` missed, or a snapshot if smaller."""
-        deltas = self.log.since(held) if self.compressed else None
+        deltas = self.log.since(held) if self._compressor is not None else None
         return replace(deltas, mark=self.replica.mark) if deltas is not None else self.snapshot()
 
     def nothing(self) -> ModelPart:
         """Return the part of the model of a worker that holds it already."""
-        return ModelPart(self.version, self.version, mark=self.replica.mark)
+        version = self.replica.version
+        return ModelPart(version, version, mark=self.replica.mark)
 
     def snapshot(self) -> ModelPart:
         """Return the model whole, with what a compressed downlink goes on from; cached."""

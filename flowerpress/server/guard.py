@@ -130,7 +130,8 @@ class Guard:
             return {}
         found = {}
         if reply.packets or reply.status == "silent":
-            size = self._norm(reply, packets)
+            known = packets is not None and not self._glances
+            size = _norm_of(packets) if packets and known else self._norm(reply, packets)
             found[self._kind] = reply.scale * size if self._scaled else size
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)
@@ -141,8 +142,6 @@ class Guard:
     def _norm(self, reply: Reply, packets: Sequence[Opened | Packet] | None) -> float:
         if packets is None:
             return math.hypot(*map(norm, reply.packets))
-        if not self._glances:
-            return _norm_of(packets)
         # A client's answer to a question is known by its frames' heads, with checksums that hold.
         frames = [each.packet if isinstance(each, Opened) else each for each in packets]
         heads = [bytes(frame.data[:HEADER_BYTES]) for frame in frames]
@@ -238,11 +237,9 @@ class Guard:
                 )
                 raise OversizedError(client.failing)
         for kind, size in sizes.items():
-            self._compare(client, kind, size)
-
-    def accept(self, client: Client, sizes: Sizes) -> None:
-        """Remember the sizes of an answer that went in."""
-        client.accept(sizes)
+            reference = self._references[kind]
+            if self._alone or not reference or size > self.max_scale * reference:
+                self._compare(client, kind, size)
 
     def _compare(self, client: Client, kind: int, size: float) -> None:
         repeated = len(client.first[kind]) == NEEDED
@@ -254,8 +251,6 @@ class Guard:
                 raise UnknownScaleError(
                     f"{_WHAT[kind]} of norm {size:.3g} waits for others to be compared with"
                 )
-        if reference and size <= self.max_scale * reference:
-            return
         if repeated and self._heard(kind) < NEEDED:
             reference = max(reference, min(client.first[kind]))
         if reference and size > self.max_scale * reference:

@@ -40,7 +40,7 @@ class Newcomers:
     @property
     def asked(self) -> set[int]:
         """The nodes whose answers are not there yet."""
-        return {node for node, _ in self._open.values()}
+        return {node for node, _ in self._open.values()} if self._open else set()
 
     def ask(self, grid: Grid, nodes: Iterable[int], *, needed: int, first: bool) -> list[Message]:
         """Ask nodes, and return all answers that are there, in the nodes' order.

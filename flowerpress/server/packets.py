@@ -29,7 +29,7 @@ def check_packets(
         raise ProtocolError(f"this update has {len(reply.packets)} packets, expected {count}")
     if bare and reply.buffers:
         raise ProtocolError("buffers where none are expected")
-    if not bare:
+    if not bare and (reply.buffers or layout.buffer_dim):
         check_buffers(reply.buffers, layout)
     packets = list(map(Packet.view, reply.packets))  # nobody else writes to an answer's memory
     for packet in packets:

@@ -88,7 +88,7 @@ class Population:
         """Settle what new workers count for; whether that changed for one that is not new."""
         if self.weights != "num-examples":
             return False
-        clients = [self.clients[i] for i in sorted(self.clients)]
+        clients = list(map(self.clients.__getitem__, sorted(self.clients)))
         weighed = sum(map(bool, map(attrgetter("mass"), clients)))
         settled = weighed >= _SETTLED
         if settled and weighed == len(clients):

@@ -159,7 +159,8 @@ class Rounds:
         orders = strategy.configure_evaluate(
             server_round, self.result.arrays, self.evaluate_config, self.grid
         )
-        replies = self.grid.send_and_receive(orders, timeout=self.timeout)
+        orders = list(orders)
+        replies = self.grid.send_and_receive(orders, timeout=self.timeout) if orders else []
         metrics = strategy.aggregate_evaluate(server_round, replies)
         if metrics is not None:
             flower.info("\t└──> Aggregated MetricRecord: %s", metrics)

@@ -283,7 +283,8 @@ class Run:
         self.norms = Norms(ask.into) if measured else None
         if ask.what != "values":
             self.buffers.clear()
-        layout = self.started.layout
+        model = self.started
+        layout = model.layout
         length = ask.length(layout)
         arrivals = self.exchange.arrivals(server_round, ask.cohort, messages)
         glances = self.exchange.glances(arrivals, layout, length, bare=ask.bare)
@@ -295,7 +296,7 @@ class Run:
             if strategy.ladder is not None:
                 strategy.ladder.hear(client, last_upload(strategy.grid, client.node))
             with only(self.sent.allowed(client, ask)):
-                good = self._take(server_round, client, reply, ask)
+                good = self._take(server_round, client, reply, ask, model, length)
             if good:
                 self.taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
@@ -304,9 +305,17 @@ class Run:
             self.attendance.note(asked, went_in, self.exchange.troubles, final=ask.applied)
         return self.taken
 
-    def _take(self, server_round: int, client: Client, reply: Reply, ask: Ask) -> bool:
-        strategy, model = self._strategy, self.started
-        layout = model.layout
+    def _take(
+        self,
+        server_round: int,
+        client: Client,
+        reply: Reply,
+        ask: Ask,
+        model: Downlink,
+        length: int,
+    ) -> bool:
+        """Let one answer in, whose packet has so many numbers; returns whether it went in."""
+        strategy, layout = self._strategy, model.layout
         verdict = self.exchange.judge(
             server_round, client, reply, shared=strategy.shared, silence=ask.silence
         )
@@ -317,8 +326,9 @@ class Run:
         if verdict is not Acceptance.APPLY:
             return False
         try:  # all packets are checked as a whole before anything is changed
-            length = ask.length(layout) if reply.status == "update" else None
-            packets = [Opened(each) for each in check_packets(reply, layout, length, bare=ask.bare)]
+            expected = length if reply.status == "update" else None
+            checked = check_packets(reply, layout, expected, bare=ask.bare)
+            packets = list(map(Opened, checked))
             buffers: Buffers | None = None if ask.bare else {}
             if buffers is not None and layout.buffers:
                 buffers = unpack_buffers(reply.buffers, layout)
@@ -336,7 +346,7 @@ class Run:
             absurd = isinstance(error, OversizedError)
             self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False
-        self.guard.accept(client, sizes)
+        client.accept(sizes)
         if self.norms is not None:
             self.norms.hear(mass, reply.scale, packets, sizes.get(UPDATES, 0.0))
         self._accept(client, reply, ask, buffers)

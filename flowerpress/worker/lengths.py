@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.vectors import is_tensor, length_of
+from flowerpress.compressors.vectors import AnyVector, length_of
 
 _MOST = 1 << 18  # numbers that are squared at once
 _UNROLLED = 8  # numbers that numpy's sum takes at a time
 FloatVector = npt.NDArray[np.floating[Any]]
 
 
-def length(vector: FloatVector) -> float:
+def length(vector: AnyVector) -> float:
     """Return the l2 norm; NaN or infinite where, and only where, a number is not finite.
 
     Examples
@@ -24,7 +24,7 @@ def length(vector: FloatVector) -> float:
     >>> float(f"{length(np.array([3e200, -4e200])):.6g}"), length(np.array([np.inf, 1.0]))
     (5e+200, inf)
     """
-    if is_tensor(vector):
+    if not isinstance(vector, np.ndarray):
         return length_of(vector)
     with np.errstate(over="ignore", invalid="ignore"):
         square = _square_sum(vector)

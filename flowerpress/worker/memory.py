@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
-from flowerpress.compressors.vectors import is_tensor, placed
+from flowerpress.compressors.vectors import placed
 from flowerpress.protocol import Hyper, Instruction, Reply
 from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.worker.answered import Answered, read
@@ -94,7 +94,8 @@ def bring(state: WorkerState, device: Any) -> None:
         state.vectors |= {name: aside.read() for name, aside in state.aside.items()}
         state.aside.clear()
     for name, vector in state.vectors.items():
-        if is_tensor(vector) or (device is not None and vector.dtype.kind == "f"):
+        away = not isinstance(vector, np.ndarray)
+        if away or (device is not None and vector.dtype.kind == "f"):
             state.vectors[name] = placed(vector, device)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from flowerpress.algorithms import algorithm, algorithm_names
 from flowerpress.worker.worker import Worker
 
@@ -20,6 +22,11 @@ def make_worker(name: str) -> Worker:
         Unknown name: lists the known ones. The server may run a newer flowerpress, or have a
         package that this client lacks.
     """
+    return _half(name)()
+
+
+@cache
+def _half(name: str) -> type[Worker]:
     try:
         cls = algorithm(name).load("worker")
     except ValueError as error:
@@ -29,4 +36,4 @@ def make_worker(name: str) -> Worker:
             f"{cls!r} is registered as the worker of {name!r}: expected a subclass of "
             "flowerpress.clients.Worker"
         )
-    return cls()
+    return cls

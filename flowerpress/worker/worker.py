@@ -272,7 +272,8 @@ class Worker(ABC):
     def receive(self, job: Job) -> FloatVector:
         """Return the model of this round, the caller's own; raises `ReplicaError`, see there."""
         x = follow_model(job.instruction, job.layout, job.state, job.device)
-        load_buffers(job)
+        if job.instruction.buffers:
+            load_buffers(job)
         if hasattr(job.task, "gradient_into"):  # else the task may have kept the model
             job.room = x
         return x
@@ -300,7 +301,8 @@ class Worker(ABC):
                 sender.memory = zeros(out.vector.size, out.vector.dtype)  # else it is in memory
             room = job.room if self._is_free(job.room, out, state) else None
             packets = [job.sender.send(out.vector, compressor, version, draw, room).data]
-            keep_moments(state, out.moments, out.counts)
+            if out.moments or out.counts:
+                keep_moments(state, out.moments, out.counts)
         state.vectors.update(out.kept)
         for name, vector in out.staged.items():
             state.vectors[name + STAGED] = vector

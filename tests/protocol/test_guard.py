@@ -46,7 +46,7 @@ class Rounds:
             except UnknownScaleError:
                 self.waiting.append(client.id)
             else:
-                self.guard.accept(client, sizes)
+                client.accept(sizes)
         return sorted(refused)
 
 

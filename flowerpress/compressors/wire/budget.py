@@ -65,7 +65,7 @@ class Budget:
         How many frames are around what is being read.
     """
 
-    __slots__ = ("_alone", "_token", "allowed", "frames", "level", "memory", "work")
+    __slots__ = ("_outside", "_token", "allowed", "frames", "level", "memory", "work")
 
     def __init__(
         self,
@@ -76,7 +76,8 @@ class Budget:
     ) -> None:
         self.work, self.memory, self.frames, self.allowed = work, memory, frames, allowed
         self.level = 0
-        self._alone: Token[Budget | None] | None = None  # of one that was made for a single frame
+        # The level of the frame that it was set for, and what was spent before that.
+        self._outside: tuple[int, Token[Budget | None]] | None = None
 
     def __enter__(self) -> Self:
         self._token = _current.set(self)
@@ -88,8 +89,9 @@ class Budget:
     def leave(self) -> None:
         """End the frame that `enter` has begun."""
         self.level -= 1
-        if self._alone is not None and self.level == 1:
-            _current.reset(self._alone)
+        if self._outside is not None and self.level == self._outside[0]:
+            _current.reset(self._outside[1])
+            self._outside = None
 
     def spend(self, work: float, memory: int = 0) -> None:
         """Take steps, before they are made, and bytes of memory, before they are allocated."""
@@ -122,16 +124,17 @@ _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
 _only: ContextVar[Allows | None] = ContextVar("only", default=None)
 
 
-def enter(codec: int, work: float = 0.0) -> Budget:
+def enter(codec: int, work: float = 0.0, of: Budget | None = None) -> Budget:
     """Begin to read a frame of `codec`, which takes `work` steps besides.
 
     Who reads it calls `Budget.leave` of what is returned, whatever comes. A context manager would
-    do the same in twice the time, which is a tenth of a small packet's.
+    do the same in twice the time, which is a tenth of a small packet's. `of` is the budget of the
+    outermost frame; until that is left, it is what is spent.
     """
-    budget = _current.get()
+    budget = of or _current.get()
+    alone = budget is None
     if budget is None:
         budget = current()
-        budget._alone = _current.set(budget)
     if budget.allowed is not None:
         budget.allowed.check(codec)
     if budget.level == MOST_DEPTH:
@@ -140,6 +143,8 @@ def enter(codec: int, work: float = 0.0) -> Budget:
     if budget.frames < 0:
         raise PacketError("frame: made of more packets than are read here")
     budget.spend(_FRAME_WORK + work)
+    if alone or of is not None:
+        budget._outside = budget.level, _current.set(budget)
     budget.level += 1
     return budget
 

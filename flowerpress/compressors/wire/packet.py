@@ -140,8 +140,12 @@ class Packet:
         cls, codec: int, dtype: np.dtype[Any], dim: int, parts: Iterable[Buffer]
     ) -> list[bytes | memoryview]:
         """Return the frame of a payload as its head of 24 bytes and the payload's pieces."""
-        views = [memoryview(cast(Bytes, part)).cast("B") for part in parts if len(part)]
-        length = sum(map(len, views))
+        views, length = [], 0
+        for part in parts:
+            view = memoryview(cast(Bytes, part))
+            if view.nbytes:
+                views.append(view.cast("B"))
+                length += view.nbytes
         head = _HEAD.pack(MAGIC, VERSION, codec, _DTYPE_CODES[dtype], 0, length, dim)
         crc = zlib.crc32(head)
         for view in views:

@@ -70,7 +70,11 @@ class Reader:
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the numbers of a fixed header."""
-        return layout.unpack(self.take(layout.size, "the codec's header").data)
+        at = self._at
+        if at + layout.size > self._bytes.size:
+            self.take(layout.size, "the codec's header")  # says what is missing
+        self._at += layout.size
+        return layout.unpack_from(self._bytes.data, at)
 
     def array(self, count: int, dtype: np.dtype[Any], what: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the next `count` numbers, aligned."""

@@ -54,10 +54,10 @@ def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
     return inner
 
 
-def decode(packet: Packet) -> Decoded:
-    """Check a packet, the outermost one or one inside another, and charge its budget."""
+def decode(packet: Packet, of: budget.Budget | None = None) -> Decoded:
+    """Check a packet, and charge its budget: `of` the outermost, else what is being spent."""
     kind = codec(packet.header.codec)
-    here = budget.enter(kind.codec, kind.reading_work * packet.dim)
+    here = budget.enter(kind.codec, kind.reading_work * packet.dim, of)
     try:
         decoded: Decoded = kind.decode(packet)
     finally:
@@ -153,8 +153,7 @@ class Opened:
     def __init__(self, packet: Packet) -> None:
         self.packet = packet
         self._budget = budget.of(packet)
-        with self._budget:
-            self.decoded = decode(packet)
+        self.decoded = decode(packet, self._budget)
         self.at_hand: bool = getattr(self.decoded, "at_hand", False)
 
     @property
@@ -164,8 +163,6 @@ class Opened:
 
     def left(self) -> Left:
         """Return what decoding has left of the budget, for one thing that is done with it."""
-        if self.at_hand:
-            return _UNBOUNDED
         left = self._budget
         return budget.Budget(left.work, left.memory, left.frames, left.allowed)
 
@@ -173,7 +170,8 @@ class Opened:
 def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None, Left]:
     """Return a packet, checked as a frame, what it decodes to if it is open already, its budget."""
     if isinstance(packet, Opened):
-        return packet.packet, packet.decoded, packet.left()
+        left = _UNBOUNDED if packet.at_hand else packet.left()
+        return packet.packet, packet.decoded, left
     if not isinstance(packet, Packet):
         packet = Packet(bytes(packet))
     return packet, None, budget.of(packet)
