@@ -120,11 +120,14 @@ class Replica:
             vectors = shared.once("vectors", lambda: _vectors(part, layout, most))
         else:
             vectors = _vectors(part, layout, most)
-        mine = [v.copy() if shared is not None else v for v in vectors]  # others read these
-        found = {(v.size, v.dtype) for v in mine}
-        if len(mine) not in (1, 1 + len(names)) or found != {(layout.dim, layout.dtype)}:
-            raise PacketError(_unlike([(v.size, v.dtype) for v in mine], layout))
-        self.x, *others = mine
+        if shared is not None:
+            vectors = [vector.copy() for vector in vectors]  # others read these
+        fits = len(vectors) in (1, 1 + len(names))
+        for vector in vectors:
+            fits &= vector.size == layout.dim and vector.dtype == layout.dtype
+        if not fits:
+            raise PacketError(_unlike([(v.size, v.dtype) for v in vectors], layout))
+        self.x, *others = vectors
         self.kept = dict(zip(names, others, strict=False))
         self.version, self.mark = part.version, part.mark
 
@@ -154,12 +157,10 @@ def _vector(packet: Packet, dim: int) -> FloatVector:
     A message that came over the link is read into memory that is its own. So a model that is whole
     in it is there already, and its checked bytes need not be copied to another place.
     """
-    data: Any = packet.data
-    if packet.header.codec == Identity.codec and isinstance(data, memoryview) and not data.readonly:
-        values: FloatVector = Identity.decode(packet).values
-        if values.flags.aligned and values.dtype.isnative:
-            return values
-    return decompress(packet, max_dim=dim)
+    if packet.header.codec != Identity.codec:
+        return decompress(packet, max_dim=dim)
+    values: FloatVector = Identity.decode(packet).values
+    return values if values.flags.writeable else values.copy()
 
 
 @dataclass

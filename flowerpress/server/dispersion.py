@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median_low
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from flowerpress.compressors import Opened
-from flowerpress.server.guard import median
 
 FloatVector = npt.NDArray[np.floating[Any]]
 _LEAST = 0.5  # of the decoded mean's square, that must be the mean's own
@@ -98,7 +98,7 @@ class Norms:
     @property
     def median(self) -> float:
         """The median, of two in the middle the smaller, which no minority can set; 0 if unknown."""
-        return median([each.norm for each in self._told])
+        return median_low([each.norm for each in self._told]) if self._told else 0.0
 
     def told(self) -> dict[str, float]:
         """Return the cohort's dispersion as a metric of the round, where it is known."""

@@ -46,6 +46,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median_low
 from typing import Any, Protocol
 
 import numpy as np
@@ -211,11 +212,11 @@ class Guard:
                 last.append(client.last[kind])
         if not usual:
             return 0.0
-        reference = median(usual)
+        reference = median_low(usual)
         if self._owing and kind in (UPDATES, EXACT):
-            grown = median(largest)
+            grown = median_low(largest) if largest else 0.0
             reference = max(reference, min(grown, reference * min(server_round, MOST_OWED)))
-        now = median(last)
+        now = median_low(last) if last else 0.0
         return now if now > self.max_scale * reference else reference
 
     def check(self, client: Client, sizes: Sizes, mass: float, dtype: np.dtype[Any]) -> None:
@@ -274,12 +275,3 @@ def _smallest(client: Client, kind: int, fresh: dict[int, Sizes]) -> float:
     now = fresh.get(client.id, {}).get(kind, 0.0)
     sent = [*client.first[kind], now] if now > 0 else client.first[kind]
     return min(sent, default=0.0)
-
-
-def median(values: Sequence[float]) -> float:
-    """Return the median, of two in the middle the smaller; 0 if there are no values.
-
-    >>> median([3.0, 1.0, 2.0, 9.0])
-    2.0
-    """
-    return sorted(values)[(len(values) - 1) // 2] if values else 0.0

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from flwr.serverapp import Grid
 from flowerpress.compressors import Opened, PacketError, make_compressor
 from flowerpress.compressors.feedback import Acceptance
 from flowerpress.compressors.norms import square_sum
-from flowerpress.compressors.wire.budget import only
 from flowerpress.compressors.wire.recent import RECENT
 from flowerpress.protocol import (
     Hello,
@@ -295,8 +295,7 @@ class Run:
             self.heard.add(client.id)
             if strategy.ladder is not None:
                 strategy.ladder.hear(client, last_upload(strategy.grid, client.node))
-            with only(self.sent.allowed(client, ask)):
-                good = self._take(server_round, client, reply, ask, model, length)
+            good = self._take(server_round, client, reply, ask, model, length)
             if good:
                 self.taken.append((client, replace(reply, packets=[], buffers=b"")))
             del reply  # before the next one is opened
@@ -328,7 +327,7 @@ class Run:
         try:  # all packets are checked as a whole before anything is changed
             expected = length if reply.status == "update" else None
             checked = check_packets(reply, layout, expected, bare=ask.bare)
-            packets = list(map(Opened, checked))
+            packets = list(map(Opened, checked, repeat(self.sent.allowed(client, ask))))
             buffers: Buffers | None = None if ask.bare else {}
             if buffers is not None and layout.buffers:
                 buffers = unpack_buffers(reply.buffers, layout)

@@ -24,7 +24,7 @@ from flwr.clientapp import ClientApp
 
 from flowerpress.compressors.wire.recent import RECENT
 from flowerpress.protocol import OneRunGrid, ensure_task_identity, name_message, name_reply
-from flowerpress.protocol.content import ARRAYS, MESSAGE, MODEL, content_bytes
+from flowerpress.protocol.content import ARRAYS, MESSAGE, MODEL, content_bytes, entries
 from flowerpress.protocol.grids import Upload
 from flowerpress.protocol.shared import share
 from flowerpress.simulations.faults import Faults
@@ -247,8 +247,9 @@ def _own_content(message: Message, seen: set[int], crowd: bool) -> Message:
     """
     # Not by `array_records`: it makes a cycle, which keeps the message until it is collected.
     sent = message.content
-    arrays = sent.get(ARRAYS)
-    if isinstance(arrays, ArrayRecord) and MESSAGE in arrays and id(sent) not in seen:
+    record = entries(sent).get(ARRAYS)
+    arrays = entries(record) if isinstance(record, ArrayRecord) else {}
+    if MESSAGE in arrays and id(sent) not in seen:
         seen.add(id(sent))
         if crowd and MODEL in arrays:
             share(arrays[MODEL])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 
-from flowerpress.protocol.content import ARRAYS, MESSAGE
+from flowerpress.protocol.content import ARRAYS, MESSAGE, entries
 from flowerpress.protocol.unjoined import Unjoined
 from flowerpress.worker.aside import Aside, Attic
 
@@ -41,8 +41,8 @@ class Spilled(Array):
 
 def spill(message: Message, attic: Attic) -> None:
     """Put the packets of an answer aside where they take memory that `attic` has no more of."""
-    record = message.content.get(ARRAYS)
-    array = record.get(MESSAGE) if isinstance(record, ArrayRecord) else None
+    record = entries(message.content).get(ARRAYS)
+    array = entries(record).get(MESSAGE) if isinstance(record, ArrayRecord) else None
     if not isinstance(array, Unjoined) or array.held or not isinstance(record, ArrayRecord):
         return
     if not attic.room(array.nbytes):

@@ -124,8 +124,7 @@ class _Client:
         """Say who this client is."""
         TROUBLE.reason = ""
         try:
-            client = client_id(context)
-            task, layout = self._task(context)
+            client, task, layout = self._task(context)
             state = open_store(context, client, self._states).load()
             held, session = (
                 int(state.numbers.get(k, d)) for k, d in (("held", -1), ("session", 0))
@@ -144,10 +143,9 @@ class _Client:
         """Take part in one round."""
         version, held = 0, False
         try:
-            client = client_id(context)
             order = Instruction.decode(message.content)
             version = order.version
-            task, layout = self._task(context)
+            client, task, layout = self._task(context)
             _check_layout(order, layout)
             if order.stage == 1:
                 self._configure(task, order, message, "train_config")
@@ -168,10 +166,9 @@ class _Client:
     def evaluate(self, message: Message, context: Context) -> Message:
         """Evaluate the model on this client's data; raises if it cannot."""
         order = Instruction.decode(message.content)
-        task, layout = self._task(context)
+        client, task, layout = self._task(context)
         _check_layout(order, layout)
         self._configure(task, order, message, "evaluate_config")
-        client = client_id(context)
         replica = bool(order.hyper.get("downlink"))
         store = open_store(context, client, self._states)
         comes_whole = order.model.base < 0 and not replica
@@ -206,8 +203,8 @@ class _Client:
                 ", ".join(unused),
             )
 
-    def _task(self, context: Context) -> tuple[Task, Layout]:
-        """Return this client's task and its layout, made at the first message."""
+    def _task(self, context: Context) -> tuple[int, Task, Layout]:
+        """Return this client's id, its task and its layout, made at the first message."""
         config = context.node_config
         partition, partitions = partition_of(config)
         key = (partition, partitions, str(config.get("device", "")))
@@ -217,7 +214,8 @@ class _Client:
                 if (device := config.get("device")) and hasattr(task, "to"):
                     task.to(str(device))
                 self._tasks[key] = task, Layout.of(task.initial_arrays(), task.buffer_names())
-            return self._tasks[key]
+            task, layout = self._tasks[key]
+        return int(config.get("client-id", partition)), task, layout
 
     def _failed(self, context: Context, version: int, error: Exception) -> Reply:
         """Return the answer of a client that has failed, and log why; the same reason once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from flowerpress.compressors.base import Compressor
 from flowerpress.compressors.composed import nesting
@@ -49,6 +50,10 @@ class Allowed:
         around = tuple((cls.codec, cls.name) for cls in (Induced, Scaled))
         return Allowed(tuple(dict.fromkeys(self.codecs + around)), MOST_FRAMES)
 
+    @cached_property
+    def _numbers(self) -> frozenset[int]:
+        return frozenset(dict(self.codecs))
+
     @property
     def names(self) -> str:
         """The compressors' names, for messages."""
@@ -56,7 +61,7 @@ class Allowed:
 
     def check(self, codec: int) -> None:
         """Raise `PacketError` unless packets of `codec` are taken."""
-        if codec not in dict(self.codecs):
+        if codec not in self._numbers:
             raise PacketError(
                 f"frame: codec {codec} ({class_of(codec).name}) is none of this run's "
                 f"({self.names}): give the sender the run's compressor"

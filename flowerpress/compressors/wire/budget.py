@@ -32,6 +32,7 @@ _MEMORY = 3  # vectors
 # Steps that a frame takes, however short its vector; steps and bytes that any packet may cost.
 _FRAME_WORK = 60_000
 _SPARE_WORK, _SPARE_MEMORY = 5 << 19, 1 << 20
+_TOO_MUCH_WORK = "frame: reading it takes many times the work that its vector is worth"
 _ROOM_WORK = 0.5  # steps of a new byte: pages that are met first take longer than what fills them
 
 
@@ -102,15 +103,13 @@ class Budget:
             )
         self.work -= work
         if self.work < 0:
-            raise PacketError(
-                "frame: reading it takes many times the work that its vector is worth"
-            )
+            raise PacketError(_TOO_MUCH_WORK)
 
 
-def of(packet: Packet) -> Budget:
-    """Return the budget of `packet`, the outermost one."""
+def of(packet: Packet, allowed: Allows | None = None) -> Budget:
+    """Return the budget of `packet`, the outermost one; `allowed` is by default as `only` says."""
     size, width = len(packet.data), packet.dtype.itemsize
-    allowed = _only.get()
+    allowed = allowed or _only.get()
     steps = _WORK[width] * packet.dim
     return Budget(
         work=max(steps, 0.75 * steps + _SPARE_WORK) + size / 4,
@@ -142,7 +141,9 @@ def enter(codec: int, work: float = 0.0, of: Budget | None = None) -> Budget:
     budget.frames -= 1
     if budget.frames < 0:
         raise PacketError("frame: made of more packets than are read here")
-    budget.spend(_FRAME_WORK + work)
+    budget.work -= _FRAME_WORK + work
+    if budget.work < 0:
+        raise PacketError(_TOO_MUCH_WORK)
     if alone or of is not None:
         budget._outside = budget.level, _current.set(budget)
     budget.level += 1

@@ -140,6 +140,9 @@ class Opened:
     ----------
     packet : Packet
         The outermost one.
+    allowed : Allows, optional
+        Which codecs may be met in it; by default what `flowerpress.compressors.wire.budget.only`
+        says, else any.
 
     Raises
     ------
@@ -150,9 +153,9 @@ class Opened:
     __slots__ = ("_budget", "at_hand", "decoded", "packet")
 
     @by_default_rules
-    def __init__(self, packet: Packet) -> None:
+    def __init__(self, packet: Packet, allowed: budget.Allows | None = None) -> None:
         self.packet = packet
-        self._budget = budget.of(packet)
+        self._budget = budget.of(packet, allowed)
         self.decoded = decode(packet, self._budget)
         self.at_hand: bool = getattr(self.decoded, "at_hand", False)
 

@@ -30,11 +30,10 @@ _SAMPLE_FROM = 1 << 19
 _BINNED_FROM = 1 << 12  # below that a histogram has more bins than there are coordinates
 _CARRYLESS = has_carryless()
 # By the bytes of a number: the type of its bits, the mask of all but the sign, infinity's bits.
-_MAGNITUDE: dict[int, tuple[Any, Any]] = {
-    4: (np.uint32, np.uint32(0x7FFFFFFF)),
-    8: (np.uint64, np.uint64(0x7FFFFFFFFFFFFFFF)),
+_BITS: dict[int, tuple[Any, Any, Any]] = {
+    4: (np.uint32, np.uint32(0x7FFFFFFF), np.float32(np.inf).view(np.uint32)),
+    8: (np.uint64, np.uint64(0x7FFFFFFFFFFFFFFF), np.float64(np.inf).view(np.uint64)),
 }
-_INFINITY = {4: np.float32(np.inf).view(np.uint32), 8: np.float64(np.inf).view(np.uint64)}
 _SHORT = 1 << 16  # bytes that zlib reads faster than another kernel is fetched from memory
 
 __all__ = [
@@ -95,8 +94,8 @@ def crc32(data: U8, start: int) -> int:
 
 def nonfinite_position(x: Floats) -> int:
     """Return the position of the first NaN or infinity, or -1."""
-    bits, magnitude = _magnitudes(x)
-    return jit_blocks.first_nonfinite(bits, magnitude, _INFINITY[x.dtype.itemsize])
+    unsigned, magnitude, infinity = _BITS[x.dtype.itemsize]
+    return jit_blocks.first_nonfinite(x.view(unsigned), magnitude, infinity)
 
 
 def block_sums(x: Floats, offsets: Offsets, square: bool) -> F64:
@@ -108,7 +107,8 @@ def top_ids(x: Floats, k: int) -> U32:
     """Return the places of the k largest magnitudes, ascending; ties go to the lowest place."""
     if k >= x.size:
         return np.arange(x.size, dtype=np.uint32)
-    bits, magnitude = _magnitudes(x)
+    unsigned, magnitude, _ = _BITS[x.dtype.itemsize]
+    bits = x.view(unsigned)
     if x.size < _BINNED_FROM:
         ids, keys = np.arange(x.size, dtype=np.uint32), bits & magnitude
     else:
@@ -280,12 +280,6 @@ def levels_squares(packed: U8, steps: Floats, offsets: Offsets, levels: int, wid
     sums = np.empty(-(-count // BLOCK), dtype=np.float64)
     jit_levels.levels_squares(whole, rest, steps, offsets, levels, width, sums)
     return sums
-
-
-def _magnitudes(x: Floats) -> tuple[Bits, np.unsignedinteger[Any]]:
-    """Return the bits of `x` and the mask of all but the sign."""
-    unsigned, mask = _MAGNITUDE[x.dtype.itemsize]
-    return x.view(unsigned), mask
 
 
 def _split(packed: U8, count: int, width: int) -> tuple[U32, U8]:
