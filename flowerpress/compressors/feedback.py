@@ -153,6 +153,7 @@ class Sender(ABC):
 
     shared = False  # True: the receiver holds a state that must agree with this sender's
     remembers = True  # False: nothing is kept, and a question may be answered again from scratch
+    optional = False  # True: a run may do without the memory, as ``feedback="none"``
 
     def settle(self, applied: int, question: int, absurd: int = 0) -> Settlement:
         """Hear `question`, which names the last versions applied and `absurd`; act accordingly.
@@ -275,6 +276,8 @@ class PlainSender(Sender):
 @dataclass
 class EF14Sender(Sender):
     """Error feedback: C(x + e), then e = x + e - C(x + e)."""
+
+    optional = True
 
     def _owed(self, x: FloatVector, room: FloatVector | None) -> FloatVector:
         absent = self.memory is None

@@ -57,11 +57,6 @@ def unjoined(
     return Unjoined([_head(header, packets), *packets], held=held)
 
 
-def unjoined_of(header: str, packets: Sequence[Data]) -> Unjoined:
-    """Return what `unjoined` does for a header that is JSON already, without its braces."""
-    return Unjoined([_framed(f"{{{header}}}"), *packets])
-
-
 def scatter_blob(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> Pieces:
     """Return the bytes of `encode_blob`, as pieces that lie where the packets do."""
     pieces: list[Data] = [_head(header, packets)]
@@ -71,10 +66,11 @@ def scatter_blob(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> Pi
 
 
 def _head(header: dict[str, Any], packets: Sequence[Data | Pieces]) -> bytes:
-    return _framed(text({**header, "sizes": list(map(len, packets))}))
+    return framed(text({**header, "sizes": list(map(len, packets))}))
 
 
-def _framed(header: str) -> bytes:
+def framed(header: str) -> bytes:
+    """Return what a message begins with, of a header that is JSON already."""
     data = header.encode()
     return _PREFIX.pack(_MAGIC, len(data)) + data
 

@@ -10,6 +10,7 @@ from flowerpress.protocol import blob
 from flowerpress.protocol.content import wrap
 from flowerpress.protocol.messages import Instruction
 from flowerpress.protocol.model_part import ModelPart
+from flowerpress.protocol.unjoined import Unjoined
 
 # What differs between the workers of a cohort.
 _DIFFERING = ("absurd", "applied", "model", "rank", "refused", "session", "sizes")
@@ -61,7 +62,8 @@ class Letters:
             elif varying in values:
                 texts.append(f'"{varying}":{values[varying]}')
         payload = self._tail_bytes + self._model[2]
-        return wrap(blob.unjoined_of(",".join(texts), packets), model=model.array), payload
+        head = blob.framed(f"{{{','.join(texts)}}}")
+        return wrap(Unjoined([head, *packets]), model=model.array), payload
 
 
 def _stretches(header: dict[str, Any]) -> list[tuple[str | None, str]]:

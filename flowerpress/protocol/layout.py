@@ -41,7 +41,7 @@ class Entry:
     dtype: str
     trained: bool = True
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)  # exact, unlike numpy's, whatever a peer says it is

@@ -325,9 +325,8 @@ class CompressedStrategy(Declared, Resumable):
                 ask = steps.send([client for client, _ in taken])
             except StopIteration:
                 break
-        model = self.model
-        if received and model.layout.buffers:
-            masses = [self.population.mass(client) for client, _ in applied]
+        if received:
+            model, masses = self.model, [self.population.mass(client) for client, _ in applied]
             model.buffers = average_buffers(model.buffers, received, masses)
         return applied
 

@@ -16,7 +16,7 @@ class Wanted(NamedTuple):
 
 def with_starters(online: list[Client], drawn: list[Client], *, everyone: bool) -> list[Client]:
     """Return a cohort with those besides who are to start, if `everyone` is asked to, by id."""
-    if everyone:
+    if everyone and len(drawn) < len(online):
         ids = {client.id for client in drawn}
         drawn = [client for client in online if client.id in ids or client.waiting]
     for client in drawn:

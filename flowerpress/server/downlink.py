@@ -179,7 +179,8 @@ class Downlink:
                 self._take_back()
                 self._publish(self._compressor, of, server_round, rate)
             for vector in (self.replica.model, *self.replica.kept.values()):
-                self._require_finite(vector, server_round)
+                if not all_finite(vector):
+                    raise _not_finite(server_round)
 
     def _step(self, quantity: Callable[[slice], FloatVector], rate: float) -> None:
         """Take a dense step: the same numbers, one by one, wherever they are put."""
@@ -201,7 +202,8 @@ class Downlink:
             The model is not finite.
         """
         for vector in (x, *kept.values()):
-            self._require_finite(vector, server_round)
+            if not all_finite(vector):
+                raise _not_finite(server_round)
         self._snapshot = self._whole = None
         self.replica.x, self.replica.kept = x, kept
         self._lent.clear()
@@ -248,11 +250,6 @@ class Downlink:
                 owed[part] += error[part]
         return owed
 
-    @staticmethod
-    def _require_finite(vector: FloatVector, server_round: int) -> None:
-        if not all_finite(vector):
-            raise _not_finite(server_round)
-
     @property
     def compressed(self) -> bool:
         """Whether the model goes as deltas."""
@@ -285,7 +282,7 @@ class Downlink:
 
     def _part(self, names: list[str]) -> ModelPart:
         packets = [_whole_packet(self._lend(name)) for name in names]
-        return ModelPart.snapshot(self.version, packets, self.replica.mark)
+        return ModelPart.snapshot(self.replica.version, packets, self.replica.mark)
 
 
 def _whole_packet(vector: FloatVector) -> Pieces:

@@ -67,7 +67,10 @@ class FederatedEvaluation(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Average the workers' metrics."""
-        run = self.run
+        run, replies = self.run, list(replies)
+        self.evaluate_metrics = None
+        if not self.judges and not replies:
+            return None
         replicas = run.model is not None and run.model.compressed
         found = evaluations(run, server_round, self.judges, replies, replicas=replicas)
         reports = [Report(c.id, run.population.mass(c), metrics) for c, metrics in found]

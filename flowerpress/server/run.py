@@ -228,7 +228,7 @@ class Run:
         strategy, model = self._strategy, self.started
         if ask.what != "evaluation":
             self.exchange.question += 1
-        whole = ask.buffers and ask.stage == 1
+        whole = ask.buffers and ask.stage == 1 and model.layout.buffers
         order = Instruction(
             algorithm=strategy.name,
             round=server_round,
@@ -244,7 +244,7 @@ class Run:
         )
         if ask.compressed:
             self.attendance.ask([client.id for client in ask.cohort])
-        part_for = ask.part_for or self.lacking
+        part_for = ask.part_for or (lambda client: model.part_for(client.held))
         if ask.places is not None:
             part_for = self.nothing
         beside = {strategy.configrecord_key: config} if config else {}
@@ -254,10 +254,6 @@ class Run:
                 strategy.ladder.choose, dim=ask.length(model.layout) or model.layout.dim
             )
         return self.exchange.orders(order, ask.cohort, ask.purpose, part_for, beside, choose)
-
-    def lacking(self, client: Client) -> ModelPart:
-        """Return what a worker lacks of the model."""
-        return self.started.part_for(client.held)
 
     def nothing(self, client: Client) -> ModelPart:
         """Return the part of a model that the worker holds already."""
@@ -354,7 +350,7 @@ class Run:
     def _accept(self, client: Client, reply: Reply, ask: Ask, buffers: Buffers | None) -> None:
         """Note what an answer that went in says of its worker."""
         client.failing, client.held = "", reply.held
-        if buffers is not None:
+        if buffers:
             self.buffers[client.id] = buffers
         if ask.applied:
             if client.id in self.buffers:

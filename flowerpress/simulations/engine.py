@@ -217,7 +217,8 @@ class InProcessGrid(OneRunGrid):
         return None if lost else reply
 
     def _call(self, node: _Node, message: Message) -> Message:
-        _one_torch_thread()
+        if "torch" in sys.modules:  # a task has loaded it
+            _one_torch_thread()
         start = time.perf_counter()
         try:
             return node.app(message, node.context)
@@ -229,7 +230,7 @@ class InProcessGrid(OneRunGrid):
 
 
 def _one_torch_thread() -> None:
-    """Keep torch, once a task has loaded it, to one thread per client.
+    """Keep torch to one thread per client.
 
     Clients already fill the cores, and sums by several threads would depend on their number.
     """

@@ -89,7 +89,8 @@ class Recorder:
         strategy = self._strategy
         found = self._evaluate_fn(server_round, arrays) if self._evaluate_fn else None
         metrics = self._reader.read(found)
-        nodes = self._nodes(server_round) if server_round else {}
+        own = server_round and self._node_evaluate_fn is not None
+        nodes = self._nodes(server_round) if own else {}
         used = strategy.ledger.round_bytes(server_round)
         now = time.perf_counter()
         record = RoundRecord(

@@ -146,7 +146,8 @@ class _Client:
             order = Instruction.decode(message.content)
             version = order.version
             client, task, layout = self._task(context)
-            _check_layout(order, layout)
+            if order.layout != layout.digest:
+                raise _other_layout(order, layout)
             if order.stage == 1:
                 self._configure(task, order, message, "train_config")
             store = open_store(context, client, self._states, attic=self._attic)
@@ -167,7 +168,8 @@ class _Client:
         """Evaluate the model on this client's data; raises if it cannot."""
         order = Instruction.decode(message.content)
         client, task, layout = self._task(context)
-        _check_layout(order, layout)
+        if order.layout != layout.digest:
+            raise _other_layout(order, layout)
         self._configure(task, order, message, "evaluate_config")
         replica = bool(order.hyper.get("downlink"))
         store = open_store(context, client, self._states)
@@ -285,9 +287,8 @@ def client_id(context: Context) -> int:
     return partition_of(context.node_config)[0] if own is None else int(own)
 
 
-def _check_layout(order: Instruction, layout: Layout) -> None:
-    if order.layout != layout.digest:
-        raise ValueError(
-            f"this client's model has layout {layout.digest}, the server's {order.layout}: "
-            "give both the same task and model options"
-        )
+def _other_layout(order: Instruction, layout: Layout) -> ValueError:
+    return ValueError(
+        f"this client's model has layout {layout.digest}, the server's {order.layout}: "
+        "give both the same task and model options"
+    )

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from flowerpress.compressors.feedback import EF14Sender, PlainSender, Sender
+from flowerpress.compressors.feedback import PlainSender, Sender
 from flowerpress.compressors.vectors import placed
-from flowerpress.protocol import Hyper, Instruction, Reply
-from flowerpress.protocol.rules import NO_FEEDBACK
+from flowerpress.protocol import Instruction, Reply
 from flowerpress.worker.answered import Answered, read
 from flowerpress.worker.stores import BEFORE, REPLY, FloatVector, WorkerState
 
@@ -133,18 +132,6 @@ class OnceSender(PlainSender):
     """Packets go as they are, but each question is answered once: an answer changes the worker."""
 
     remembers = True
-
-
-def forgets(kind: type[Sender], hyper: Hyper) -> bool:
-    """Whether a run switches off the error feedback of such a sender.
-
-    Examples
-    --------
-    >>> from flowerpress.compressors.feedback import EF21Sender
-    >>> forgets(EF14Sender, {"feedback": "none"}), forgets(EF21Sender, {"feedback": "none"})
-    (True, False)
-    """
-    return issubclass(kind, EF14Sender) and hyper.get("feedback") == NO_FEEDBACK
 
 
 def remember(state: WorkerState, order: Instruction, reply: Reply) -> None:

@@ -104,7 +104,10 @@ class LiveStore(StateStore):
         self._table, self._key, self._attic = table, key, attic
 
     def load(self) -> WorkerState:
-        return self._table.setdefault(self._key, WorkerState())
+        state = self._table.get(self._key)
+        if state is None:
+            state = self._table[self._key] = WorkerState()
+        return state
 
     def save(self, state: WorkerState) -> None:
         self._table[self._key] = state

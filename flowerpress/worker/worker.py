@@ -19,6 +19,7 @@ from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
 from flowerpress.protocol.metrics import Metric
 from flowerpress.protocol.rooms import in_file, room_like, zeros
+from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
 from flowerpress.worker.memory import (
@@ -29,7 +30,6 @@ from flowerpress.worker.memory import (
     commit_staged,
     forget_large,
     forget_replies,
-    forgets,
     keep_moments,
     keep_sender,
     recall,
@@ -233,7 +233,7 @@ class Worker(ABC):
         begin_session(job.state, order.session)
         self.bring(job)
         kind, owing = self.sender, self.owing
-        if forgets(kind, job.hyper):
+        if kind.optional and job.hyper.get("feedback") == NO_FEEDBACK:
             kind, owing = OnceSender, False  # what is dropped or lost is gone
         sender = job.sender = restore_sender(kind, job.state)
         if job.device is not None and sender.shared and sender.pending and sender.memory is None:
@@ -299,7 +299,9 @@ class Worker(ABC):
             absent = isinstance(sender, EF21Sender) and sender.memory is None
             if absent and job.device is None and in_file(nbytes):
                 sender.memory = zeros(out.vector.size, out.vector.dtype)  # else it is in memory
-            room = job.room if self._is_free(job.room, out, state) else None
+            room = job.room
+            if room is not None and not self._is_free(room, out, state):
+                room = None
             packets = [job.sender.send(out.vector, compressor, version, draw, room).data]
             if out.moments or out.counts:
                 keep_moments(state, out.moments, out.counts)
@@ -311,9 +313,9 @@ class Worker(ABC):
         return reply_with(job, packets, self.told)
 
     @staticmethod
-    def _is_free(room: FloatVector | None, out: Outgoing, state: WorkerState) -> bool:
+    def _is_free(room: FloatVector, out: Outgoing, state: WorkerState) -> bool:
         """Whether nothing that was computed, or is remembered, lies in some memory."""
-        if room is None or (room.shape, room.dtype) != (out.vector.shape, out.vector.dtype):
+        if (room.shape, room.dtype) != (out.vector.shape, out.vector.dtype):
             return False
         new = (out.vector, *out.kept.values(), *out.moments.values(), *out.staged.values())
         return not any(vectors.share_memory(room, each) for each in (*new, *state.vectors.values()))

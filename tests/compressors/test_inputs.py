@@ -10,6 +10,7 @@ import pytest
 
 from flowerpress.compressors import Draw, add_to, decompress, make_compressor, norm
 from flowerpress.compressors.kernels import device
+from flowerpress.compressors.kernels.choice import forced_kernels
 from tests.compressors.table import COMPRESSORS
 
 torch = pytest.importorskip("torch")
@@ -27,8 +28,10 @@ def backend(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setenv(device.VARIABLE, "1")
     else:
-        monkeypatch.setenv("FLOWERPRESS_KERNELS", request.param)
-    return request.param
+        with forced_kernels(request.param):
+            yield request.param
+        return
+    yield request.param
 
 
 def read_only(x):
@@ -215,15 +218,15 @@ def test_accumulators_that_are_refused(out, says):
 
 
 @pytest.mark.parametrize("spec", COMPRESSORS)
-def test_accumulators_that_are_taken(spec, monkeypatch):
+def test_accumulators_that_are_taken(spec):
     x = X.astype(np.float32)
     packet = make_compressor(spec).bind_shapes(SHAPES).compress(x, DRAW)
     for kernels in ("numpy", "numba"):
-        monkeypatch.setenv("FLOWERPRESS_KERNELS", kernels)
-        wanted = decompress(packet)
-        for given in (odd_address(np.zeros_like(x)), np.zeros_like(x).view(np.memmap)):
-            add_to(packet, given)
-            assert np.asarray(given).tobytes() == wanted.tobytes()
+        with forced_kernels(kernels):
+            wanted = decompress(packet)
+            for given in (odd_address(np.zeros_like(x)), np.zeros_like(x).view(np.memmap)):
+                add_to(packet, given)
+                assert np.asarray(given).tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("weight", [None, "1", np.nan, np.inf, 1j, [1.0]])

@@ -9,6 +9,7 @@ import pytest
 
 from flowerpress.compressors import Draw, Packet, add_to, decompress, make_compressor, norm
 from flowerpress.compressors.kernels import arithmetic, device
+from flowerpress.compressors.kernels.choice import forced_kernels
 from flowerpress.compressors.linear.countsketch import CountSketch, merge
 from flowerpress.compressors.testing import conformance as testing
 from tests.compressors.table import COMPRESSORS
@@ -35,9 +36,10 @@ def flushing():
 def backend(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setenv(device.VARIABLE, "1")
-        return torch.tensor
-    monkeypatch.setenv("FLOWERPRESS_KERNELS", request.param)
-    return np.asarray
+        yield torch.tensor
+        return
+    with forced_kernels(request.param):
+        yield np.asarray
 
 
 def vectors(dtype):

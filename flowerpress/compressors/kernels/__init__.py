@@ -1,7 +1,7 @@
 """Kernels: the loops over coordinates, each written twice, with byte-identical results.
 
 ============ =======================================================================
-`choice`     which of them run: `kernels` and `twin`
+`choice`     which of them run: `kernels`, `kernels_of` and `twin`
 `switching`  numpy's until numba's are compiled
 `numpy`      in numpy's operations: the reference, and the fallback
 `numba`      compiled; the same file names
@@ -19,6 +19,6 @@
 
 from __future__ import annotations
 
-from flowerpress.compressors.kernels.choice import kernels, twin
+from flowerpress.compressors.kernels.choice import kernels, kernels_of, twin
 
-__all__ = ["kernels", "twin"]
+__all__ = ["kernels", "kernels_of", "twin"]

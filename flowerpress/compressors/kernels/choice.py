@@ -31,14 +31,13 @@ _NAME = os.environ.encodekey(VARIABLE) if hasattr(os.environ, "_data") else VARI
 _FIRST_USE = Lock()  # clients may be threads, and the first of them makes numba ready
 
 
-def kernels(x: object = None) -> ModuleType:
+@cache
+def kernels() -> ModuleType:
     """Return the common kernels in use: numba's where numba is installed, else numpy's.
-
-    For a vector `x` that is on a device it is torch's, which has what encoding needs.
 
     Where numba's are not compiled yet, that is done in the background, and numpy's are used until
     then. The environment variable ``FLOWERPRESS_KERNELS`` forces ``numpy``, or ``numba`` and to
-    wait for the compiler; all give the same bytes.
+    wait for the compiler; all give the same bytes. It is read once, see `forced_kernels`.
 
     Raises
     ------
@@ -47,9 +46,12 @@ def kernels(x: object = None) -> ModuleType:
     ImportError
         If it asks for numba and numba is not installed.
     """
-    if isinstance(x, DeviceVector):
-        return twin("common", x)
-    return _file(_ENVIRONMENT.get(_NAME, ""), "common")
+    return twin("common")
+
+
+def kernels_of(x: object) -> ModuleType:
+    """Return `kernels`; of a vector on a device torch's, which have what encoding needs."""
+    return twin("common", x) if isinstance(x, DeviceVector) else kernels()
 
 
 def twin(name: str, x: object = None) -> ModuleType:
@@ -72,11 +74,23 @@ def waiting_for_the_compiler() -> Iterator[None]:
     if os.environ.get(VARIABLE) or not installed("numba"):
         yield
         return
-    os.environ[VARIABLE] = "numba"
+    with forced_kernels("numba"):
+        yield
+
+
+@contextmanager
+def forced_kernels(name: str) -> Iterator[None]:
+    """Use the kernels "numpy" or "numba" inside the block, whatever the environment says."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    kernels.cache_clear()
     try:
         yield
     finally:
-        del os.environ[VARIABLE]
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+        kernels.cache_clear()
 
 
 @cache

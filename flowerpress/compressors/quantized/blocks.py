@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerpress.compressors.base import Vector
-from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels import kernels_of, twin
 from flowerpress.compressors.kernels.device import on_device
 from flowerpress.compressors.kernels.packing import BLOCK
 from flowerpress.compressors.kernels.sums import Offsets
@@ -124,21 +124,21 @@ def start_aligned(offsets: Offsets) -> bool:
 def mean_magnitudes(x: Vector, offsets: Offsets) -> Vector:
     """Return ``|x_b|_1 / n_b`` of each block, summed in float64, in the dtype of `x`."""
     scaled, exponents = _without_overflow(x, offsets)
-    means = kernels(x).block_sums(scaled, offsets, False) / np.diff(offsets)
+    means = kernels_of(x).block_sums(scaled, offsets, False) / np.diff(offsets)
     return _restore(means, exponents, x)
 
 
 def root_mean_squares(x: Vector, offsets: Offsets) -> Vector:
     """Return ``|x_b|_2 / sqrt(n_b)`` of each block, in the dtype of `x`."""
     scaled, exponents = _without_overflow(x, offsets)
-    means = kernels(x).block_sums(scaled, offsets, True) / np.diff(offsets)
+    means = kernels_of(x).block_sums(scaled, offsets, True) / np.diff(offsets)
     return _restore(np.sqrt(means), exponents, x)
 
 
 def norms(x: Vector, offsets: Offsets) -> Vector:
     """Return ``|x_b|_2`` of each block; infinity where it overflows the dtype of `x`."""
     scaled, exponents = _without_overflow(x, offsets)
-    roots = np.sqrt(kernels(x).block_sums(scaled, offsets, True))
+    roots = np.sqrt(kernels_of(x).block_sums(scaled, offsets, True))
     return _restore(roots, exponents, x)
 
 
@@ -152,7 +152,7 @@ def _without_overflow(x: Vector, offsets: Offsets) -> tuple[Vector, Offsets | No
         return x, None
     _, exponents = np.frexp(twin("affine", x).block_maxima(x, offsets))
     if on_device(x):
-        return kernels(x).scaled_blocks(x, -exponents, offsets), exponents.astype(np.int64)
+        return kernels_of(x).scaled_blocks(x, -exponents, offsets), exponents.astype(np.int64)
     # Numbers far below the block's largest may underflow here; they are lost in the sum anyway.
     with np.errstate(under="ignore"):
         scaled = np.ldexp(x, -np.repeat(exponents, np.diff(offsets)))

@@ -13,7 +13,7 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_whole, whole
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels, kernels_of
 from flowerpress.compressors.kernels.packing import BLOCK, U8, cut, packed_bytes
 from flowerpress.compressors.kernels.sums import F64
 from flowerpress.compressors.quantized import blocks
@@ -126,7 +126,7 @@ class QSGD(Compressor):
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the norms and the codes ``s + sign * level``."""
-        width, key, kernel = _width(self.levels), draw.key(_DITHER), kernels(x)
+        width, key, kernel = _width(self.levels), draw.key(_DITHER), kernels_of(x)
         if x.dtype == np.float32 and self.bucket and BLOCK % self.bucket == 0:  # in one pass
             norms, packed = kernel.norm_levels_pack(x, self.bucket, self.levels, width, key)
             self._require_norms(norms, x)

@@ -13,7 +13,7 @@ import numpy as np
 from flowerpress.compressors.base import Compressor, Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels, kernels_of
 from flowerpress.compressors.kernels.packing import U8, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
 from flowerpress.compressors.quantized import blocks
@@ -130,14 +130,14 @@ class Sign(Compressor):
     def _scales_and_signs(self, x: Vector, offsets: Offsets) -> tuple[Vector, U8]:
         square = self.scale == "l2"
         if x.dtype == np.float32 and blocks.start_aligned(offsets):  # one pass does both
-            sums, packed = kernels(x).sign_pack_with_sums(x, offsets, square)
+            sums, packed = kernels_of(x).sign_pack_with_sums(x, offsets, square)
             means = sums / (offsets[1:] - offsets[:-1])
             scales = (np.sqrt(means) if square else means).astype(x.dtype)
         else:
             measure = blocks.root_mean_squares if square else blocks.mean_magnitudes
             if x.dtype != np.float32:  # a float32 shows in its block's sum
                 refuse_nonfinite(x)
-            scales, packed = measure(x, offsets), kernels(x).sign_pack(x)
+            scales, packed = measure(x, offsets), kernels_of(x).sign_pack(x)
         if not np.isfinite(scales).all():
             refuse_nonfinite(x)
         return scales, packed

@@ -13,7 +13,7 @@ from flowerpress.compressors.base import Decoded, Traits, Vector, refuse_nonfini
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, whole
 from flowerpress.compressors.front import Expander, Front, Places
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels_of
 from flowerpress.compressors.kernels.packing import U32
 from flowerpress.compressors.wire.ids import decode_ids, encode_ids, expected_id_bits
 from flowerpress.compressors.wire.packet import Buffer, Packet
@@ -70,7 +70,7 @@ class TopK(Front):
     def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:
         """Return k and the places, and the values."""
         del draw
-        ids = kernels(x).top_ids(x, self.length(x.size))
+        ids = kernels_of(x).top_ids(x, self.length(x.size))
         tag, parameter, code = encode_ids(ids, x.size)
         values = x[ids]
         if not np.isfinite(values).all():  # NaN and infinity are kept first

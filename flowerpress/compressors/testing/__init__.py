@@ -6,6 +6,7 @@
 ============= ======================================================================
 """
 
-from flowerpress.compressors.testing.conformance import check_compressor, forced_kernels
+from flowerpress.compressors.kernels.choice import forced_kernels
+from flowerpress.compressors.testing.conformance import check_compressor
 
 __all__ = ["check_compressor", "forced_kernels"]

@@ -12,9 +12,7 @@ four standard errors.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -22,7 +20,7 @@ import numpy as np
 
 from flowerpress.compressors.base import Compressor, Vector
 from flowerpress.compressors.draw import Draw
-from flowerpress.compressors.kernels.choice import VARIABLE, installed
+from flowerpress.compressors.kernels.choice import forced_kernels, installed
 from flowerpress.compressors.spec.registry import make_compressor
 from flowerpress.compressors.testing.hostile import check_hostile
 from flowerpress.compressors.wire.apply import add_to, decompress
@@ -71,20 +69,6 @@ def inputs(dim: int, seed: int = 0) -> dict[str, Vector]:
         "sparse": np.where(rng.random(dim) < 0.1, gauss, 0.0),
         "decaying": 0.9**places + 1e-6,
     }
-
-
-@contextmanager
-def forced_kernels(name: str) -> Iterator[None]:
-    """Use the ``"numpy"`` or ``"numba"`` kernels inside the block."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
 
 
 def check_spec(compressor: Compressor) -> None:

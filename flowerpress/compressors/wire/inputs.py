@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from flowerpress.compressors.kernels import kernels, twin
+from flowerpress.compressors.kernels import kernels_of, twin
 from flowerpress.compressors.kernels.device import device_vector, on_device, stays_on_device
 from flowerpress.compressors.wire.packet import MAX_DIM
 
@@ -117,7 +117,7 @@ def _from_tensor(x: Any) -> npt.NDArray[Any]:
 
 def refuse_nonfinite(x: Vector) -> None:
     """Raise ValueError that names the first NaN or infinity of `x`, if there is one."""
-    position = kernels(x).nonfinite_position(x)
+    position = kernels_of(x).nonfinite_position(x)
     if position >= 0:
         raise ValueError(f"compress: x[{position}] is {x[position]}; nothing was sent")
 
@@ -132,7 +132,7 @@ def largest(x: Vector) -> float:
 
 def too_large(what: object, x: Vector) -> ValueError:
     """Return the error that names the largest number of `x`, of which `what` overflows."""
-    place = int(kernels(x).top_ids(x, 1)[0])
+    place = int(kernels_of(x).top_ids(x, 1)[0])
     return ValueError(
         f"compress: {what} overflows {x.dtype}: the largest number, x[{place}], is {x[place]}; "
         "scale the vector down"

@@ -17,6 +17,7 @@ from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
 
 Left: TypeAlias = "AbstractContextManager[object]"
 """The context in which what is left of a budget is spent."""
+Parsed: TypeAlias = "tuple[Packet, Decoded | None, Left]"
 _UNBOUNDED: Left = nullcontext()
 _BYTE_WORK = 1 / 16  # steps of a checksum: a frame inside others is summed for each of them
 
@@ -150,14 +151,15 @@ class Opened:
         It is damaged, or costs more than an honest one may.
     """
 
-    __slots__ = ("_budget", "at_hand", "decoded", "packet")
+    __slots__ = ("_budget", "decoded", "packet", "ready")
 
     @by_default_rules
     def __init__(self, packet: Packet, allowed: budget.Allows | None = None) -> None:
         self.packet = packet
         self._budget = budget.of(packet, allowed)
         self.decoded = decode(packet, self._budget)
-        self.at_hand: bool = getattr(self.decoded, "at_hand", False)
+        at_hand = getattr(self.decoded, "at_hand", False)
+        self.ready: Parsed | None = (packet, self.decoded, _UNBOUNDED) if at_hand else None
 
     @property
     def norm(self) -> float | None:
@@ -170,11 +172,13 @@ class Opened:
         return budget.Budget(left.work, left.memory, left.frames, left.allowed)
 
 
-def parse(packet: Packet | Buffer | Opened) -> tuple[Packet, Decoded | None, Left]:
-    """Return a packet, checked as a frame, what it decodes to if it is open already, its budget."""
+def parse(packet: Packet | Buffer | Opened) -> Parsed:
+    """Return a packet, checked as a frame, what it decodes to if it is open already, its budget.
+
+    Of one whose numbers are at hand that is `Opened.ready`.
+    """
     if isinstance(packet, Opened):
-        left = _UNBOUNDED if packet.at_hand else packet.left()
-        return packet.packet, packet.decoded, left
+        return packet.packet, packet.decoded, packet.left()
     if not isinstance(packet, Packet):
         packet = Packet(bytes(packet))
     return packet, None, budget.of(packet)

@@ -89,4 +89,4 @@ class OwnModels(CompressedStrategy):
 
     def local_models(self) -> Iterator[tuple[int, ArrayRecord]]:
         for i, x in sorted(self.models.items()):
-            yield i, self.model.layout.unflatten(x, self._buffers[i])
+            yield i, self.model.layout.unflatten(x, self._buffers.get(i, {}))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors import Draw, make_compressor
 from flowerpress.compressors.identity import Identity
-from flowerpress.compressors.kernels import kernels
+from flowerpress.compressors.kernels import kernels_of
 from flowerpress.compressors.linear.countsketch import CountSketch, Table
 from flowerpress.compressors.sparse.topk import TopK
 from flowerpress.protocol.places import Places
@@ -101,7 +101,7 @@ def adding_to(table: Table) -> Callable[[Update], None]:
 
 def largest(values: FloatVector, count: int) -> npt.NDArray[np.uint32]:
     """Return the places of the `count` largest magnitudes, ascending; NaN counts as largest."""
-    places: npt.NDArray[np.uint32] = kernels(values).top_ids(values, count)
+    places: npt.NDArray[np.uint32] = kernels_of(values).top_ids(values, count)
     return places
 
 
