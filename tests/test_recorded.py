@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.round_trace import trace
+from flowerpress.compressors.testing import forced_kernels
 from flowerpress.strategies import strategy_names
 from tests import recorded
 
@@ -27,3 +29,11 @@ def test_runs_are_as_recorded(name: str) -> None:
 def test_each_run_is_recorded_once() -> None:
     runs = [f"{name:<18}{way}" for name in strategy_names() for way in recorded.WAYS]
     assert list(LINES) == runs
+
+
+def test_a_round_of_two_clients_takes_at_most_601_calls() -> None:
+    """Half of the 1,203 that it took at commit 92fccfe; each update is checked and decoded once."""
+    with forced_kernels("numpy"):
+        found = trace("ef21", clients=2)
+    assert sum(found.calls.values()) <= 601
+    assert found.opened == {"CRCs": 2, "decodes": 2}

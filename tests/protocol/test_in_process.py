@@ -143,8 +143,8 @@ def test_a_letter_is_the_instruction_to_the_byte(told, more, part):
 def test_headers_are_written_once_for_a_cohort(monkeypatch):
     """Of each client only its reply, and the sizes of what it is sent."""
     counts = {}
-    written, encode = [], blob._ENCODER.encode
-    monkeypatch.setattr(blob._ENCODER, "encode", lambda value: written.append(1) or encode(value))
+    written, text = [], blob.text
+    monkeypatch.setattr(blob, "text", lambda value: written.append(1) or text(value))
     for clients in (2, 12):
         written.clear()
         run(clients=clients, rounds=5)
