@@ -180,7 +180,7 @@ class _Question:
         """Return the sender, its last packet settled; None if the question was answered before."""
         order, state = self.order, self.state
         kind = SENDERS.get(str(order.hyper["memory"]), PlainSender)
-        sender = restore_sender(kind, state)
+        sender = restore_sender(kind, state, {})
         refused = 0 < sender.pending == order.refused
         applied = order.applied
         if order.hyper["fresh"] and sender.pending and not sender.shared:

@@ -135,7 +135,7 @@ class Downlink:
 
     def arrays(self) -> ArrayRecord:
         """Return the model and its buffers as they are now, serialized once somebody asks."""
-        return self.layout.unflatten_later(self.x, self.buffers)
+        return self.layout.unflatten_later(self._lend("x"), self.buffers)
 
     def packed_buffers(self) -> bytes:
         """Return the buffers as workers are sent them."""

@@ -190,16 +190,17 @@ class InProcessGrid(OneRunGrid):
     # One message -------------------------------------------------------------------------------
 
     def _answer(self, message: Message, attic: Attic) -> Message | None:
-        """Take one message to its node; the reply waits in memory or in a file.
-
-        None where one of them is lost.
-        """
-        node = self._nodes[message.metadata.dst_node_id]
-        with node.busy:  # one message at a time, also after a timeout
-            reply = self._to_and_fro(node, message)
+        """Take one message to its node; the reply waits in memory or in a file."""
+        reply = self._deliver(message)
         if reply is not None and not reply.has_error():
             spill(reply, attic)
         return reply
+
+    def _deliver(self, message: Message) -> Message | None:
+        """Take one message to its node and the reply back; None where one of them is lost."""
+        node = self._nodes[message.metadata.dst_node_id]
+        with node.busy:  # one message at a time, also after a timeout
+            return self._to_and_fro(node, message)
 
     def _to_and_fro(self, node: _Node, message: Message) -> Message | None:
         client = int(node.context.node_config["partition-id"])

@@ -10,7 +10,8 @@ import numpy as np
 
 from flowerpress.compressors.feedback import PlainSender, Sender
 from flowerpress.compressors.vectors import placed
-from flowerpress.protocol import Instruction, Reply
+from flowerpress.protocol import Hyper, Instruction, Reply
+from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.worker.answered import Answered, read
 from flowerpress.worker.stores import BEFORE, REPLY, FloatVector, WorkerState
 
@@ -98,9 +99,11 @@ def bring(state: WorkerState, device: Any) -> None:
             state.vectors[name] = placed(vector, device)
 
 
-def restore_sender(kind: type[Sender], state: WorkerState) -> Sender:
-    """Return the sender whose memory is in `state`."""
+def restore_sender(kind: type[Sender], state: WorkerState, hyper: Hyper) -> Sender:
+    """Return the sender whose memory is in `state`; one without any where a run switches it off."""
     numbers = state.numbers
+    if kind.optional and hyper.get("feedback") == NO_FEEDBACK:
+        kind = OnceSender
     return kind(
         memory=state.vectors.get(_MEMORY),
         settled=int(numbers.get("settled", 0)),
@@ -129,7 +132,10 @@ def keep_sender(sender: Sender, state: WorkerState) -> None:
 
 @dataclass
 class OnceSender(PlainSender):
-    """Packets go as they are, but each question is answered once: an answer changes the worker."""
+    """Packets go as they are, but each question is answered once: an answer changes the worker.
+
+    What is dropped or lost is gone.
+    """
 
     remembers = True
 

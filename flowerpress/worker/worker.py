@@ -19,7 +19,6 @@ from flowerpress.protocol import Hyper, Instruction, Layout, ReplicaError, Reply
 from flowerpress.protocol.buffers import pack_buffers, unpack_buffers
 from flowerpress.protocol.metrics import Metric
 from flowerpress.protocol.rooms import in_file, room_like, zeros
-from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
 from flowerpress.worker.memory import (
@@ -232,10 +231,8 @@ class Worker(ABC):
         order = job.instruction
         begin_session(job.state, order.session)
         self.bring(job)
-        kind, owing = self.sender, self.owing
-        if kind.optional and job.hyper.get("feedback") == NO_FEEDBACK:
-            kind, owing = OnceSender, False  # what is dropped or lost is gone
-        sender = job.sender = restore_sender(kind, job.state)
+        sender = job.sender = restore_sender(self.sender, job.state, job.hyper)
+        owing = self.owing and not isinstance(sender, OnceSender)
         if job.device is not None and sender.shared and sender.pending and sender.memory is None:
             sender.memory = placed(zeros(job.layout.dim, job.layout.dtype), job.device)
         # What was damaged on the way is owed as if it was lost; nothing shows that it was absurd.

@@ -183,7 +183,7 @@ def wandering(rng, trained):
 
 def agree(state, peer, owed, memory, broadcast):
     """Assert that a client's memory and what the server keeps of it go together."""
-    sender = restore_sender(SENDERS[memory], state)
+    sender = restore_sender(SENDERS[memory], state, {})
     sender.settle(peer.receiver.applied, sender.heard + 1)
     if memory == "ef14":
         np.testing.assert_allclose(sender.memory, owed, atol=1e-4)  # float32 sums of 80 steps
