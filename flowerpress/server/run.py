@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -243,7 +244,7 @@ class Run:
             places=b"" if ask.places is None else encode_places(ask.places, model.layout.dim),
         )
         if ask.compressed:
-            self.attendance.ask([client.id for client in ask.cohort])
+            self.attendance.ask(map(attrgetter("id"), ask.cohort))
         part_for = ask.part_for or (lambda client: model.part_for(client.held))
         if ask.places is not None:
             part_for = self.nothing
@@ -286,7 +287,7 @@ class Run:
         glances = self.exchange.glances(arrivals, layout, length, bare=ask.bare)
         glances = self.sent.only(glances, ask)
         self.guard.begin(ask, glances, server_round, lambda _: self.exchange.looked)
-        self.taken = []
+        self.taken, went_in = [], set()
         for client, reply in self.exchange.answers(server_round, arrivals, ask.purpose):
             self.heard.add(client.id)
             if strategy.ladder is not None:
@@ -294,9 +295,10 @@ class Run:
             good = self._take(server_round, client, reply, ask, model, length)
             if good:
                 self.taken.append((client, replace(reply, packets=[], buffers=b"")))
+                went_in.add(client.id)
             del reply  # before the next one is opened
         if ask.what != "model":
-            asked, went_in = {c.id for c in ask.cohort}, {c.id for c, _ in self.taken}
+            asked = {client.id for client in ask.cohort}
             self.attendance.note(asked, went_in, self.exchange.troubles, final=ask.applied)
         return self.taken
 

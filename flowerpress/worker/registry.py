@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from flowerpress.algorithms import algorithm, algorithm_names
+from flowerpress.algorithms import Algorithm, algorithm, algorithm_names
 from flowerpress.worker.worker import Worker
 
 
@@ -22,15 +22,16 @@ def make_worker(name: str) -> Worker:
         Unknown name: lists the known ones. The server may run a newer flowerpress, or have a
         package that this client lacks.
     """
-    return _half(name)()
+    try:
+        half = _half(algorithm(name), name)
+    except ValueError as error:
+        raise ValueError(f"this client cannot work for {name!r}: {error}") from None
+    return half()
 
 
 @cache
-def _half(name: str) -> type[Worker]:
-    try:
-        cls = algorithm(name).load("worker")
-    except ValueError as error:
-        raise ValueError(f"this client cannot work for {name!r}: {error}") from None
+def _half(found: Algorithm, name: str) -> type[Worker]:
+    cls = found.load("worker")
     if not (isinstance(cls, type) and issubclass(cls, Worker)):
         raise ValueError(
             f"{cls!r} is registered as the worker of {name!r}: expected a subclass of "

@@ -23,7 +23,6 @@ from flowerpress.tasks.task import Batch, Task
 from flowerpress.worker.lengths import length
 from flowerpress.worker.memory import (
     STAGED,
-    OnceSender,
     begin_session,
     bring,
     commit_staged,
@@ -232,7 +231,7 @@ class Worker(ABC):
         begin_session(job.state, order.session)
         self.bring(job)
         sender = job.sender = restore_sender(self.sender, job.state, job.hyper)
-        owing = self.owing and not isinstance(sender, OnceSender)
+        owing = self.owing and isinstance(sender, self.sender)  # not where a run forgets it
         if job.device is not None and sender.shared and sender.pending and sender.memory is None:
             sender.memory = placed(zeros(job.layout.dim, job.layout.dtype), job.device)
         # What was damaged on the way is owed as if it was lost; nothing shows that it was absurd.
