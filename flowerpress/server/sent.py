@@ -30,6 +30,7 @@ from flowerpress.server.population import Population
 
 log = logging.getLogger("flowerpress")
 _WHOLE = "identity"
+_MOST = 1024  # choices that are remembered
 
 
 class Sent:
@@ -61,6 +62,8 @@ class Sent:
             return _allowed(_WHOLE)
         own = client.compressor if self._strategy.client_compressors else ""
         if (own, ask.several) not in self._read:
+            if len(self._read) >= _MOST:  # of workers that choose another at each hello
+                self._read.clear()
             specs = [*self._strategy.compressors, *([own] if own else []), _WHOLE]
             self._read[own, ask.several] = _allowed(*specs, repeated=ask.several)
         return self._read[own, ask.several]

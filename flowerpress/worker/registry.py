@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 from flowerpress.algorithms import Algorithm, algorithm, algorithm_names
 from flowerpress.worker.worker import Worker
@@ -29,7 +29,7 @@ def make_worker(name: str) -> Worker:
     return half()
 
 
-@cache
+@lru_cache(maxsize=64)
 def _half(found: Algorithm, name: str) -> type[Worker]:
     cls = found.load("worker")
     if not (isinstance(cls, type) and issubclass(cls, Worker)):

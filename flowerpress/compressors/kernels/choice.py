@@ -87,7 +87,7 @@ def forced_kernels(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE)
+        os.environ.pop(VARIABLE, None)
         if before is not None:
             os.environ[VARIABLE] = before
         kernels.cache_clear()
