@@ -20,6 +20,7 @@ import numpy as np
 
 import flowerpress
 from flowerpress.clients import FunctionTask
+from flowerpress.compressors.kernels.choice import waiting_for_the_compiler
 from flowerpress.simulations import simulate
 from flowerpress.strategies import make_strategy, strategy_names
 
@@ -78,7 +79,8 @@ def trace(strategy: str, clients: int) -> Trace:
     def watch(record: Any) -> None:
         sys.setprofile(found if record.round == ROUND - 1 else None)
 
-    simulate(make_strategy(strategy), task_fn, clients, ROUND, on_round=watch)
+    with waiting_for_the_compiler():  # until then a switch between kernels is called as well
+        simulate(make_strategy(strategy), task_fn, clients, ROUND, on_round=watch)
     sys.setprofile(None)
     return found
 

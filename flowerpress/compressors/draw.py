@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from flowerpress.compressors.kernels.philox import philox4x32
 
 # In place of the rank in the key of a stream that the whole cohort shares.
 _EVERYONE = 0xFFFFFFFF
+_BITS = {"seed": 64, "round": 32, "rank": 32, "cohort": 32, "stream": 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,11 @@ class Draw:
     def __post_init__(self) -> None:
         if not 0 <= self.norm < math.inf:
             raise ValueError(f"Draw: norm must be a number >= 0, got {self.norm!r}")
-        for field in fields(self)[:-1]:
-            value = getattr(self, field.name)
-            top = 64 if field.name == "seed" else 32
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << top:
+        for name, bits in _BITS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << bits:
                 raise ValueError(
-                    f"Draw: {field.name} must be an integer in [0, 2**{top}), got {value!r}"
+                    f"Draw: {name} must be an integer in [0, 2**{bits}), got {value!r}"
                 )
         if not self.rank < self.cohort:
             raise ValueError(f"Draw: rank {self.rank} is not below the cohort's size {self.cohort}")

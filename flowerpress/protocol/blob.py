@@ -128,7 +128,9 @@ def _read_header(data: Data, max_header: int) -> tuple[dict[str, Any], list[int]
     if length > max_header or end > len(data):
         raise ProtocolError(f"header of {length} bytes does not fit a message of {len(data)} bytes")
     try:
-        header = _DECODER.decode(bytes(data[_PREFIX.size : end]).decode())
+        header, read = _DECODER.raw_decode(written := bytes(data[_PREFIX.size : end]).decode())
+        if read != len(written):
+            raise ValueError(f"extra data at character {read}")
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"message header is not JSON: {error}") from None
     if not isinstance(header, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from flowerpress.compressors.vectors import AnyVector, length_of
 
 _MOST = 1 << 18  # numbers that are squared at once
+_CALM = nullcontext()  # squares of float32 numbers, in float64, neither overflow nor underflow
 _UNROLLED = 8  # numbers that numpy's sum takes at a time
 FloatVector = npt.NDArray[np.floating[Any]]
 
@@ -26,9 +28,9 @@ def length(vector: AnyVector) -> float:
     """
     if not isinstance(vector, np.ndarray):
         return length_of(vector)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with _CALM if vector.dtype == np.float32 else np.errstate(over="ignore", invalid="ignore"):
         square = _square_sum(vector)
-        if np.isfinite(square):
+        if math.isfinite(square):
             return math.sqrt(square)
         largest = float(np.abs(vector).max())
         if not np.isfinite(largest):
@@ -47,4 +49,4 @@ def _square_sum(vector: FloatVector) -> float:
         half = vector.size // 2
         half -= half % _UNROLLED
         return _square_sum(vector[:half]) + _square_sum(vector[half:])
-    return float(np.sum(np.square(vector, dtype=np.float64)))
+    return float(np.add.reduce(np.square(vector, dtype=np.float64)))
