@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -24,6 +26,8 @@ from flowerpress.cli.errors import (
     tell,
     valid_choices,
 )
+
+_NO_DETECTION = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"  # typer has no public way
 
 compare.add_to(app)
 link.add_to(app)
@@ -45,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     readable_anywhere()
     try:
-        code = app(arguments, prog_name="flowerpress", standalone_mode=False) or 0
+        with _shell_by_name(sys.argv[1:] if arguments is None else arguments):
+            code = app(arguments, prog_name="flowerpress", standalone_mode=False) or 0
         sys.stdout.flush()
         return code
     except click.Abort:
@@ -66,6 +71,22 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _report(error)
     return WRONG
+
+
+@contextmanager
+def _shell_by_name(words: list[str]) -> Iterator[None]:
+    """Have typer take the shell that is named: where it can look for the caller's, it takes that.
+
+    Who has no shell above, as in a container, would be told that "" is not supported.
+    """
+    named = len(words) > 1 and words[0] in ("--install-completion", "--show-completion")
+    if named:
+        os.environ[_NO_DETECTION] = "1"
+    try:
+        yield
+    finally:
+        if named:
+            del os.environ[_NO_DETECTION]
 
 
 def _report(error: Exception) -> int:

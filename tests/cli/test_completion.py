@@ -71,14 +71,30 @@ def test_only_what_a_word_may_become(
     assert asked(shell, line, monkeypatch, capsys) == ["squarm-sgd"]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_it_is_shown(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("shell", "own"),
+    [
+        ("bash", "complete -o default"),
+        ("zsh", "#compdef flowerpress"),
+        ("fish", "complete --command flowerpress"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ],
+)
+def test_it_is_shown(shell: str, own: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the shell that is named, whichever the tests were started from."""
     with pytest.raises(SystemExit) as ended:  # typer's own way to end
         main(["--show-completion", shell])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert "_FLOWERPRESS_COMPLETE" in shown
-    assert "flowerpress" in shown
+    assert own in shown
+
+
+def test_a_shell_that_there_is_none_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--show-completion", "tcsh"]) == 2
+    said = capsys.readouterr().err
+    assert "tcsh" in said
+    assert "bash" in said
 
 
 def command(folder: Path) -> dict[str, str]:

@@ -123,14 +123,14 @@ _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
 _only: ContextVar[Allows | None] = ContextVar("only", default=None)
 
 
-def enter(codec: int, work: float = 0.0, of: Budget | None = None) -> Budget:
+def enter(codec: int, work: float = 0.0, outermost: Budget | None = None) -> Budget:
     """Begin to read a frame of `codec`, which takes `work` steps besides.
 
     Who reads it calls `Budget.leave` of what is returned, whatever comes. A context manager would
-    do the same in twice the time, which is a tenth of a small packet's. `of` is the budget of the
-    outermost frame; until that is left, it is what is spent.
+    do the same in twice the time, which is a tenth of a small packet's. `outermost` is the budget
+    of the frame that all others are in; until that is left, it is what is spent.
     """
-    budget = of or _current.get()
+    budget = outermost or _current.get()
     alone = budget is None
     if budget is None:
         budget = current()
@@ -144,7 +144,7 @@ def enter(codec: int, work: float = 0.0, of: Budget | None = None) -> Budget:
     budget.work -= _FRAME_WORK + work
     if budget.work < 0:
         raise PacketError(_TOO_MUCH_WORK)
-    if alone or of is not None:
+    if alone or outermost is not None:
         budget._outside = budget.level, _current.set(budget)
     budget.level += 1
     return budget

@@ -55,10 +55,10 @@ def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
     return inner
 
 
-def decode(packet: Packet, of: budget.Budget | None = None) -> Decoded:
-    """Check a packet, and charge its budget: `of` the outermost, else what is being spent."""
+def decode(packet: Packet, outermost: budget.Budget | None = None) -> Decoded:
+    """Check a packet, and charge its budget: the outermost one's, else what is being spent."""
     kind = codec(packet.header.codec)
-    here = budget.enter(kind.codec, kind.reading_work * packet.dim, of)
+    here = budget.enter(kind.codec, kind.reading_work * packet.dim, outermost)
     try:
         decoded: Decoded = kind.decode(packet)
     finally:
