@@ -73,7 +73,7 @@ def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
     >>> norm(make_compressor("topk:k=2").compress(x)), norm(make_compressor("sign").compress(x))
     (5.0, 4.0)
     """
-    packet, decoded, left = getattr(packet, "ready", None) or reading.parse(packet)
+    packet, decoded, left = reading.parse(packet)
     if packet.dim > max_dim:
         raise PacketError(
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
@@ -212,9 +212,7 @@ def _product(left: Vector, right: Vector) -> float:
 
 def _length_of(values: Vector) -> float:
     """Return the l2 norm of an array."""
-    if not values.size:
-        return 0.0
-    square = float(kernels().block_sums(values, np.array([0, values.size]), True)[0])
+    square = _sum_of_squares(values)
     if _SMALLEST < square < math.inf:
         return math.sqrt(square)
     return _length(lambda: [values], square)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array
 
 from flowerpress.compressors.vectors import blocks
-from flowerpress.compressors.wire.packet import Buffer, Bytes
+from flowerpress.compressors.wire.packet import Buffer, bytes_of
 
 _NUMPY = "numpy.ndarray"  # Flower's serialization type of arrays in the format of np.save
 ALIGNED = 8  # bytes: what any float is aligned to
@@ -46,7 +46,7 @@ class Pieces:
     """
 
     def __init__(self, pieces: Iterable[Buffer]) -> None:
-        self.pieces: Sequence[memoryview] = [memoryview(cast(Bytes, p)).cast("B") for p in pieces]
+        self.pieces: Sequence[memoryview] = list(map(bytes_of, pieces))
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))

@@ -207,8 +207,7 @@ class Reply:
 
         `held` says that this process keeps the packets anyway, see `Unjoined`.
         """
-        packets = [*self.packets, self.buffers] if self.buffers else self.packets
-        return wrap(blob.unjoined(self._header(), packets, held=held), self.metrics)
+        return wrap(blob.unjoined(self._header(), self._all_packets(), held=held), self.metrics)
 
     def to_bytes(self) -> bytes:
         """Return the reply as one run of bytes, to be kept."""
@@ -219,8 +218,7 @@ class Reply:
             else float(value).hex()
             for name, value in self.metrics.items()
         }
-        tail = [self.buffers] if self.buffers else []
-        return blob.encode_blob({**self._header(), "metrics": metrics}, [*self.packets, *tail])
+        return blob.encode_blob({**self._header(), "metrics": metrics}, self._all_packets())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
@@ -241,6 +239,9 @@ class Reply:
             "buffers": bool(self.buffers),
             **({"gradient": self.gradient} if self.gradient else {}),
         }
+
+    def _all_packets(self) -> list[bytes]:
+        return [*self.packets, self.buffers] if self.buffers else self.packets
 
     @classmethod
     def decode(cls, content: RecordDict) -> Reply:

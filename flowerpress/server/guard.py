@@ -131,8 +131,10 @@ class Guard:
             return {}
         found = {}
         if reply.packets or reply.status == "silent":
-            known = packets is not None and not self._glances
-            size = _norm_of(packets) if packets and known else self._norm(reply, packets)
+            if packets and not self._glances:
+                size = _norm_of(packets)
+            else:
+                size = self._norm(reply, packets)
             found[self._kind] = reply.scale * size if self._scaled else size
         if reply.buffers:
             found[BUFFERS] = self._buffers_norm(reply.buffers)

@@ -30,7 +30,6 @@ from flowerpress.server.population import Population
 
 log = logging.getLogger("flowerpress")
 _WHOLE = "identity"
-_MOST = 1024  # choices that are remembered
 
 
 class Sent:
@@ -38,7 +37,6 @@ class Sent:
 
     def __init__(self, strategy: Algorithm, population: Population) -> None:
         self._strategy, self._population = strategy, population
-        self._read: dict[tuple[str, bool], Allowed] = {}
 
     def admit(self, hello: Hello) -> None:
         """Raise `ValueError` for a choice that is no compressor; say so where it is not used."""
@@ -61,12 +59,8 @@ class Sent:
         if not ask.compressed or client is None:
             return _allowed(_WHOLE)
         own = client.compressor if self._strategy.client_compressors else ""
-        if (own, ask.several) not in self._read:
-            if len(self._read) >= _MOST:  # of workers that choose another at each hello
-                self._read.clear()
-            specs = [*self._strategy.compressors, *([own] if own else []), _WHOLE]
-            self._read[own, ask.several] = _allowed(*specs, repeated=ask.several)
-        return self._read[own, ask.several]
+        specs = self._strategy.compressors
+        return _allowed(*specs, *([own] if own else []), _WHOLE, repeated=ask.several)
 
     def only(self, glances: Iterable[Reply], ask: Ask) -> Iterator[Reply]:
         """Yield answers; while one is looked at, only what its worker may send is read."""

@@ -54,7 +54,7 @@ def add_to(packet: Packet | Buffer | Opened, out: Vector, weight: float = 1.0) -
     array([1., 0.])
     """
     tensor = _require(out, weight)
-    packet, decoded, left = getattr(packet, "ready", None) or reading.parse(packet)
+    packet, decoded, left = reading.parse(packet)
     if packet.dim != len(out):
         raise PacketError(f"frame: dim is {packet.dim}, but out has length {len(out)}")
     # Overflow is looked for where it can happen; the sum itself may still reach infinity, in both

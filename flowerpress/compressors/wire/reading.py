@@ -166,19 +166,16 @@ class Opened:
         """The norm of the vector that was compressed, where the packet tells it."""
         return norm_of(self.decoded)
 
-    def left(self) -> Left:
+    def left(self) -> budget.Budget:
         """Return what decoding has left of the budget, for one thing that is done with it."""
         left = self._budget
         return budget.Budget(left.work, left.memory, left.frames, left.allowed)
 
 
 def parse(packet: Packet | Buffer | Opened) -> Parsed:
-    """Return a packet, checked as a frame, what it decodes to if it is open already, its budget.
-
-    Of one whose numbers are at hand that is `Opened.ready`.
-    """
+    """Return a packet, checked as a frame, what it decodes to if it is open already, its budget."""
     if isinstance(packet, Opened):
-        return packet.packet, packet.decoded, packet.left()
+        return packet.ready or (packet.packet, packet.decoded, packet.left())
     if not isinstance(packet, Packet):
         packet = Packet(bytes(packet))
     return packet, None, budget.of(packet)
