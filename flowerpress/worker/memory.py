@@ -103,7 +103,7 @@ def restore_sender(kind: type[Sender], state: WorkerState, hyper: Hyper) -> Send
     """Return the sender whose memory is in `state`; one without any where a run switches it off."""
     numbers = state.numbers
     if kind.optional and hyper.get("feedback") == NO_FEEDBACK:
-        kind = OnceSender
+        kind = OnceSender  # what is dropped or lost is gone
     return kind(
         memory=state.vectors.get(_MEMORY),
         settled=int(numbers.get("settled", 0)),
@@ -132,10 +132,7 @@ def keep_sender(sender: Sender, state: WorkerState) -> None:
 
 @dataclass
 class OnceSender(PlainSender):
-    """Packets go as they are, but each question is answered once: an answer changes the worker.
-
-    What is dropped or lost is gone.
-    """
+    """Packets go as they are, but each question is answered once: an answer changes the worker."""
 
     remembers = True
 
