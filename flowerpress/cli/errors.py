@@ -57,6 +57,8 @@ def valid_choices(error: click.ClickException) -> str:
         named = [name for parameter in params for name in parameter.opts]
         names = sorted(name for name in named if name.startswith("--"))
         return _choices(error, error.option_name, names, "options")
+    if isinstance(error, click.BadParameter):  # which says itself what it may be
+        return ""
     if context is not None and isinstance(context.command, click.Group):
         given = re.search("'(.*)'", error.message)
         return _choices(

@@ -95,6 +95,7 @@ def test_a_shell_that_there_is_none_of(capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr().err
     assert "tcsh" in said
     assert "bash" in said
+    assert "Valid commands" not in said
 
 
 def command(folder: Path) -> dict[str, str]:
