@@ -9,6 +9,7 @@ from typing import ClassVar
 from flowerpress.compressors.base import Compressor, Traits, Vector
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.kernels.packing import pieces
+from flowerpress.compressors.kernels.paging import sweep
 from flowerpress.compressors.wire.packet import Buffer, Packet
 from flowerpress.compressors.wire.payload import Reader, require_weighted, weighted
 
@@ -23,8 +24,10 @@ class Dense:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * values``, in pieces that stay in the cache."""
         require_weighted(self.values, weight, out.dtype)
-        for start, stop in pieces(out.size):
-            out[start:stop] += weighted(self.values[start:stop], weight, out.dtype)
+        for first, last in sweep(self.values):
+            values, sums = self.values[first:last], out[first:last]
+            for start, stop in pieces(values.size):
+                sums[start:stop] += weighted(values[start:stop], weight, out.dtype)
 
 
 @dataclass(frozen=True)

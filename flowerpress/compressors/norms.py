@@ -18,6 +18,7 @@ from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
 from flowerpress.compressors.kernels.packing import pieces
+from flowerpress.compressors.kernels.paging import LARGE, sweep
 from flowerpress.compressors.kernels.sums import CHUNK, F64, Offsets
 from flowerpress.compressors.linear.countsketch import Table
 from flowerpress.compressors.linear.powersgd import Tensors
@@ -212,6 +213,8 @@ def _product(left: Vector, right: Vector) -> float:
 
 def _length_of(values: Vector) -> float:
     """Return the l2 norm of an array."""
+    if values.nbytes >= LARGE:
+        return _length(lambda: (values[start:stop] for start, stop in sweep(values)))
     square = _sum_of_squares(values)
     if _SMALLEST < square < math.inf:
         return math.sqrt(square)

@@ -5,6 +5,7 @@ Both may stop anywhere and go on from there: that is how a message survives a co
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from weakref import finalize
 
 import numpy as np
 
+from flowerpress.compressors.kernels.paging import HAS_PAGES, LARGE, Paged
 from flowerpress.protocol.arrays import ALIGNED, misplaced
 from flowerpress.protocol.blob import start_of_packets
 from flowerpress.protocol.grids import Upload
@@ -21,6 +23,7 @@ from flowerpress.protocol.rooms import room_for
 from flowerpress.transport.frames import CHUNK, FrameError, chunk, make
 
 IN_MEMORY = 8 * 2**20  # bytes of an incoming message; what is longer goes to a temporary file
+_HEAD = 64  # bytes of a message of packets that say where these begin
 _FIRST = 2**16  # bytes of the frame after the announcement of a message
 _SHORT = 2**14  # bytes of a message that travels with its announcement
 _ANNOUNCED = 2**12  # bytes that travel with that of a longer one: the rest shows how fast it comes
@@ -178,22 +181,63 @@ class Memory(Place):
 
 
 class Stored(Place):
-    """A place in a temporary file, which is closed when it is let go."""
+    """A place in a temporary file, which is closed when it is let go.
+
+    What is viewed of it is a copy in memory or, where that would be large, the file itself, see
+    `flowerpress.compressors.kernels.paging`. It may be viewed again.
+    """
 
     def __init__(self) -> None:
         self._file = TemporaryFile()  # noqa: SIM115
+        # A place before which bytes were put, so that the packets that follow lie where floats may.
+        self._gap_at = self._gap = 0
         finalize(self, self._file.close)
 
     def write(self, data: bytes | memoryview) -> int:
         return self._file.write(data)
 
     def seek(self, position: int) -> int:
-        return self._file.seek(position)
+        past = self._gap if position > self._gap_at else 0
+        return self._file.seek(position + past) - past
 
     def read(self, size: int) -> bytes:
+        self._pass_gap()
         return self._file.read(size)
 
     def view(self, size: int) -> memoryview:
+        self._pass_gap()
+        found = self._in_file(size) if size >= LARGE and HAS_PAGES else None
+        return self._copied(size) if found is None else found
+
+    def _pass_gap(self) -> None:
+        if self._gap and self._file.tell() == self._gap_at:
+            self._file.seek(self._gap, os.SEEK_CUR)
+
+    def _in_file(self, size: int) -> memoryview | None:
+        """Return a part of the file where it lies; None where floats may not lie so.
+
+        The first such part is moved until they may, with all that follows it.
+        """
+        self._file.flush()
+        file, at = self._file.fileno(), self._file.tell()
+        first = at + start_of_packets(os.pread(file, _HEAD, at))
+        past, end = -first % ALIGNED, os.fstat(file).st_size
+        if past and self._gap:
+            return None
+        try:
+            if past:
+                os.pwrite(file, bytes(past), end)
+            memory = Paged(file, end + past)
+        except (OSError, ValueError):  # no room, on the disk or among addresses
+            return None
+        if past:
+            memory.shift(at, past)
+            self._gap_at, self._gap = at, past
+            at += past
+        self._file.seek(at + size)
+        return memoryview(memory)[at : at + size]
+
+    def _copied(self, size: int) -> memoryview:
         first = self._file.read(min(size, _FIRST))
         memory = room_for(size + ALIGNED, np.uint8).data
         past = misplaced(memory, start_of_packets(first))

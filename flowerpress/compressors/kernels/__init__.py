@@ -7,6 +7,7 @@
 `numba`      compiled; the same file names
 `torch`      in torch's operations, for encoding what is on a device; the same file names
 `device`     vectors that stay on their device
+`paging`     numbers in files: a part at a time is in memory
 `packing`    how codes are packed: the layout, and numpy's loops
 `philox`     random words from keys
 `sums`       the one order of sums

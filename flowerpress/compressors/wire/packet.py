@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.arithmetic import by_default_rules
+from flowerpress.compressors.kernels.paging import sweep
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
 Buffer: TypeAlias = "Bytes | npt.NDArray[Any]"
@@ -200,8 +201,10 @@ def bytes_of(part: Buffer) -> memoryview:
 
 def _crc32(view: memoryview, start: int) -> int:
     """Return what ``zlib.crc32(view, start)`` does, faster for long payloads."""
-    crc: int = kernels().crc32(np.frombuffer(view, dtype=np.uint8), start)
-    return crc
+    data = np.frombuffer(view, dtype=np.uint8)
+    for first, stop in sweep(data):
+        start = kernels().crc32(data[first:stop], start)
+    return start
 
 
 def _parse_header(data: bytes | memoryview) -> Header:

@@ -11,6 +11,7 @@ import numpy as np
 from flowerpress.compressors import vectors
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes, pieces
+from flowerpress.compressors.kernels.paging import sweep
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.inputs import TooLargeError, Vector
 from flowerpress.compressors.wire.packet import HEADER_BYTES, Packet, PacketError, frame_length
@@ -87,9 +88,11 @@ class Reader:
     def finite(self, count: int, dtype: np.dtype[Any], what: str) -> Vector:
         """Return the next `count` numbers, all of them finite."""
         values: Vector = self.array(count, dtype, what)
-        position = kernels().nonfinite_position(values)
-        if position >= 0:
-            raise self.error(f"{what} {position} is {values[position]}")
+        for start, stop in sweep(values):
+            position = kernels().nonfinite_position(values[start:stop])
+            if position >= 0:
+                position += start
+                raise self.error(f"{what} {position} is {values[position]}")
         return values
 
     def scales(self, count: int, dtype: np.dtype[Any], what: str) -> Vector:
@@ -174,7 +177,9 @@ def require_weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Non
     Rounding keeps the order: if the least and the largest do not overflow, no product does.
     """
     if values.size and (values.dtype != dtype or abs(weight) > 1):
-        weighted(np.array([values.min(), values.max()]), weight, dtype)
+        for start, stop in sweep(values):
+            part = values[start:stop]
+            weighted(np.array([part.min(), part.max()]), weight, dtype)
 
 
 def require_finite(values: Vector, what: str) -> None:
