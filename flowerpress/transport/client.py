@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from flowerpress.compressors.kernels.paging import LARGE
 from flowerpress.protocol import printable
 from flowerpress.protocol.blob import Data
 from flowerpress.transport.address import parse_address
@@ -32,6 +33,7 @@ from flowerpress.transport.frames import (
     parse,
 )
 from flowerpress.transport.heads import SHORT_HEADS
+from flowerpress.transport.heap import give_back_freed_memory
 from flowerpress.transport.pipes import Incoming, Outgoing
 from flowerpress.transport.reach import Trouble, explain, proxy_of
 from flowerpress.transport.stream import LAST_WORDS, Stream
@@ -345,6 +347,8 @@ class LinkClient:
             welcome = self._welcome
             if not self._is_open(epoch, question.id):
                 return True
+        if question.size >= LARGE:
+            give_back_freed_memory()
         answer = Outgoing(question.id, self._handle(welcome, question))
         with self._lock:
             if not self._is_open(epoch, question.id):

@@ -21,3 +21,14 @@ def give_back_large_memory() -> None:
     if os.name == "posix" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def give_back_freed_memory() -> None:
+    """Let glibc return what is free between what is in use: up to a twelfth of a model of 100 MB.
+
+    The frames that a message came in are freed one by one, and leave holes in which nothing large
+    fits. It takes about a millisecond. Elsewhere than with glibc it does nothing.
+    """
+    if os.name == "posix":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
