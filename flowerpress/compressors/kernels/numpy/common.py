@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from flowerpress.compressors.kernels import packing
 from flowerpress.compressors.kernels.numpy import id_codes, subsets
-from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, pieces
+from flowerpress.compressors.kernels.packing import BLOCK, PIECE, U8, U32, pieces
 from flowerpress.compressors.kernels.philox import rounding_words
 from flowerpress.compressors.kernels.rounding import SCALED_UP, TINY_NORM, fixed_digits
 from flowerpress.compressors.kernels.sums import F64, Offsets, block_sums, quick_norms
 
 Floats = npt.NDArray[np.floating[Any]]
+_LEADING = 16  # bits of a magnitude, and its sign, that are counted first
 
 __all__ = [
     "block_sums",
@@ -69,13 +70,37 @@ def top_ids(x: Floats, k: int) -> U32:
     """Return the places of the k largest ``|x|``, ascending; ties go to the lowest place."""
     if k >= x.size:
         return np.arange(x.size, dtype=np.uint32)
-    # |x| as integers: the order of non-negative floats is that of their bits.
-    unsigned = np.uint32 if x.dtype.itemsize == 4 else np.uint64
-    keys = np.abs(x).view(unsigned)
-    threshold = np.partition(keys, x.size - k)[x.size - k]
+    ids, keys = _candidates(x, k) if x.size > PIECE * BLOCK else (None, _keys(x))
+    threshold = np.partition(keys, keys.size - k)[keys.size - k]
     above = np.flatnonzero(keys > threshold)
     equal = np.flatnonzero(keys == threshold)[: k - above.size]
-    return np.sort(np.concatenate([above, equal])).astype(np.uint32)
+    chosen = np.sort(np.concatenate([above, equal])).astype(np.uint32)
+    return chosen if ids is None else ids[chosen]
+
+
+def _keys(x: Floats) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return |x| as integers: the order of non-negative floats is that of their bits."""
+    return np.abs(x).view(np.uint32 if x.dtype.itemsize == 4 else np.uint64)
+
+
+def _candidates(x: Floats, k: int) -> tuple[U32, npt.NDArray[np.unsignedinteger[Any]]]:
+    """Return places that have the k largest |x| among them, ascending, and their keys.
+
+    Few others are: those with the same leading bits as the least of the k.
+    """
+    shift = 8 * x.dtype.itemsize - _LEADING
+    counts = np.zeros(1 << _LEADING, np.int64)
+    for start, stop in pieces(x.size):
+        leading = (_keys(x[start:stop]) >> shift).astype(np.int64)
+        counts += np.bincount(leading, minlength=counts.size)
+    depth = int(np.searchsorted(np.cumsum(counts[::-1]), k))
+    floor, ids, found = counts.size - 1 - depth << shift, list[U32](), []
+    for start, stop in pieces(x.size):
+        keys = _keys(x[start:stop])
+        here = np.flatnonzero(keys >= keys.dtype.type(floor))
+        ids.append((here + start).astype(np.uint32))
+        found.append(keys[here])
+    return np.concatenate(ids), np.concatenate(found)
 
 
 def scatter_add(ids: U32, values: Floats, out: Floats) -> None:
