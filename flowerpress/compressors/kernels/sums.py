@@ -64,7 +64,10 @@ def quick_norms(x: npt.NDArray[np.float32], bucket: int) -> npt.NDArray[np.float
     """
     with np.errstate(over="ignore", under="ignore"):
         whole = x.size // bucket * bucket
-        parts = [_row_sums(x[:whole].reshape(-1, bucket), True, np.float32)] if whole else []
+        rows, step = x[:whole].reshape(-1, bucket), _PIECE // bucket
+        parts = [
+            _row_sums(rows[at : at + step], True, np.float32) for at in range(0, len(rows), step)
+        ]
         if whole < x.size:
             parts.append(_row_sums(x[None, whole:], True, np.float32))
         sums = np.concatenate(parts)

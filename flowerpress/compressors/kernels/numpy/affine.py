@@ -40,7 +40,9 @@ def fixed_digits(top: int) -> int:
 
 def block_maxima(x: Floats, offsets: Offsets) -> Floats:
     """Return the largest magnitude of each block; not finite where the block is not."""
-    largest: Floats = np.maximum.reduceat(np.abs(x), offsets[:-1])
+    starts = offsets[:-1]  # and no vector of magnitudes is made
+    most, least = np.maximum.reduceat(x, starts), np.minimum.reduceat(x, starts)
+    largest: Floats = np.abs(np.maximum(most, -least))
     return largest
 
 
