@@ -26,7 +26,7 @@ from flowerpress.worker.aside import Attic
 from flowerpress.worker.memory import begin_session
 from flowerpress.worker.node import check_node
 from flowerpress.worker.registry import make_worker
-from flowerpress.worker.stores import WorkerState, open_store
+from flowerpress.worker.stores import LastSaved, WorkerState, open_store
 from flowerpress.worker.worker import Job, load_buffers
 
 log = logging.getLogger("flowerpress")
@@ -110,7 +110,7 @@ class _Client:
         self._task_fn = task_fn
         self._tasks: dict[Any, tuple[Task, Layout]] = {}
         self._states: dict[Any, WorkerState] = {}
-        self._attic = Attic()
+        self._attic, self._last = Attic(), LastSaved()
         self._lock = threading.Lock()
         self._metrics = MetricReader("the task's evaluate")
         self._unused: set[str] = set()  # keys of configs that were named in the log
@@ -150,7 +150,7 @@ class _Client:
                 raise _other_layout(order, layout)
             if order.stage == 1:
                 self._configure(task, order, message, "train_config")
-            store = open_store(context, client, self._states, attic=self._attic)
+            store = open_store(context, client, self._states, "", self._attic, self._last)
             state = store.load()
             own = str(context.node_config.get("compressor", ""))
             try:

@@ -26,9 +26,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.compressors.vectors import is_tensor, placed
 from flowerpress.protocol.files import (
+    Stamp,
     alone_with,
     mend,
     put_aside,
+    stamp,
     sweep,
     write_atomically,
     write_over,
@@ -122,6 +124,25 @@ class LiveStore(StateStore):
                 del state.vectors[name]
 
 
+class LastSaved:
+    """The state that a process saved last: it need not be read while its file is what was written.
+
+    One is kept, of however many clients there are: a process that works for one has it at hand.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Path, Stamp, WorkerState] | None = None
+
+    def put(self, path: Path, written: Stamp, state: WorkerState) -> None:
+        """Keep a state, in the place of the last."""
+        self._kept = path, written, state
+
+    def take(self, path: Path) -> WorkerState | None:
+        """Return what was saved to a file, if nobody has written it since, and forget it."""
+        kept, self._kept = self._kept, None  # whoever has it changes it
+        return kept[2] if kept is not None and kept[:2] == (path, stamp(path)) else None
+
+
 class DiskStore(StateStore):
     """One safetensors file, replaced atomically, with a checksum.
 
@@ -137,14 +158,19 @@ class DiskStore(StateStore):
         Whether it is flushed to the disk before `save` returns: if not, it survives a crash of the
         process, and not one of the machine, and a short one is written over the file before the
         last (`write_over`).
+    last : LastSaved, optional
+        Has what was saved last, if it is short.
     """
 
     _swept: ClassVar[set[Path]] = set()  # by this process
 
-    def __init__(self, path: Path, *, sync: bool = True) -> None:
-        self._path, self._sync = path, sync
+    def __init__(self, path: Path, *, sync: bool = True, last: LastSaved | None = None) -> None:
+        self._path, self._sync, self._last = path, sync, last
 
     def load(self) -> WorkerState:
+        kept = self._last.take(self._path) if self._last is not None else None
+        if kept is not None:
+            return kept
         if self._path not in self._swept:
             self._swept.add(self._path)
             sweep(self._path.parent, self._path.name)
@@ -194,22 +220,25 @@ class DiskStore(StateStore):
         data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
         try:
             try:
-                self._write(data)
+                written = self._write(data)
             except FileNotFoundError:  # to look for the folder at each save takes longer
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._write(data)
+                written = self._write(data)
         except OSError as error:
             raise StateError(
                 f"this client's memory cannot be written below {self._path.parent} "
                 f"({error.strerror or error}): it stays as it was, and this round's answer is not "
                 "sent; make room there, or give another --state-dir"
             ) from None
+        if written is not None and self._last is not None:
+            self._last.put(self._path, written, state)
 
-    def _write(self, data: list[bytes | memoryview]) -> None:
+    def _write(self, data: list[bytes | memoryview]) -> Stamp | None:
+        """Write the file; returns its stamp where it is short."""
         if self._sync or sum(map(len, data)) > _OVER_LIMIT:
             write_atomically(self._path, data, sync=self._sync)
-        else:
-            write_over(self._path, data)
+            return None
+        return write_over(self._path, data)
 
 
 class _DamagedError(Exception):
@@ -293,6 +322,7 @@ def open_store(
     table: dict[Any, WorkerState],
     part: str = "",
     attic: Attic | None = None,
+    last: LastSaved | None = None,
 ) -> StateStore:
     """Open the store for `client`: as configured, else the one that is safe where this runs.
 
@@ -328,7 +358,7 @@ def open_store(
         root = state_folder(context.node_config)
         sync = bool(context.node_config.get("state-sync", True))
         name = f"client-{client}-{part}" if part else f"client-{client}"
-        return DiskStore(root / f"run-{run}" / f"{name}.safetensors", sync=sync)
+        return DiskStore(root / f"run-{run}" / f"{name}.safetensors", sync=sync, last=last)
     raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
 
 

@@ -9,13 +9,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
+from flowerpress.clients import FunctionTask
 from flowerpress.protocol import files
 from flowerpress.protocol.files import mend, write_over
+from flowerpress.simulations import Faults, simulate
+from flowerpress.strategies import make_strategy
 from flowerpress.worker import stores
-from flowerpress.worker.stores import DiskStore, WorkerState
+from flowerpress.worker.stores import DiskStore, LastSaved, WorkerState
 
 NAME = "client-1.safetensors"
 
@@ -231,3 +236,63 @@ def test_flushed_and_long_files_are_not_kept_twice(sync, key, tmp_path, monkeypa
     for number in range(3):
         DiskStore(tmp_path / NAME, sync=sync).save(WorkerState(numbers={key: number}))
     assert names(tmp_path) == [NAME]
+
+
+def test_a_memory_that_nobody_has_written_since_is_not_read(tmp_path, monkeypatch):
+    reads, read = [], stores.read
+    monkeypatch.setattr(stores, "read", lambda file: reads.append(file.name) or read(file))
+    last = LastSaved()
+    here = DiskStore(tmp_path / NAME, sync=False, last=last)
+    for number in range(4):
+        here.save(WorkerState(numbers={"t": number}))
+        assert here.load().numbers == {"t": number}
+    assert reads == []
+    assert here.load().numbers == {"t": 3}  # what was loaded may have been changed
+    assert len(reads) == 1
+    here.save(WorkerState(numbers={"t": 4}))
+    here.load().numbers["t"] = 99  # and not saved
+    assert here.load().numbers == {"t": 4}
+    for there in (DiskStore(tmp_path / NAME, sync=False), DiskStore(tmp_path / NAME)):
+        here.save(WorkerState(numbers={"t": 5}))
+        there.save(WorkerState(numbers={"t": 6}))  # another process
+        assert here.load().numbers == {"t": 6}
+    here.save(WorkerState(numbers={"t": 7}))
+    DiskStore(tmp_path / "other", sync=False, last=last).save(WorkerState(numbers={"t": 8}))
+    assert here.load().numbers == {"t": 7}  # one is kept, of however many clients
+    here.save(WorkerState(numbers={"t": 9}))
+    (tmp_path / NAME).unlink()
+    assert here.load().numbers in ({}, {"t": 7})  # as `mend` finds it
+
+
+def test_a_memory_that_could_not_be_written_stays_as_it_was(tmp_path, monkeypatch):
+    here = DiskStore(tmp_path / NAME, sync=False, last=LastSaved())
+    for number in range(3):
+        here.save(WorkerState(numbers={"t": number}))
+    state = here.load()
+    state.numbers["t"] = 99
+    with monkeypatch.context() as patched:
+        patched.setattr(stores, "write_over", Mock(side_effect=OSError(28, "No space left")))
+        with pytest.raises(stores.StateError, match="No space left"):
+            here.save(state)
+    assert here.load().numbers == {"t": 2}
+
+
+@pytest.mark.parametrize("strategy", ["ef21-sgdm", "efficient-adam"])
+def test_a_client_that_keeps_its_memory_sends_what_it_would(strategy, tmp_path, monkeypatch):
+    """With one client each of its rounds finds what the last has saved."""
+    runs, reads, read = [], [], stores.read
+    monkeypatch.setattr(stores, "read", lambda file: reads.append(file.name) or read(file))
+    for name in ("kept", "read"):
+        run = simulate(
+            make_strategy(strategy, lr=0.1, compressor="topk:0.2", seed=1),
+            lambda i, n: FunctionTask(np.zeros(50), lambda x, _: (0.0, x - np.arange(50.0))),
+            num_clients=1,
+            num_rounds=6,
+            faults=Faults(up=0.3, seed=2, kill={3: [0]}),
+            state_dir=tmp_path / name,
+        )
+        runs.append((run.arrays, run.ledger.rows))
+        reads.append(None)
+        monkeypatch.setattr(LastSaved, "take", lambda self, path: None)
+    assert runs[0] == runs[1]
+    assert 0 < reads.index(None) < 4 < len(reads) - 2 - reads.index(None)
