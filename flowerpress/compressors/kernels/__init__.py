@@ -13,6 +13,7 @@
 `sums`       the one order of sums
 `scratch`    memory for codes, used again
 `rounding`   how levels are rounded
+`threads`    two threads for one long vector
 `lowrank`    low-rank approximations, in one form for all
 `arithmetic` the processor's default rules, for as long as packets are made and read
 ============ =======================================================================

@@ -14,7 +14,7 @@ from flowerpress.compressors.kernels.device import on_device
 from flowerpress.compressors.kernels.packing import BLOCK
 from flowerpress.compressors.kernels.sums import Offsets
 
-_FEW = 1 << 14  # edges, 128 kB
+_FEW = 1 << 12  # edges, 32 kB
 
 
 class Segment(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from flowerpress.compressors.fields import require_whole, whole
 from flowerpress.compressors.kernels import kernels, kernels_of
 from flowerpress.compressors.kernels.packing import BLOCK, U8, cut, packed_bytes
 from flowerpress.compressors.kernels.sums import F64
+from flowerpress.compressors.kernels.threads import in_threads
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
@@ -43,21 +44,28 @@ class Levels:
         """Do ``out += weight * norm * level / levels``."""
         width, levels = _width(self.levels), self.levels
         self._require(weight, out.dtype)
-        for start, stop, first, last, offsets in self.blocks.segments():
+
+        def add(segment: blocks.Segment) -> None:
+            start, stop, first, last, offsets = segment
             packed = cut(self.packed, start, stop, width)
             steps = weighted(_steps(self.norms[first:last], levels), weight, out.dtype)
             kernels().levels_add(packed, steps, offsets, levels, width, out[start:stop])
 
-    def squares(self) -> Iterator[F64]:
-        """Yield the sums of squares of each 1024 numbers, in order, without making the numbers."""
+        in_threads(add, self.blocks.segments(), self.blocks.dim)
+
+    def squares(self) -> list[F64]:
+        """Return the sums of squares of each 1024 numbers, in order, without making the numbers."""
         width, levels = _width(self.levels), self.levels
         self._require(1.0, self.norms.dtype)
-        for start, stop, first, last, offsets in self.blocks.segments():
-            packed, steps = (
-                cut(self.packed, start, stop, width),
-                _steps(self.norms[first:last], levels),
-            )
-            yield kernels().levels_squares(packed, steps, offsets, levels, width)
+
+        def square(segment: blocks.Segment) -> F64:
+            start, stop, first, last, offsets = segment
+            packed = cut(self.packed, start, stop, width)
+            steps = _steps(self.norms[first:last], levels)
+            sums: F64 = kernels().levels_squares(packed, steps, offsets, levels, width)
+            return sums
+
+        return in_threads(square, self.blocks.segments(), self.blocks.dim)
 
     def part(self, start: int, stop: int) -> Levels:
         """Return the numbers from `start`, a multiple of 1024, to `stop`."""

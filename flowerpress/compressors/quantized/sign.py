@@ -16,6 +16,7 @@ from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import kernels, kernels_of
 from flowerpress.compressors.kernels.packing import U8, packed_bytes
 from flowerpress.compressors.kernels.sums import Offsets
+from flowerpress.compressors.kernels.threads import in_threads
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet
@@ -41,10 +42,14 @@ class Signs:
     def add_to(self, out: Vector, weight: float) -> None:
         """Do ``out += weight * scale * sign``."""
         require_weighted(self.scales, weight, out.dtype)
-        for start, stop, first, last, offsets in self.blocks.segments():
+
+        def add(segment: blocks.Segment) -> None:
+            start, stop, first, last, offsets = segment
             packed = self.packed[packed_bytes(start, 1) : packed_bytes(stop, 1)]
             terms = weighted(self.scales[first:last], weight, out.dtype)
             kernels().sign_add(packed, terms, offsets, out[start:stop])
+
+        in_threads(add, self.blocks.segments(), self.blocks.dim)
 
 
 def _block(text: str) -> int | str:

@@ -14,6 +14,7 @@ from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import require_one_of, require_whole, whole
 from flowerpress.compressors.kernels import twin
 from flowerpress.compressors.kernels.packing import BLOCK, U8, cut, packed_bytes
+from flowerpress.compressors.kernels.threads import in_threads
 from flowerpress.compressors.quantized import blocks
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.packet import Buffer, Packet, PacketError
@@ -59,11 +60,15 @@ class Points:
         if not np.isfinite(np.abs(mids) + np.abs(steps) * out.dtype.type(self.top)).all():
             raise PacketError(f"a block's points times {weight} overflow {out.dtype}")
         width = self.top.bit_length()
-        for start, stop, first, last, offsets in self.blocks.segments():
+
+        def add(segment: blocks.Segment) -> None:
+            start, stop, first, last, offsets = segment
             packed = cut(self.packed, start, stop, width)
             middles = None if self.mids is None else self.mids[first:last]
             terms = self._terms(middles, self.scales[first:last], weight, out.dtype)
             twin("affine").affine_add(packed, *terms, offsets, self.top, width, out[start:stop])
+
+        in_threads(add, self.blocks.segments(), self.blocks.dim)
 
     def part(self, start: int, stop: int) -> Points:
         """Return the numbers from `start`, a multiple of 1024, to `stop`."""
