@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
 
 try:
     import fcntl
@@ -20,7 +19,6 @@ else:
     _OWN = os.O_NOFOLLOW | os.O_NONBLOCK  # no link is followed, no pipe waited for
 
 _DAMAGED = "damaged"
-Stamp: TypeAlias = tuple[int, int, int, int]
 
 
 def write_atomically(
@@ -61,7 +59,7 @@ def write_atomically(
         os.close(directory)
 
 
-def write_over(path: Path, data: Iterable[bytes | memoryview]) -> Stamp | None:
+def write_over(path: Path, data: Iterable[bytes | memoryview]) -> None:
     """Write `data` to `path` like `write_atomically` without `sync`, over the file before the last.
 
     To make one file and remove another takes 0.2 to 0.6 ms, to write over one and rename it 0.05
@@ -69,23 +67,17 @@ def write_over(path: Path, data: Iterable[bytes | memoryview]) -> Stamp | None:
     the room of two. A writer that is killed leaves the old file or the new one at `path`, or, if
     between two renames, both under the hidden names, of which `mend` takes the newer. A
     reader who takes longer than two calls sees a part of two files, unless `alone_with` `path`.
-
-    Returns
-    -------
-    tuple or None
-        The `stamp` of what was written; None where that is a new file.
     """
     with alone_with(path) as alone:
         spare, other = sorted(_spares(path), key=lambda each: not os.path.lexists(each))
         handle = _owned(spare) if alone else None
         if handle is None:
             write_atomically(path, data, sync=False)
-            return None
+            return
         try:
             with os.fdopen(handle, "wb") as file:
                 file.writelines(data)
                 file.truncate()
-                written = _stamp_of(os.fstat(handle))
         except BaseException:
             with suppress(OSError):
                 os.unlink(spare)
@@ -98,19 +90,6 @@ def write_over(path: Path, data: Iterable[bytes | memoryview]) -> Stamp | None:
             with suppress(OSError):
                 os.rename(other, path)
             raise
-    return written
-
-
-def stamp(path: Path) -> Stamp | None:
-    """Return what tells a file from any that is written in its place later; None without one."""
-    try:
-        return _stamp_of(os.stat(path))
-    except OSError:
-        return None
-
-
-def _stamp_of(found: os.stat_result) -> Stamp:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def mend(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class LargeMessage(Message):
 
     def __init__(self, asked: Message, incoming: Incoming) -> None:
         super().__init__(RecordDict(), reply_to=asked)
-        self.__dict__ |= {"_incoming": incoming, "_loaded": False}
+        self.__dict__ |= {"_incoming": incoming, "_loaded": False, "_reading": threading.Lock()}
 
     def release(self) -> None:
         """Let go of the content, with what was changed in it; it is read anew if asked for."""
@@ -43,11 +44,12 @@ class LargeMessage(Message):
     @property
     def content(self) -> RecordDict:
         """The content of this message."""
-        if not self.__dict__["_loaded"]:
-            incoming: Incoming = self.__dict__["_incoming"]
-            content = decode(incoming.open(), incoming.size)[1]
-            self.__dict__ |= {"_loaded": True, "_content": content}
-        found: RecordDict = self.__dict__["_content"]
+        with self.__dict__["_reading"]:  # there is one file, with one position
+            if not self.__dict__["_loaded"]:
+                incoming: Incoming = self.__dict__["_incoming"]
+                content = decode(incoming.open(), incoming.size)[1]
+                self.__dict__ |= {"_loaded": True, "_content": content}
+            found: RecordDict = self.__dict__["_content"]
         return found
 
     @content.setter

@@ -20,13 +20,15 @@ def give_back_large_memory() -> None:
     next one, page by page, which makes the link two to three times slower: so some of it stays.
 
     It holds for the whole process, so commands call it, and no function that others call. Elsewhere
-    than with glibc it does nothing; who has set ``MALLOC_MMAP_THRESHOLD_`` is left with that.
+    than with glibc it does nothing; who has set ``MALLOC_MMAP_THRESHOLD_`` is left with that, and
+    who has set ``MALLOC_TRIM_THRESHOLD_`` with that.
     """
     if os.name == "posix" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(None)
             library.mallopt(_MMAP_THRESHOLD, _LARGE)
-            library.mallopt(_TRIM_THRESHOLD, _SPARE)
+            if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+                library.mallopt(_TRIM_THRESHOLD, _SPARE)
 
 
 def give_back_freed_memory() -> None:

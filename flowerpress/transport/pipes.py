@@ -15,7 +15,7 @@ from weakref import finalize
 
 import numpy as np
 
-from flowerpress.compressors.kernels.paging import HAS_PAGES, LARGE, Paged
+from flowerpress.compressors.kernels.paging import HAS_PAGES, LARGE, Paged, shift
 from flowerpress.protocol.arrays import ALIGNED, misplaced
 from flowerpress.protocol.blob import start_of_packets
 from flowerpress.protocol.grids import Upload
@@ -128,7 +128,7 @@ class Place(ABC):
 
     @abstractmethod
     def view(self, size: int) -> memoryview:
-        """Return the next `size` bytes, in memory that the reader may write to.
+        """Return the next `size` bytes; who writes to what may be written changes no file.
 
         If they are a message of packets, the first packet lies where any float may lie. What is
         viewed may not be read again.
@@ -184,7 +184,7 @@ class Stored(Place):
     """A place in a temporary file, which is closed when it is let go.
 
     What is viewed of it is a copy in memory or, where that would be large, the file itself, see
-    `flowerpress.compressors.kernels.paging`. It may be viewed again.
+    `flowerpress.compressors.kernels.paging`: that may be read only. It may be viewed again.
     """
 
     def __init__(self) -> None:
@@ -222,18 +222,16 @@ class Stored(Place):
         file, at = self._file.fileno(), self._file.tell()
         first = at + start_of_packets(os.pread(file, _HEAD, at))
         past, end = -first % ALIGNED, os.fstat(file).st_size
-        if past and self._gap:
-            return None
-        try:
-            if past:
-                os.pwrite(file, bytes(past), end)
-            memory = Paged(file, end + past)
-        except (OSError, ValueError):  # no room, on the disk or among addresses
-            return None
         if past:
-            memory.shift(at, past)
+            if self._gap or not _extended(file, end, past):
+                return None
+            shift(file, at, end, past)
             self._gap_at, self._gap = at, past
-            at += past
+            at = self._file.seek(at + past)
+        try:
+            memory = Paged(file)
+        except (OSError, ValueError):  # no room among addresses
+            return None
         self._file.seek(at + size)
         return memoryview(memory)[at : at + size]
 
@@ -247,6 +245,14 @@ class Stored(Place):
         while filled < start + size and (count := _fill(self._file, memory[filled : start + size])):
             filled += count
         return memory[start:filled]
+
+
+def _extended(file: int, end: int, count: int) -> bool:
+    """Make a file longer by so many bytes; returns whether there was room."""
+    try:
+        return os.pwrite(file, bytes(count), end) == count
+    except OSError:
+        return False
 
 
 def _fill(file: Any, memory: memoryview) -> int:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BufferedReader
@@ -26,11 +27,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from flowerpress.compressors.vectors import is_tensor, placed
 from flowerpress.protocol.files import (
-    Stamp,
     alone_with,
     mend,
     put_aside,
-    stamp,
     sweep,
     write_atomically,
     write_over,
@@ -127,20 +126,25 @@ class LiveStore(StateStore):
 class LastSaved:
     """The state that a process saved last: it need not be read while its file is what was written.
 
-    One is kept, of however many clients there are: a process that works for one has it at hand.
+    That is told by the file's head, which has a checksum of all of it. One state is kept, of
+    however many clients there are: a process that works for one has it at hand.
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Path, Stamp, WorkerState] | None = None
+        self._kept: deque[tuple[Path, bytes, WorkerState]] = deque(maxlen=1)
 
-    def put(self, path: Path, written: Stamp, state: WorkerState) -> None:
-        """Keep a state, in the place of the last."""
-        self._kept = path, written, state
+    def put(self, path: Path, head: bytes, state: WorkerState) -> None:
+        """Keep a state whose file begins with `head`, in the place of the last."""
+        self._kept.append((path, head, state))
 
     def take(self, path: Path) -> WorkerState | None:
-        """Return what was saved to a file, if nobody has written it since, and forget it."""
-        kept, self._kept = self._kept, None  # whoever has it changes it
-        return kept[2] if kept is not None and kept[:2] == (path, stamp(path)) else None
+        """Return what was saved to a file, if that is what it holds, and forget it."""
+        try:
+            kept, head, state = self._kept.pop()  # whoever has it changes it
+            with path.open("rb", buffering=0) as file:
+                return state if kept == path and file.read(len(head)) == head else None
+        except (IndexError, OSError):
+            return None
 
 
 class DiskStore(StateStore):
@@ -220,25 +224,24 @@ class DiskStore(StateStore):
         data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
         try:
             try:
-                written = self._write(data)
+                self._write(data)
             except FileNotFoundError:  # to look for the folder at each save takes longer
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                written = self._write(data)
+                self._write(data)
         except OSError as error:
             raise StateError(
                 f"this client's memory cannot be written below {self._path.parent} "
                 f"({error.strerror or error}): it stays as it was, and this round's answer is not "
                 "sent; make room there, or give another --state-dir"
             ) from None
-        if written is not None and self._last is not None:
-            self._last.put(self._path, written, state)
+        if self._last is not None and sum(map(len, data)) <= _OVER_LIMIT:
+            self._last.put(self._path, bytes(data[0]), state)
 
-    def _write(self, data: list[bytes | memoryview]) -> Stamp | None:
-        """Write the file; returns its stamp where it is short."""
+    def _write(self, data: list[bytes | memoryview]) -> None:
         if self._sync or sum(map(len, data)) > _OVER_LIMIT:
             write_atomically(self._path, data, sync=self._sync)
-            return None
-        return write_over(self._path, data)
+        else:
+            write_over(self._path, data)
 
 
 class _DamagedError(Exception):

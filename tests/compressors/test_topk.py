@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -118,3 +119,29 @@ def test_decoders_agree_on_what_is_wrong(data):
             assert (np.diff(ids.astype(np.int64)) > 0).all()
             results.append(ids.tolist())
     assert results[0] == results[1]
+
+
+def long_vectors(dtype):
+    """Yield vectors of some pieces, with ties at the least that is kept or without."""
+    x = np.random.default_rng(0).standard_normal(200_003).astype(dtype)
+    yield x
+    yield np.round(x, 1)
+    yield np.where(np.arange(x.size) % 200 == 7, x, dtype(-0.0))
+    yield np.sign(x)
+    yield x * np.finfo(dtype).smallest_subnormal
+    yield (x.astype(np.float64) ** 9).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_long_vectors_in_both_kernels_and_memory_of_what_is_kept(dtype):
+    for x in long_vectors(dtype):
+        order = np.argsort(-np.abs(x), kind="stable")
+        for k in (1, 7, 2_000, 100_000, x.size - 1):
+            expected = np.sort(order[:k])
+            assert np.array_equal(numba_kernels.top_ids(x, k), expected)
+            tracemalloc.start()
+            found = numpy_kernels.top_ids(x, k)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert np.array_equal(found, expected)
+            assert peak < 9 * k + 3e6  # the places twice, and a piece and its 65,536 counts

@@ -259,6 +259,13 @@ def test_a_memory_that_nobody_has_written_since_is_not_read(tmp_path, monkeypatc
     here.save(WorkerState(numbers={"t": 7}))
     DiskStore(tmp_path / "other", sync=False, last=last).save(WorkerState(numbers={"t": 8}))
     assert here.load().numbers == {"t": 7}  # one is kept, of however many clients
+    for number in (10, 11):  # two by another process, while times and files are the same
+        here.save(WorkerState(numbers={"t": 12}))
+        now = (tmp_path / NAME).stat().st_mtime_ns
+        for each in (number, number + 1):
+            DiskStore(tmp_path / NAME, sync=False).save(WorkerState(numbers={"t": each}))
+        os.utime(tmp_path / NAME, ns=(now, now))
+        assert here.load().numbers == {"t": number + 1}
     here.save(WorkerState(numbers={"t": 9}))
     (tmp_path / NAME).unlink()
     assert here.load().numbers in ({}, {"t": 7})  # as `mend` finds it

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from flowerpress.compressors import Opened, PacketError, add_to, make_compressor, norm
 from flowerpress.compressors.kernels import paging
@@ -11,8 +16,11 @@ from flowerpress.compressors.kernels.choice import waiting_for_the_compiler
 from flowerpress.compressors.kernels.paging import Paged, paged
 from flowerpress.compressors.testing.hostile import resealed
 from flowerpress.compressors.wire.packet import Packet
-from flowerpress.protocol.arrays import misplaced
-from flowerpress.protocol.blob import decode_blob, encode_blob, start_of_packets
+from flowerpress.protocol import STYPE, ensure_task_identity
+from flowerpress.protocol.arrays import PiecedArray, Pieces, misplaced
+from flowerpress.protocol.blob import decode_array, decode_blob, encode_blob, start_of_packets
+from flowerpress.transport.codec import encode
+from flowerpress.transport.grid import LargeMessage
 from flowerpress.transport.pipes import Incoming, Stored
 from tests.transport.test_places import resident
 from tests.transport.test_places import test_over_the_link_is_as_in_process as compare
@@ -21,7 +29,12 @@ from tests.transport.test_places import test_over_the_link_is_as_in_process as c
 @pytest.fixture
 def large(monkeypatch):
     """Have what is longer than a page lie in files, and be read a page or two at a time."""
-    for name in ("transport.pipes", "compressors.kernels.paging", "compressors.norms"):
+    for name in (
+        "transport.pipes",
+        "compressors.kernels.paging",
+        "compressors.norms",
+        "compressors.wire.payload",
+    ):
         monkeypatch.setattr(f"flowerpress.{name}.LARGE", 4096)
     monkeypatch.setattr(paging, "PART", 8192)
     monkeypatch.setattr("flowerpress.transport.peer.IN_MEMORY", 4096)
@@ -62,33 +75,77 @@ def test_a_large_message_is_viewed_in_its_file(large, before, after):
         assert there.read(len(blob)) == blob
 
 
-def test_a_large_message_that_cannot_be_moved_is_copied(large, monkeypatch):
+@pytest.mark.parametrize("room", [0, OSError(28, "No space left on device")])
+def test_a_large_message_that_there_is_no_room_to_move_is_copied(large, monkeypatch, room):
     blob = encode_blob({}, [b"frame" * 2000])
     there = Stored()
     there.write(b"-" + blob)
+    for _ in range(2):
+        there.seek(1)
+        with monkeypatch.context() as patched:
+            patched.setattr("os.pwrite", Mock(side_effect=[room]))
+            view = there.view(len(blob))
+        assert bytes(view) == blob
+        assert paged(np.frombuffer(view, np.uint8)) is None
+        assert misplaced(view, start_of_packets(view)) == 0
+
+
+def test_a_disk_that_fails_while_a_message_is_moved_is_an_error(large, monkeypatch):
+    blob, pwrite, left = encode_blob({}, [b"frame" * 5000]), os.pwrite, [1, 1]
+    there = Stored()
+    there.write(b"-" + blob)
     there.seek(1)
-    monkeypatch.setattr("os.pwrite", lambda *_: 0)  # a full disk
-    view = there.view(len(blob))
-    assert bytes(view) == blob
-    assert paged(np.frombuffer(view, np.uint8)) is None
-    assert misplaced(view, start_of_packets(view)) == 0
+    monkeypatch.setattr("os.pwrite", lambda *args: pwrite(*args) if left and left.pop() else 1)
+    with pytest.raises(OSError, match="could not be moved"):
+        there.view(len(blob))
+
+
+def test_what_is_viewed_in_a_file_may_not_be_written(large):
+    packet = in_a_file(make_compressor("identity").compress(np.ones(9000)).data)
+    assert packet.readonly
+    assert not Opened(Packet.view(packet)).decoded.values.flags.writeable
+
+
+def test_threads_that_read_one_answer_find_what_came(large):
+    ensure_task_identity(1)
+    for seed in range(20):
+        frames = [np.random.default_rng(seed).bytes(n) for n in (30_000, 20_001)]
+        record = ArrayRecord()
+        for name, frame in zip("ab", frames, strict=True):
+            record[name] = PiecedArray(Pieces([encode_blob({"seed": seed}, [frame])]), STYPE)
+        asked = Message(RecordDict({"r": record}), 2, "train")
+        buffers = encode(asked)
+        incoming = Incoming(1, sum(map(len, buffers)), in_memory=0)
+        for buffer in buffers:
+            incoming.add(bytes(buffer))
+        answer = LargeMessage(asked, incoming)
+        with ThreadPoolExecutor(4) as pool:
+            contents = list(pool.map(lambda _, of=answer: of.content, range(8)))
+        answer.release()
+        for content in (*contents, answer.content):
+            found = [decode_array(content["r"][name])[1][0] for name in "ab"]
+            assert list(map(bytes, found)) == frames
 
 
 def test_of_a_packet_in_a_file_a_part_is_in_memory(monkeypatch):
     x = np.random.default_rng(0).standard_normal(2**25, dtype=np.float32)
-    out = np.ones(x.size, np.float32)
+    out, give_back = np.ones(x.size, np.float32), Paged.give_back
+    short = make_compressor("identity").compress(x[:1000])
     packet = in_a_file(make_compressor("identity").compress(x).data)
-    peaks, give_back = [resident()], Paged.give_back
+    peaks = []
 
     def noted(self, start, stop):
         peaks.append(resident())
         give_back(self, start, stop)
 
     monkeypatch.setattr(Paged, "give_back", noted)
-    with waiting_for_the_compiler():  # whose memory is not a packet's
-        opened = Opened(Packet.view(packet))
-        length = norm(opened)
-        add_to(opened, out, 0.5)
+    with waiting_for_the_compiler():
+        for data, sums in ((short.data, out[:1000].copy()), (packet, out)):
+            peaks.append(resident())  # the second time with kernels in memory
+            opened = Opened(Packet.view(data))
+            length = norm(opened)
+            add_to(opened, sums, 0.5)
+    del peaks[0]
     parts = x.nbytes // paging.PART
     assert len(peaks) > 4 * parts  # summed, looked at, measured, added
     assert max(peaks) - peaks[0] < x.nbytes / 4

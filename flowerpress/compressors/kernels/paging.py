@@ -8,7 +8,9 @@ for a part, whatever the length.
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,7 +24,11 @@ PART = 2**20  # bytes of a part: a multiple of what kernels work on at once
 
 
 class Paged(mmap.mmap):
-    """A file in memory, shared with it: pages that are given back are read from it again."""
+    """A file in memory, to be read: pages that are given back are read from it again."""
+
+    def __new__(cls, file: int) -> Paged:
+        """Map all of an open file."""
+        return super().__new__(cls, file, 0, access=mmap.ACCESS_READ)
 
     def give_back(self, start: int, stop: int) -> None:
         """Have the pages of the bytes from `start` to `stop` leave the memory, and those around.
@@ -32,12 +38,20 @@ class Paged(mmap.mmap):
         start = max(0, (start - _AROUND) // mmap.PAGESIZE * mmap.PAGESIZE)
         self.madvise(mmap.MADV_DONTNEED, start, min(stop + _AROUND, len(self)) - start)
 
-    def shift(self, start: int, count: int) -> None:
-        """Move what lies from `start` on by `count` bytes; the last ones make room for it."""
-        for stop in range(len(self) - count, start, -PART):
-            first = max(start, stop - PART)
-            self.move(first + count, first, stop - first)
-            self.give_back(first, stop + count)
+
+def shift(file: int, start: int, end: int, count: int) -> None:
+    """Move what an open file holds from `start` to `end` by `count` bytes, over what follows.
+
+    Raises
+    ------
+    OSError
+        The disk fails: what the file holds from `start` on is of no more use.
+    """
+    for stop in range(end, start, -PART):
+        first = max(start, stop - PART)
+        data = os.pread(file, stop - first, first)
+        if os.pwrite(file, data, first + count) < stop - first:
+            raise OSError(errno.EIO, "a part of an answer's file could not be moved")
 
 
 def sweep(values: npt.NDArray[Any]) -> Iterable[tuple[int, int]]:

@@ -11,7 +11,7 @@ import numpy as np
 from flowerpress.compressors import vectors
 from flowerpress.compressors.kernels import kernels
 from flowerpress.compressors.kernels.packing import BLOCK, U8, U32, packed_bytes, pieces
-from flowerpress.compressors.kernels.paging import sweep
+from flowerpress.compressors.kernels.paging import LARGE, sweep
 from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.inputs import TooLargeError, Vector
 from flowerpress.compressors.wire.packet import HEADER_BYTES, Packet, PacketError, frame_length
@@ -88,7 +88,8 @@ class Reader:
     def finite(self, count: int, dtype: np.dtype[Any], what: str) -> Vector:
         """Return the next `count` numbers, all of them finite."""
         values: Vector = self.array(count, dtype, what)
-        for start, stop in sweep(values):
+        short = values.nbytes < LARGE  # as most are: not worth a call
+        for start, stop in ((0, count),) if short else sweep(values):
             position = kernels().nonfinite_position(values[start:stop])
             if position >= 0:
                 position += start
@@ -177,9 +178,9 @@ def require_weighted(values: Vector, weight: float, dtype: np.dtype[Any]) -> Non
     Rounding keeps the order: if the least and the largest do not overflow, no product does.
     """
     if values.size and (values.dtype != dtype or abs(weight) > 1):
-        for start, stop in sweep(values):
-            part = values[start:stop]
-            weighted(np.array([part.min(), part.max()]), weight, dtype)
+        ends = [(values[a:b].min(), values[a:b].max()) for a, b in sweep(values)]
+        least, most = zip(*ends, strict=True)
+        weighted(np.array([min(least), max(most)]), weight, dtype)
 
 
 def require_finite(values: Vector, what: str) -> None:

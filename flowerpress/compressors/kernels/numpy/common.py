@@ -20,7 +20,6 @@ from flowerpress.compressors.kernels.rounding import SCALED_UP, TINY_NORM, fixed
 from flowerpress.compressors.kernels.sums import F64, Offsets, block_sums, quick_norms
 
 Floats = npt.NDArray[np.floating[Any]]
-_LEADING = 16  # bits of a magnitude, and its sign, that are counted first
 
 __all__ = [
     "block_sums",
@@ -70,37 +69,53 @@ def top_ids(x: Floats, k: int) -> U32:
     """Return the places of the k largest ``|x|``, ascending; ties go to the lowest place."""
     if k >= x.size:
         return np.arange(x.size, dtype=np.uint32)
-    ids, keys = _candidates(x, k) if x.size > PIECE * BLOCK else (None, _keys(x))
-    threshold = np.partition(keys, keys.size - k)[keys.size - k]
-    above = np.flatnonzero(keys > threshold)
-    equal = np.flatnonzero(keys == threshold)[: k - above.size]
-    chosen = np.sort(np.concatenate([above, equal])).astype(np.uint32)
-    return chosen if ids is None else ids[chosen]
+    if x.size > PIECE * BLOCK:
+        return _top_of_long(x, k)
+    # |x| as integers: the order of non-negative floats is that of their bits.
+    keys = np.abs(x).view(np.uint32 if x.dtype.itemsize == 4 else np.uint64)
+    least = np.partition(keys, x.size - k)[x.size - k]
+    above = np.flatnonzero(keys > least)
+    ties = np.flatnonzero(keys == least)[: k - above.size]
+    return np.sort(np.concatenate([above, ties])).astype(np.uint32)
 
 
-def _keys(x: Floats) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return |x| as integers: the order of non-negative floats is that of their bits."""
-    return np.abs(x).view(np.uint32 if x.dtype.itemsize == 4 else np.uint64)
+def _top_of_long(x: Floats, k: int) -> U32:
+    """Return `top_ids` in memory of a piece and of what is returned."""
+    least, left = _least_kept(x, k)
+    ids = []
+    for start, stop in pieces(x.size):
+        keys = np.abs(x[start:stop]).view(least.dtype)
+        chosen = keys > least
+        if left:
+            ties = np.flatnonzero(keys == least)[:left]
+            chosen[ties] = True
+            left -= ties.size
+        ids.append((np.flatnonzero(chosen) + start).astype(np.uint32))
+    return np.concatenate(ids)
 
 
-def _candidates(x: Floats, k: int) -> tuple[U32, npt.NDArray[np.unsignedinteger[Any]]]:
-    """Return places that have the k largest |x| among them, ascending, and their keys.
+def _least_kept(x: Floats, k: int) -> tuple[np.unsignedinteger[Any], int]:
+    """Return the least ``|x|`` of the k largest, as an integer, and how many of these are as large.
 
-    Few others are: those with the same leading bits as the least of the k.
+    Its bits are found 16 at a time, by counting.
     """
-    shift = 8 * x.dtype.itemsize - _LEADING
-    counts = np.zeros(1 << _LEADING, np.int64)
-    for start, stop in pieces(x.size):
-        leading = (_keys(x[start:stop]) >> shift).astype(np.int64)
-        counts += np.bincount(leading, minlength=counts.size)
-    depth = int(np.searchsorted(np.cumsum(counts[::-1]), k))
-    floor, ids, found = counts.size - 1 - depth << shift, list[U32](), []
-    for start, stop in pieces(x.size):
-        keys = _keys(x[start:stop])
-        here = np.flatnonzero(keys >= keys.dtype.type(floor))
-        ids.append((here + start).astype(np.uint32))
-        found.append(keys[here])
-    return np.concatenate(ids), np.concatenate(found)
+    unsigned = np.uint32 if x.dtype.itemsize == 4 else np.uint64
+    first = 8 * x.dtype.itemsize - 16
+    found = above = 0
+    for shift in range(first, -1, -16):
+        counts = np.zeros(1 << 16, np.int64)
+        for start, stop in pieces(x.size):
+            keys: npt.NDArray[Any] = np.abs(x[start:stop]).view(unsigned)
+            digits = keys >> unsigned(shift)
+            if shift < first:
+                digits = digits[digits >> unsigned(16) == found] & unsigned(0xFFFF)
+            if digits.size:
+                counts += np.bincount(digits.astype(np.int64), minlength=counts.size)
+        reached = above + np.cumsum(counts[::-1])
+        depth = int(np.searchsorted(reached, k))
+        above = int(reached[depth] - counts[-1 - depth])
+        found = found << 16 | (counts.size - 1 - depth)
+    return unsigned(found), k - above
 
 
 def scatter_add(ids: U32, values: Floats, out: Floats) -> None:
