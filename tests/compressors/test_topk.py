@@ -123,7 +123,7 @@ def test_decoders_agree_on_what_is_wrong(data):
 
 def long_vectors(dtype):
     """Yield vectors of some pieces, with ties at the least that is kept or without."""
-    x = np.random.default_rng(0).standard_normal(200_003).astype(dtype)
+    x = np.random.default_rng(0).standard_normal(1_000_003).astype(dtype)
     yield x
     yield np.round(x, 1)
     yield np.where(np.arange(x.size) % 200 == 7, x, dtype(-0.0))
@@ -144,4 +144,4 @@ def test_long_vectors_in_both_kernels_and_memory_of_what_is_kept(dtype):
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert np.array_equal(found, expected)
-            assert peak < 9 * k + 3e6  # the places twice, and a piece and its 65,536 counts
+            assert peak < 9 * k + 4e6  # the places twice, and a piece and its 65,536 counts
