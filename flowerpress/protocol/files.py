@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 try:
@@ -156,6 +157,7 @@ def damaged(path: Path) -> list[Path]:
     return sorted((each for each in found if _number(each)), key=_number)
 
 
+@lru_cache(maxsize=64)
 def _beside(path: Path, end: str) -> str:
     """Return a hidden name beside a file's; as text: paths take longer to make than files."""
     folder, name = os.path.split(path)

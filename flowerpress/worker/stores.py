@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, ClassVar
@@ -352,17 +353,28 @@ def open_store(
         name = "context" if _in_ray() else "disk"
     config = context.run_config
     saved = str(config.get("checkpoint") or config.get("flowerpress.checkpoint") or "")
-    run = (saved and re.sub(r"[^\w.-]+", "-", saved).strip("-")) or str(context.run_id)
+    run = (saved and _as_name(saved)) or str(context.run_id)
     if name == "live":
         return LiveStore(table, (run, client, part), attic)
     if name == "context":
         return ContextStore(context, part)
     if name == "disk":
-        root = state_folder(context.node_config)
         sync = bool(context.node_config.get("state-sync", True))
         name = f"client-{client}-{part}" if part else f"client-{client}"
-        return DiskStore(root / f"run-{run}" / f"{name}.safetensors", sync=sync, last=last)
+        path = _path_in(str(state_folder(context.node_config)), run, name)
+        return DiskStore(path, sync=sync, last=last)
     raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
+
+
+@lru_cache(maxsize=64)
+def _path_in(folder: str, run: str, name: str) -> Path:
+    """Return the file of a memory; kept, for it is asked for with each question."""
+    return Path(folder) / f"run-{run}" / f"{name}.safetensors"
+
+
+@lru_cache(maxsize=8)
+def _as_name(saved: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", saved).strip("-")
 
 
 def state_folder(node_config: Mapping[str, Any]) -> Path:
