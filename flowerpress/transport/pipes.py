@@ -128,7 +128,7 @@ class Place(ABC):
 
     @abstractmethod
     def view(self, size: int) -> memoryview:
-        """Return the next `size` bytes; who writes to what may be written changes no file.
+        """Return the next `size` bytes; where they may be written to, that changes no file.
 
         If they are a message of packets, the first packet lies where any float may lie. What is
         viewed may not be read again.

@@ -24,7 +24,7 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], size: int) -> list[R]
     work : callable
         Works on the item's own part of memory, so that it does not matter which is first.
     items : iterable
-        Of some, the second half of the work may be done by another thread.
+        Where there are several, another thread may work on some of them.
     size : int
         Numbers to work on, all in all: where they are few, or there is one core, all is done here.
 
