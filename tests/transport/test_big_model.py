@@ -32,8 +32,9 @@ def test_it_says_what_it_measured() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("init", ["dense", "compressed"])
 @pytest.mark.parametrize("task", ["array", "torch"])
-def test_bars(task: str) -> None:
-    done = measured("--bars", "--init", "compressed", "--task", task)
+def test_bars(task: str, init: str) -> None:
+    done = measured("--bars", "--init", init, "--task", task)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held: ") == 2
