@@ -81,10 +81,10 @@ def compare(given: argparse.Namespace, other: Path | None) -> int:
             fine &= row["later"] <= SECONDS and ratio <= FIRST
         verdict = "-" if spec not in BARRED else "met" if fine else "missed"
         missed |= verdict == "missed"
-        text = f"| `{spec}` | {row['later']:.3f} | {row['first']:.3f} | {ratio:.2f} "
+        text = f"| `{spec}` | {row['later']:.3g} | {row['first']:.3g} | {ratio:.2f} "
         text += f"| {row['memory'] / 2**20:.0f} | {verdict} |"
         if before:
-            text += f" {before['later']:.3f} | {before['first']:.3f} "
+            text += f" {before['later']:.3g} | {before['first']:.3g} "
             text += f"| {before['memory'] / 2**20:.0f} | {before['later'] / row['later']:.2f} |"
         print(text, flush=True)
     return missed

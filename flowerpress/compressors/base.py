@@ -169,6 +169,11 @@ class Compressor(ABC):
         """Check the whole payload and return it ready to be added; `PacketError` if it is wrong."""
 
     @classmethod
+    def glance(cls, packet: Packet) -> Decoded:
+        """Return what has the packet's norm; places, which the norm is not of, may stay unread."""
+        return cls.decode(packet)
+
+    @classmethod
     @abstractmethod
     def spec_of(cls, packet: Packet) -> str:
         """Return the spec of a compressor that sends packets like `packet`."""

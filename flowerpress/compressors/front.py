@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -60,6 +60,11 @@ class Front(Compressor):
         """
 
     @classmethod
+    def expander_at_a_glance(cls, header: Reader, dim: int) -> Expander:
+        """Do what `expander` does; places, which no norm is of, are read once values are there."""
+        return cls.expander(header, dim)
+
+    @classmethod
     @abstractmethod
     def spec_of_header(cls, header: Reader) -> str:
         """Return the spec of a compressor that writes headers like this one."""
@@ -88,6 +93,18 @@ class Places:
         """Put the values there."""
         require_finite_values(values)
         return Sparse(self.ids, values)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Values that belong to places which are not read before these are needed."""
+
+    size: int
+    read: Callable[[], U32]
+
+    def expand(self, values: Vector) -> Decoded:
+        """Read the places, and put the values there."""
+        return Places(self.read()).expand(values)
 
 
 def require_finite_values(values: Vector) -> None:

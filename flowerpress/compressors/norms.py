@@ -38,7 +38,9 @@ _MANY, _LARGE, _THIN = 64, 1 << 15, 8
 
 
 @by_default_rules
-def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
+def norm(
+    packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28, glance: bool = False
+) -> float:
     """Return the l2 norm of the vector that a packet holds.
 
     The work is O(bytes of the packet). Quantized packets are decoded for it, half a million numbers
@@ -52,6 +54,9 @@ def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
         The packet, or the bytes of its frame.
     max_dim : int, default 2**28
         The longest vector to measure: some packets of a few bytes must be decoded for it.
+    glance : bool, default False
+        Leave unread what the norm is not of, as the places of `topk`: whether they are right is
+        not known then.
 
     Returns
     -------
@@ -80,7 +85,7 @@ def norm(packet: Packet | Buffer | Opened, *, max_dim: int = 1 << 28) -> float:
             f"frame: dim is {packet.dim}, above max_dim={max_dim}; pass a larger max_dim"
         )
     with left:
-        return _norm(decoded or reading.decode(packet), packet.dim, packet.dtype)
+        return _norm(decoded or reading.decode(packet, glance=glance), packet.dim, packet.dtype)
 
 
 def square_sum(x: Vector) -> float:

@@ -265,10 +265,14 @@ class Guard:
 
 
 def _norm_of(packets: Sequence[Opened | Packet]) -> float:
-    """Return the norm of all that some packets hold; they may be as long as any model."""
+    """Return the norm of all that some packets hold; they may be as long as any model.
+
+    Of one that is not open yet the places stay unread. Whoever sends wrong ones, to be measured and
+    then refused, could have sent right ones of the same norm.
+    """
     total = 0.0
     for packet in packets:
-        total = math.hypot(total, norm(packet, max_dim=MAX_DIM))
+        total = math.hypot(total, norm(packet, max_dim=MAX_DIM, glance=True))
     return total
 
 

@@ -19,6 +19,8 @@ from flowerpress.compressors import (
 from flowerpress.compressors.norms import square_sum
 from flowerpress.compressors.testing.conformance import forced_kernels
 from flowerpress.compressors.testing.hostile import damaged, resealed
+from flowerpress.compressors.wire.packet import HEADER_BYTES
+from flowerpress.compressors.wire.reading import decode
 from tests.compressors.table import COMPRESSORS
 
 SHAPES = ((30, 40), (7,))
@@ -41,6 +43,7 @@ def test_it_is_that_of_the_decoded_vector(spec, dtype):
     for x in vectors(dtype):
         packet = compressor.compress(x, Draw(seed=2))
         found = norm(packet)
+        assert norm(packet, glance=True) == found
         actual = float(np.linalg.norm(decompress(packet).astype(np.float64)))
         if "countsketch" in spec:  # of a sketch it is the vector's, not that of its estimates
             actual = float(np.linalg.norm(x.astype(np.float64)))
@@ -89,6 +92,27 @@ def test_damaged_packets_are_refused_or_have_a_norm(spec):
                 assert norm(resealed(bad)) >= 0
             except PacketError:
                 continue
+
+
+@pytest.mark.parametrize(("spec", "tag"), [("topk:k=300", 4), ("topk:k=300+qsgd:7", 12)])
+def test_a_glance_leaves_places_unread(spec, tag):
+    """They are most of the work; whoever adds the packet reads and checks them."""
+    packet = make_compressor(spec).compress(np.random.default_rng(0).standard_normal(DIM))
+    bad = bytearray(packet.data)
+    bad[HEADER_BYTES + tag] = 7  # of the places' code
+    bad = resealed(bytes(bad))
+    assert norm(bad, glance=True) == norm(packet)
+    for read in (norm, decompress):
+        with pytest.raises(PacketError, match="id code 7 is not known"):
+            read(bad)
+
+
+def test_what_a_glance_left_is_read_when_it_is_needed():
+    x = np.random.default_rng(0).standard_normal(DIM)
+    packet = make_compressor("topk:k=300+qsgd:7").compress(x)
+    out = np.zeros(DIM)
+    decode(packet, glance=True).add_to(out, 1.0)
+    np.testing.assert_array_equal(out, decompress(packet))
 
 
 def in_order(x):

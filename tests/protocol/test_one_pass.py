@@ -152,4 +152,4 @@ def test_the_benchmark_compares_with_a_commit(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(server_pass, "apart", apart)
     server_pass.main(["--quick", "--only", "sign", "--against", "HEAD~1"])
     assert called == [["worktree", "add"], False, True, False, True, ["worktree", "remove"]]
-    assert "| 3.000 | 2.000 | 0 | 3.00 |" in capsys.readouterr().out
+    assert "| 3 | 2 | 0 | 3.00 |" in capsys.readouterr().out

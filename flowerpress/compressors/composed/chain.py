@@ -146,9 +146,17 @@ class Chain(Compressor):
         return Expanded(reading.decode(inner), expander, packet.dtype, packet.dim)
 
     @classmethod
-    def _parts(cls, packet: Packet) -> tuple[Expander, Packet]:
+    def glance(cls, packet: Packet) -> Decoded:
+        """Check the same, but for places in either."""
+        expander, inner = cls._parts(packet, glance=True)
+        decoded = reading.decode(inner, glance=True)
+        return Expanded(decoded, expander, packet.dtype, packet.dim)
+
+    @classmethod
+    def _parts(cls, packet: Packet, *, glance: bool = False) -> tuple[Expander, Packet]:
         front, header, rest = _take(packet)
-        expander = front.expander(header, packet.dim)
+        read = front.expander_at_a_glance if glance else front.expander
+        expander = read(header, packet.dim)
         return expander, reading.inner_packet(rest, packet, expander.size)
 
     @classmethod

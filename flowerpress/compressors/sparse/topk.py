@@ -12,7 +12,8 @@ import numpy as np
 from flowerpress.compressors.base import Decoded, Traits, Vector, refuse_nonfinite
 from flowerpress.compressors.draw import Draw
 from flowerpress.compressors.fields import kept, real, require_share, whole
-from flowerpress.compressors.front import Expander, Front, Places
+from flowerpress.compressors.front import Expander, Front, Places, Unread
+from flowerpress.compressors.identity import Dense
 from flowerpress.compressors.kernels import kernels_of
 from flowerpress.compressors.kernels.packing import U32
 from flowerpress.compressors.wire.ids import decode_ids, encode_ids, expected_id_bits
@@ -80,16 +81,26 @@ class TopK(Front):
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check k, the values and the places."""
-        reader = Reader(packet, cls.name)
-        k, tag, parameter = _read_head(reader, packet.dim)
-        values = reader.finite(k, packet.dtype, "value")
+        reader, k, tag, parameter, values = _read_values(packet)
         return Sparse(_read_ids(reader, tag, parameter, k, packet.dim), values)
+
+    @classmethod
+    def glance(cls, packet: Packet) -> Decoded:
+        """Check k and the values; the places take most of the time."""
+        *_, values = _read_values(packet)
+        return Dense(values)
 
     @classmethod
     def expander(cls, header: Reader, dim: int) -> Expander:
         """Check k and the places."""
         k, tag, parameter = _read_head(header, dim)
         return Places(_read_ids(header, tag, parameter, k, dim))
+
+    @classmethod
+    def expander_at_a_glance(cls, header: Reader, dim: int) -> Expander:
+        """Check k."""
+        k, tag, parameter = _read_head(header, dim)
+        return Unread(k, lambda: _read_ids(header, tag, parameter, k, dim))
 
     @classmethod
     def spec_of(cls, packet: Packet) -> str:
@@ -116,6 +127,13 @@ class TopK(Front):
         k = self.length(dim)
         bits = self.header_bits(dim) + 32 * k
         return Traits(k == dim, 0.0 if k == dim else None, k / dim, None, bits)
+
+
+def _read_values(packet: Packet) -> tuple[Reader, int, int, int, Vector]:
+    """Return what comes before the places, and a reader of these."""
+    reader = Reader(packet, TopK.name)
+    k, tag, parameter = _read_head(reader, packet.dim)
+    return reader, k, tag, parameter, reader.finite(k, packet.dtype, "value")
 
 
 def _read_head(reader: Reader, dim: int) -> tuple[int, int, int]:

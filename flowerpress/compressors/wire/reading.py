@@ -55,12 +55,17 @@ def inner_packet(data: U8, outer: Packet, dim: int) -> Packet:
     return inner
 
 
-def decode(packet: Packet, outermost: budget.Budget | None = None) -> Decoded:
-    """Check a packet, and charge its budget: the outermost one's, else what is being spent."""
+def decode(
+    packet: Packet, outermost: budget.Budget | None = None, *, glance: bool = False
+) -> Decoded:
+    """Check a packet, and charge its budget: the outermost one's, else what is being spent.
+
+    A `glance` is enough to tell its norm; see `Compressor.glance`.
+    """
     kind = codec(packet.header.codec)
     here = budget.enter(kind.codec, kind.reading_work * packet.dim, outermost)
     try:
-        decoded: Decoded = kind.decode(packet)
+        decoded: Decoded = (kind.glance if glance else kind.decode)(packet)
     finally:
         here.leave()
     return decoded
