@@ -127,7 +127,7 @@ def latency(rounds: int, superlink_rounds: int) -> int:
         "link, memory on disk, ms a round": f"{1e3 * found['disk']:.1f}",
         "link, memory in the process, ms a round": f"{1e3 * found['live']:.1f}",
     }
-    promises = {"at most 20 ms a round, memory on disk": found["disk"] <= 0.020}
+    promises = {"at most 12 ms a round, memory on disk": found["disk"] <= 0.012}
     if superlink_rounds:
         config: dict[str, object] = {"num-server-rounds": superlink_rounds}
         slow = statistics.median(over_superlink(clients, config)[1:])
