@@ -14,7 +14,7 @@ from flowerpress.dropin.arrays import Plan
 from flowerpress.dropin.peers import Channel, Peer
 from flowerpress.dropin.replica import Broadcast
 from flowerpress.dropin.settings import Settings
-from flowerpress.protocol.files import sweep, write_atomically
+from flowerpress.protocol.files import remove_unfinished, write_atomically
 from flowerpress.server.tree import CheckpointError, Tree, dump, load
 
 _SAME = ("compressor", "memory", "downlink", "momentum", "dense", "seed", "clip_sent")
@@ -35,7 +35,7 @@ def find(path: Path, settings: Settings, *, resume: bool) -> Tree:
     CheckpointError
         It is there and `resume` is not set, is damaged, or is of a run with other options.
     """
-    sweep(path.parent, path.name)
+    remove_unfinished(path.parent, path.name)
     if not path.exists():
         return None
     if not resume:

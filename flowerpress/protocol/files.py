@@ -112,7 +112,7 @@ def mend(path: Path) -> bool:
         return path.exists()
 
 
-def sweep(folder: Path, pattern: str) -> int:
+def remove_unfinished(folder: Path, pattern: str) -> int:
     """Remove what killed writers of `write_atomically` have left in a folder; return how many.
 
     A writer holds a lock on its file for as long as it writes: what nobody holds is nobody's.

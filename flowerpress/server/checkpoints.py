@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
-from flowerpress.protocol.files import sweep, write_atomically
+from flowerpress.protocol.files import remove_unfinished, write_atomically
 from flowerpress.server.options import whole
 from flowerpress.server.tree import CheckpointError, Tree, dump, load
 
@@ -100,7 +100,7 @@ class Checkpoints:
         """
         if self._opened:
             return self._found
-        sweep(self.folder, "round-*.safetensors")
+        remove_unfinished(self.folder, "round-*.safetensors")
         paths = self._paths()
         if paths and not self.resume:
             raise CheckpointError(

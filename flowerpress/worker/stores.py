@@ -31,7 +31,7 @@ from flowerpress.protocol.files import (
     alone_with,
     mend,
     put_aside,
-    sweep,
+    remove_unfinished,
     write_atomically,
     write_over,
 )
@@ -178,7 +178,7 @@ class DiskStore(StateStore):
             return kept
         if self._path not in self._swept:
             self._swept.add(self._path)
-            sweep(self._path.parent, self._path.name)
+            remove_unfinished(self._path.parent, self._path.name)
         try:
             return self._read()
         except _DamagedError:

@@ -306,7 +306,7 @@ def test_a_writer_holds_its_file(tmp_path, monkeypatch):
     path, seen = tmp_path / "round-000001.safetensors", []
 
     def look(handle):
-        seen.append(files.sweep(tmp_path, "round-*.safetensors"))
+        seen.append(files.remove_unfinished(tmp_path, "round-*.safetensors"))
         assert len(list(tmp_path.iterdir())) == 1
 
     monkeypatch.setattr(files.os, "fsync", look)
