@@ -97,6 +97,12 @@ class Compressor(ABC):
     reading_work: ClassVar[float] = 1.0
     torch_kernels: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Look in no other class's way at the packets of one that reads them in its own."""
+        super().__init_subclass__(**more)
+        if "decode" in vars(cls) and "glance" not in vars(cls):
+            cls.glance = classmethod(lambda cls, packet: cls.decode(packet))  # type: ignore[assignment, method-assign]
+
     @by_default_rules
     def compress(self, x: Vector | Tensor, draw: Draw = _NO_DRAW) -> Packet:
         """Compress `x`.

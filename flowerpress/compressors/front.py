@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from flowerpress.compressors.base import Compressor, Decoded, Vector
 from flowerpress.compressors.draw import Draw
@@ -46,6 +46,13 @@ class Front(Compressor):
 
     shared_map: ClassVar[bool] = False
     mixed: ClassVar[int] = 0
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "expander" in vars(cls) and "expander_at_a_glance" not in vars(cls):
+            cls.expander_at_a_glance = classmethod(  # type: ignore[assignment, method-assign]
+                lambda cls, header, dim: cls.expander(header, dim)
+            )
 
     @abstractmethod
     def split(self, x: Vector, draw: Draw) -> tuple[Sequence[Buffer], Vector]:

@@ -119,6 +119,7 @@ class Guard:
         self._references = [0.0] * len(_WHAT)
         self._glances = False  # whether the answers to it are looked at before they are taken
         self._norms: dict[tuple[int, bytes], float] = {}  # of these
+        self._fresh: dict[int, Sizes] = {}  # of these, by client, while they are not taken yet
         self._alone = False  # whether one client was heard of more
 
     def sizes(self, reply: Reply, packets: Sequence[Opened | Packet] | None = None) -> Sizes:
@@ -166,6 +167,7 @@ class Guard:
         `checked` returns the packets of one of them, checked as frames.
         """
         self._norms.clear()
+        self._fresh = {}
         if not self.max_scale:
             return
         kind = self._kind = _KINDS[ask.what]
@@ -173,6 +175,7 @@ class Guard:
         clients = self._population.clients
         self._glances = self._heard(kind) < min(NEEDED, len(clients))
         fresh = self._measured(glances, checked) if self._glances else {}
+        self._fresh = dict(fresh)
         for each in (kind, BUFFERS, GRADIENTS):  # of which answers have norms
             self._references[each] = self._reference(each, fresh, server_round)
         heard = 0
@@ -231,6 +234,7 @@ class Guard:
         UnknownScaleError
             Nothing is known yet of what is usual.
         """
+        self._fresh.pop(client.id, None)
         client.hear(sizes)
         largest = math.sqrt(float(np.finfo(dtype).max))
         for kind, size in sizes.items():
@@ -243,6 +247,13 @@ class Guard:
             reference = self._references[kind]
             if self._alone or not reference or size > self.max_scale * reference:
                 self._compare(client, kind, size)
+
+    def refused(self, client: Client) -> None:
+        """Remember what a glance saw of an answer that was refused before it was measured.
+
+        It has moved the reference: so it counts as what its client sent, as if it had gone in.
+        """
+        client.hear(self._fresh.pop(client.id, {}))
 
     def _compare(self, client: Client, kind: int, size: float) -> None:
         repeated = len(client.first[kind]) == NEEDED
@@ -268,7 +279,7 @@ def _norm_of(packets: Sequence[Opened | Packet]) -> float:
     """Return the norm of all that some packets hold; they may be as long as any model.
 
     Of one that is not open yet the places stay unread. Whoever sends wrong ones, to be measured and
-    then refused, could have sent right ones of the same norm.
+    then refused, could have sent right ones of the same norm, and is remembered by it as well.
     """
     total = 0.0
     for packet in packets:

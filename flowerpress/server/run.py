@@ -340,6 +340,7 @@ class Run:
             self.exchange.hold(server_round, client, str(error))
             return False
         except (PacketError, ProtocolError) as error:
+            self.guard.refused(client)
             absurd = isinstance(error, OversizedError)
             self.exchange.refuse_answer(server_round, client, str(error), absurd=absurd)
             return False

@@ -17,9 +17,11 @@ from flowerpress.compressors import (
     norm,
 )
 from flowerpress.compressors.norms import square_sum
+from flowerpress.compressors.sparse.topk import TopK
 from flowerpress.compressors.testing.conformance import forced_kernels
 from flowerpress.compressors.testing.hostile import damaged, resealed
 from flowerpress.compressors.wire.packet import HEADER_BYTES
+from flowerpress.compressors.wire.payload import Sparse
 from flowerpress.compressors.wire.reading import decode
 from tests.compressors.table import COMPRESSORS
 
@@ -113,6 +115,28 @@ def test_what_a_glance_left_is_read_when_it_is_needed():
     out = np.zeros(DIM)
     decode(packet, glance=True).add_to(out, 1.0)
     np.testing.assert_array_equal(out, decompress(packet))
+
+
+class HalfTopK(TopK):
+    """Sends halves, and is read as doubles of them; registered nowhere."""
+
+    name = "half"
+
+    @classmethod
+    def decode(cls, packet):
+        found = super().decode(packet)
+        return Sparse(found.ids, found.values * 2)
+
+    @classmethod
+    def expander(cls, header, dim):
+        return "its own"
+
+
+def test_who_reads_in_another_way_is_looked_at_in_that_way():
+    x = np.linspace(-1, 1, 50)
+    packet = TopK(k=5).compress(x)
+    np.testing.assert_array_equal(HalfTopK.glance(packet).values, 2 * TopK.glance(packet).values)
+    assert HalfTopK.expander_at_a_glance(None, 50) == "its own"
 
 
 def in_order(x):

@@ -7,9 +7,11 @@ import pytest
 
 from benchmarks import server_pass
 from benchmarks.server_pass import Server
-from flowerpress.compressors import Draw, Opened, Packet, PacketError, make_compressor
+from flowerpress.compressors import Draw, Opened, Packet, PacketError, make_compressor, norm
+from flowerpress.compressors.testing.hostile import resealed
 from flowerpress.compressors.wire import packet as packet_module
 from flowerpress.compressors.wire import reading
+from flowerpress.compressors.wire.packet import HEADER_BYTES
 from flowerpress.protocol import Reply
 from flowerpress.server import guard as guard_module
 from flowerpress.server.ask import Ask
@@ -103,6 +105,21 @@ def test_another_answer_of_the_same_client_is(counts):
     assert counts["norms"] == 4
     judge.begin(Ask([]), replies)
     assert counts["norms"] == 7
+
+
+def test_who_was_looked_at_and_then_refused_is_remembered():
+    """Its norm was one of those that the reference is of, though its places are wrong."""
+    server = Server("topk:0.1", DIM, ANSWERS)
+    bad = bytearray(server.packets[1])
+    bad[HEADER_BYTES + 4] = 7  # of the places' code
+    server.packets[1] = resealed(bytes(bad))
+    with pytest.raises(RuntimeError, match="4 of 5 answers went in"):
+        server.take()
+    clients = server.strategy.run.population.clients
+    good = [client.first[UPDATES] for client in clients.values()]
+    assert all(len(norms) == 1 for norms in good)
+    assert good[1] == [pytest.approx(norm(server.packets[1], glance=True))]
+    assert not clients[1].usual[UPDATES]  # which is of what went in
 
 
 def test_bytes_that_nobody_has_checked_are_checked(counts):

@@ -81,13 +81,13 @@ class TopK(Front):
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:
         """Check k, the values and the places."""
-        reader, k, tag, parameter, values = _read_values(packet)
+        reader, k, tag, parameter, values = _read_values(packet, cls.name)
         return Sparse(_read_ids(reader, tag, parameter, k, packet.dim), values)
 
     @classmethod
     def glance(cls, packet: Packet) -> Decoded:
         """Check k and the values; the places take most of the time."""
-        *_, values = _read_values(packet)
+        *_, values = _read_values(packet, cls.name)
         return Dense(values)
 
     @classmethod
@@ -129,9 +129,9 @@ class TopK(Front):
         return Traits(k == dim, 0.0 if k == dim else None, k / dim, None, bits)
 
 
-def _read_values(packet: Packet) -> tuple[Reader, int, int, int, Vector]:
+def _read_values(packet: Packet, name: str) -> tuple[Reader, int, int, int, Vector]:
     """Return what comes before the places, and a reader of these."""
-    reader = Reader(packet, TopK.name)
+    reader = Reader(packet, name)
     k, tag, parameter = _read_head(reader, packet.dim)
     return reader, k, tag, parameter, reader.finite(k, packet.dtype, "value")
 
