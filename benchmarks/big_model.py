@@ -103,7 +103,7 @@ def sizes(dim: int) -> list[int]:
 def give_back_large_memory() -> None:
     """Do what the commands `serve` and `join` do at their start."""
     try:
-        from flowerpress.transport.heap import give_back_large_memory
+        from flowerpress.protocol.heap import give_back_large_memory
     except ImportError:  # an earlier commit
         return
     give_back_large_memory()

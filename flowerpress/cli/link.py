@@ -100,10 +100,10 @@ def join_command(
     ] = 600,
 ) -> None:
     """Work for a server until its run ends."""
+    from flowerpress.protocol.heap import give_back_large_memory
     from flowerpress.transport import status
     from flowerpress.transport.address import parse_address
     from flowerpress.transport.apps import parse_config
-    from flowerpress.transport.heap import give_back_large_memory
     from flowerpress.transport.join import make_client
 
     give_back_large_memory()

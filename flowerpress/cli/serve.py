@@ -92,9 +92,9 @@ def serve_command(
     """Run the server of an app."""
     # Set but empty, gRPC logs failed handshakes, and does not complain of its log level.
     os.environ.setdefault("GRPC_VERBOSITY", "")
+    from flowerpress.protocol.heap import give_back_large_memory
     from flowerpress.transport.address import parse_address
     from flowerpress.transport.grpc_log import limited_stderr
-    from flowerpress.transport.heap import give_back_large_memory
     from flowerpress.transport.limits import Limits
 
     give_back_large_memory()

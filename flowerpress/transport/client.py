@@ -18,6 +18,7 @@ import grpc
 from flowerpress.compressors.kernels.paging import LARGE
 from flowerpress.protocol import printable
 from flowerpress.protocol.blob import Data
+from flowerpress.protocol.heap import give_back_freed_memory
 from flowerpress.transport.address import parse_address
 from flowerpress.transport.attempts import Attempts
 from flowerpress.transport.frames import (
@@ -33,7 +34,6 @@ from flowerpress.transport.frames import (
     parse,
 )
 from flowerpress.transport.heads import SHORT_HEADS
-from flowerpress.transport.heap import give_back_freed_memory
 from flowerpress.transport.pipes import Incoming, Outgoing
 from flowerpress.transport.reach import Trouble, explain, proxy_of
 from flowerpress.transport.stream import LAST_WORDS, Stream

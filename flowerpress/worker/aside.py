@@ -20,8 +20,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from flowerpress.protocol.heap import give_back_freed_memory
+
 KEPT = 32 * 2**20  # bytes that stay in memory
 _LEAST = 2**16  # bytes of a vector that is worth a file
+_MANY = 128 * 2**20  # bytes put aside after which what they leave is given back
 log = logging.getLogger("flowerpress")
 
 
@@ -58,7 +61,7 @@ class Attic:
     """
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._left, self._end = kept, 0
+        self._left, self._end, self._since = kept, 0, 0
         self._places: dict[Hashable, tuple[int, int]] = {}  # where, and how many bytes
         self._file: IO[bytes] | None = None
         self._lock = Lock()
@@ -86,6 +89,10 @@ class Attic:
             except OSError as error:
                 self._give_up(error)
                 return None
+            self._since += vector.nbytes
+            many, self._since = self._since >= _MANY, self._since % _MANY
+        if many:  # the next ones are made by other threads, which cannot have these ones' places
+            give_back_freed_memory()
         return Aside(self, start, vector.shape, vector.dtype)
 
     def read(self, start: int, octets: npt.NDArray[np.uint8]) -> None:

@@ -301,6 +301,17 @@ def test_an_attic_gives_each_its_place_and_keeps_what_it_has_room_for():
     assert attic.put("short", np.zeros(3)) is None
 
 
+def test_what_is_put_aside_gives_its_memory_back(monkeypatch):
+    given = []
+    monkeypatch.setattr(aside, "give_back_freed_memory", lambda: given.append(None))
+    vector = np.zeros(LONG, np.float32)
+    monkeypatch.setattr(aside, "_MANY", 3 * vector.nbytes)
+    attic = Attic(0)
+    for key in range(7):
+        assert attic.put(key, vector) is not None
+    assert len(given) == 2  # at the third and the sixth
+
+
 def test_without_room_for_a_file_all_stays_in_memory(monkeypatch, caplog):
     def full(**_):
         raise OSError(28, "No space left on device")

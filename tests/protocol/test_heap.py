@@ -13,7 +13,7 @@ FRAMES = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from flowerpress.transport.heap import give_back_freed_memory, give_back_large_memory
+from flowerpress.protocol.heap import give_back_freed_memory, give_back_large_memory
 
 def resident():
     return 4096 * int(Path("/proc/self/statm").read_text().split()[1])

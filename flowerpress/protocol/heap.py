@@ -35,7 +35,8 @@ def give_back_freed_memory() -> None:
     """Let glibc return what is free between what is in use: up to a twelfth of a model of 100 MB.
 
     The frames that a message came in are freed one by one, and leave holes in which nothing large
-    fits. It takes about a millisecond. Elsewhere than with glibc it does nothing.
+    fits; what one thread made and another frees has its place in the first one's heap, where the
+    other makes nothing. It takes about a millisecond. Elsewhere than with glibc it does nothing.
     """
     if os.name == "posix":
         with contextlib.suppress(OSError, AttributeError):
