@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,13 @@ def sizes(dim: int) -> list[int]:
 def give_back_large_memory() -> None:
     """Do what the commands `serve` and `join` do at their start."""
     try:
-        from flowerpress.protocol.heap import give_back_large_memory
+        heap = import_module("flowerpress.protocol.heap")
     except ImportError:  # an earlier commit
-        return
-    give_back_large_memory()
+        try:
+            heap = import_module("flowerpress.transport.heap")
+        except ImportError:
+            return
+    heap.give_back_large_memory()
 
 
 def serve(given: argparse.Namespace) -> None:

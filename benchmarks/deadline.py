@@ -1,6 +1,6 @@
 """`compressor="auto:deadline=1s"` against every fixed choice, over slow and fast links.
 
-    python benchmarks/deadline.py               links of 0.5, 10 and 100 Mbit/s: ten minutes
+    python benchmarks/deadline.py               links of 0.5, 10 and 100 Mbit/s: twenty minutes
     python benchmarks/deadline.py --only mixed
     python benchmarks/deadline.py --only mixed --deadline 0.12 --downlink topk:0.002
 
