@@ -12,8 +12,8 @@ import logging
 import os
 import re
 import sys
+import threading
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,7 +29,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flowerpress.compressors.vectors import is_tensor, placed
 from flowerpress.protocol.files import (
     alone_with,
-    mend,
+    first_bytes,
     put_aside,
     remove_unfinished,
     write_atomically,
@@ -125,27 +125,44 @@ class LiveStore(StateStore):
 
 
 class LastSaved:
-    """The state that a process saved last: it need not be read while its file is what was written.
+    """States that a process saved last: one need not be read while its file is what was written.
 
-    That is told by the file's head, which has a checksum of all of it. One state is kept, of
-    however many clients there are: a process that works for one has it at hand.
+    That is told by the file's head, which has a checksum of all of it. Of many clients, those are
+    kept that were saved last.
+
+    Parameters
+    ----------
+    room : int, default 32 MiB
+        How many bytes of files they may be together.
     """
 
-    def __init__(self) -> None:
-        self._kept: deque[tuple[Path, bytes, WorkerState]] = deque(maxlen=1)
+    def __init__(self, room: int = 32 * 2**20) -> None:
+        self._kept: dict[Path, tuple[bytes, WorkerState, int]] = {}  # the oldest first
+        self._room, self._lock = room, threading.Lock()
 
-    def put(self, path: Path, head: bytes, state: WorkerState) -> None:
-        """Keep a state whose file begins with `head`, in the place of the last."""
-        self._kept.append((path, head, state))
+    def put(self, path: Path, head: bytes, state: WorkerState, size: int) -> None:
+        """Keep the state of a file of `size` bytes, which begins with `head`."""
+        with self._lock:
+            self._forget(path)
+            self._room -= size
+            self._kept[path] = (head, state, size)
+            while self._room < 0:
+                self._forget(next(iter(self._kept)))
 
     def take(self, path: Path) -> WorkerState | None:
         """Return what was saved to a file, if that is what it holds, and forget it."""
-        try:
-            kept, head, state = self._kept.pop()  # whoever has it changes it
-            with path.open("rb", buffering=0) as file:
-                return state if kept == path and file.read(len(head)) == head else None
-        except (IndexError, OSError):
+        with self._lock:
+            kept = self._forget(path)  # whoever has it changes it
+        if kept is None:
             return None
+        head, state, _ = kept
+        return state if first_bytes(path, len(head)) == head else None
+
+    def _forget(self, path: Path) -> tuple[bytes, WorkerState, int] | None:
+        kept = self._kept.pop(path, None)
+        if kept is not None:
+            self._room += kept[2]
+        return kept
 
 
 class DiskStore(StateStore):
@@ -194,7 +211,7 @@ class DiskStore(StateStore):
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
-            return self._read() if mend(self._path) else WorkerState()
+            return WorkerState()
         except IsADirectoryError as error:
             raise _DamagedError(str(error)) from None
         except OSError as error:  # it may be whole: this is no damage
@@ -235,8 +252,8 @@ class DiskStore(StateStore):
                 f"({error.strerror or error}): it stays as it was, and this round's answer is not "
                 "sent; make room there, or give another --state-dir"
             ) from None
-        if self._last is not None and sum(map(len, data)) <= _OVER_LIMIT:
-            self._last.put(self._path, bytes(data[0]), state)
+        if self._last is not None and (size := sum(map(len, data))) <= _OVER_LIMIT:
+            self._last.put(self._path, bytes(data[0]), state, size)
 
     def _write(self, data: list[bytes | memoryview]) -> None:
         if self._sync or sum(map(len, data)) > _OVER_LIMIT:
@@ -366,7 +383,7 @@ def open_store(
     raise StateError(f"unknown state-store {name!r}: choose one of {', '.join(STORES)}")
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _path_in(folder: str, run: str, name: str) -> Path:
     """Return the file of a memory; kept, for it is asked for with each question."""
     return Path(folder) / f"run-{run}" / f"{name}.safetensors"
