@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BufferedReader
@@ -127,8 +127,8 @@ class LiveStore(StateStore):
 class LastSaved:
     """States that a process saved last: one need not be read while its file is what was written.
 
-    That is told by the file's head, which has a checksum of all of it. Of many clients, those are
-    kept that were saved last.
+    That is told by a checksum of the file, whoever changed it. Of many clients, those are kept that
+    were saved last.
 
     Parameters
     ----------
@@ -137,15 +137,18 @@ class LastSaved:
     """
 
     def __init__(self, room: int = 32 * 2**20) -> None:
-        self._kept: dict[Path, tuple[bytes, WorkerState, int]] = {}  # the oldest first
+        self._kept: dict[Path, tuple[WorkerState, int, int]] = {}  # the oldest first
         self._room, self._lock = room, threading.Lock()
 
-    def put(self, path: Path, head: bytes, state: WorkerState, size: int) -> None:
-        """Keep the state of a file of `size` bytes, which begins with `head`."""
+    def put(self, path: Path, data: Sequence[bytes | memoryview], state: WorkerState) -> None:
+        """Keep a state whose file consists of the pieces `data`."""
+        size, crc = sum(map(len, data)), 0
+        for piece in data:
+            crc = crc32(piece, crc)
         with self._lock:
             self._forget(path)
             self._room -= size
-            self._kept[path] = (head, state, size)
+            self._kept[path] = (state, size, crc)
             while self._room < 0:
                 self._forget(next(iter(self._kept)))
 
@@ -155,13 +158,14 @@ class LastSaved:
             kept = self._forget(path)  # whoever has it changes it
         if kept is None:
             return None
-        head, state, _ = kept
-        return state if first_bytes(path, len(head)) == head else None
+        state, size, crc = kept
+        found = first_bytes(path, size + 1)
+        return state if len(found) == size and crc32(found) == crc else None
 
-    def _forget(self, path: Path) -> tuple[bytes, WorkerState, int] | None:
+    def _forget(self, path: Path) -> tuple[WorkerState, int, int] | None:
         kept = self._kept.pop(path, None)
         if kept is not None:
-            self._room += kept[2]
+            self._room += kept[1]
         return kept
 
 
@@ -252,8 +256,8 @@ class DiskStore(StateStore):
                 f"({error.strerror or error}): it stays as it was, and this round's answer is not "
                 "sent; make room there, or give another --state-dir"
             ) from None
-        if self._last is not None and (size := sum(map(len, data))) <= _OVER_LIMIT:
-            self._last.put(self._path, bytes(data[0]), state, size)
+        if self._last is not None and sum(map(len, data)) <= _OVER_LIMIT:
+            self._last.put(self._path, data, state)
 
     def _write(self, data: list[bytes | memoryview]) -> None:
         if self._sync or sum(map(len, data)) > _OVER_LIMIT:
