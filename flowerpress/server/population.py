@@ -125,10 +125,6 @@ class Population:
         new = [node for node in sorted(nodes) if node not in self._nodes]
         return {node: self._refusals.get(node, unheard) for node in new}
 
-    def id_of(self, node: int) -> int | None:
-        """Return the id of the worker at `node`, None if it is not known."""
-        return self._nodes.get(node)
-
     def meet(
         self,
         grid: Grid,
