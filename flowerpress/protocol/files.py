@@ -67,17 +67,22 @@ def write_over(path: Path, data: Iterable[bytes | memoryview]) -> None:
     """Write `data` to `path` like `write_atomically` without `sync`, over the file before the last.
 
     What `path` was keeps a hidden name, is written over at the next call, and the two exchange
-    their names: that takes 0.05 ms, and a new file 0.1 to 0.7 ms (ext4, which takes the longer the
-    more files were removed in the last five minutes). It takes the room of two. A reader who takes
+    their names: that takes 0.04 ms, and a new file 0.06 to 0.1 ms, or 0.4 to 0.9 ms on ext4 without
+    a journal after thousands of files were removed. It takes the room of two. A reader who takes
     longer than until the next call sees a part of two files, unless `alone_with` `path`.
     """
     with alone_with(path) as spare:
         if spare is None or not _is_own(spare, path):
             write_atomically(path, data, sync=False)
             return
-        with os.fdopen(spare, "wb", closefd=False) as file:
-            file.writelines(data)
-            file.truncate()
+        try:
+            with os.fdopen(spare, "wb", closefd=False) as file:
+                file.writelines(data)
+                file.truncate()
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(spare, 0)  # a part is of no use, and the disk may be full
+            raise
         _exchange(_spare(path), path)
 
 
@@ -200,14 +205,15 @@ def _lock_until(handle: int, end: float) -> bool:
 def _is_own(handle: int, path: Path) -> bool:
     """Whether nobody sees another file change when the spare file of `path` is written over.
 
-    That is not so of another name of a file, which loses this one, and of what is no file.
+    That is not so of another name of a file, of another user's, and of what is no file: those lose
+    this name, and the next call makes a spare file.
     """
     found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        return False
-    if found.st_nlink > 1:
-        os.unlink(_spare(path))
-    return found.st_nlink == 1
+    own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+    if not own:
+        with suppress(OSError):
+            os.unlink(_spare(path))
+    return own
 
 
 def _exchange(spare: str, path: Path) -> None:

@@ -50,6 +50,7 @@ REPLY = "reply."
 BEFORE = "-"  # ends the name of what a moment was before the packet in flight
 _BLOCK = 4096  # bytes
 _OVER_LIMIT = 2**20  # bytes; the making of a longer file is little beside its writing
+_STATE = 2048  # bytes that the objects of a state take beside its vectors, about
 log = logging.getLogger("flowerpress")
 
 
@@ -125,15 +126,15 @@ class LiveStore(StateStore):
 
 
 class LastSaved:
-    """States that a process saved last: one need not be read while its file is what was written.
+    """States that a process saved last: one is not made from its file if that is as it was written.
 
     That is told by a checksum of the file, whoever changed it. Of many clients, those are kept that
-    were saved last.
+    were saved last. A state is the caller's own: it must not be changed between `put` and `take`.
 
     Parameters
     ----------
     room : int, default 32 MiB
-        How many bytes of files they may be together.
+        How many bytes they may take together: those of a file, and 2 KiB for each state.
     """
 
     def __init__(self, room: int = 32 * 2**20) -> None:
@@ -147,7 +148,7 @@ class LastSaved:
             crc = crc32(piece, crc)
         with self._lock:
             self._forget(path)
-            self._room -= size
+            self._room -= size + _STATE
             self._kept[path] = (state, size, crc)
             while self._room < 0:
                 self._forget(next(iter(self._kept)))
@@ -165,7 +166,7 @@ class LastSaved:
     def _forget(self, path: Path) -> tuple[WorkerState, int, int] | None:
         kept = self._kept.pop(path, None)
         if kept is not None:
-            self._room += kept[1]
+            self._room += kept[1] + _STATE
         return kept
 
 

@@ -53,9 +53,10 @@ def test_two_files_take_turns(exchanges, tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an open file's
 @pytest.mark.parametrize("before", [0, 1, 2, 3])
 def test_the_old_file_or_the_new_one_is_there_after_a_kill_at_each_line(
-    before, exchanges, tmp_path
+    before, exchanges, tmp_path, monkeypatch
 ):
-    """The state of the disk is the same after an exception, since none is caught."""
+    """The state of the disk is that after an exception, but for the spare file being emptied."""
+    monkeypatch.setattr(os, "ftruncate", lambda *_: None)
     kill, lines, found = 1, [0], set()
     traced = (write_over.__code__, files._exchange.__code__)
 
@@ -95,7 +96,7 @@ def test_the_old_file_or_the_new_one_is_there_after_a_kill_at_each_line(
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
     def parts():
-        yield b"a part"
+        yield b"a part" * 10_000
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / NAME
@@ -105,6 +106,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
             write_over(path, parts())
         assert path.read_bytes() == b"old"
         assert names(tmp_path) == [SPARE, NAME]
+        assert (tmp_path / SPARE).stat().st_size == 0  # a part would take room until the next
 
 
 @pytest.mark.parametrize("locks", [True, False])
@@ -150,6 +152,30 @@ def test_what_is_no_file_of_its_own_is_not_written_over(make, tmp_path):
         assert path.read_bytes() == data
     assert victim.read_bytes() == b"precious"
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_file_of_another_user_is_not_written_over(tmp_path, monkeypatch):
+    path, spare = tmp_path / NAME, tmp_path / SPARE
+    for data in (b"older", b"old"):
+        write_over(path, [data])
+    with spare.open("rb") as theirs:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "geteuid", lambda: os.getuid() + 1)
+            write_over(path, [b"new"])
+        assert path.read_bytes() == b"new"
+        assert theirs.read() == b"older"
+    assert names(tmp_path) == [NAME]  # the next call makes one that is its own
+    write_over(path, [b"newer"])
+    assert path.read_bytes() == b"newer"
+    assert names(tmp_path) == [SPARE, NAME]
+
+
+def test_who_only_reads_makes_no_file(tmp_path):
+    path = tmp_path / NAME
+    path.write_bytes(b"of an earlier version")
+    with alone_with(path, seconds=1.0, reads=True) as spare:
+        assert spare is None
+    assert names(tmp_path) == [NAME]
 
 
 def test_a_copy_by_another_name_stays_as_it_is(tmp_path):
@@ -241,6 +267,24 @@ def test_a_memory_that_was_written_over_while_it_was_read_is_read_again(tmp_path
     assert not list(tmp_path.glob("*damaged*"))
 
 
+def test_a_memory_that_is_written_over_is_waited_for(tmp_path):
+    """By a reader who sees a part: it is whole when its writer lets go of it."""
+    path, found = tmp_path / NAME, []
+    store = DiskStore(path, sync=False)
+    for number in range(3):
+        store.save(WorkerState(numbers={"t": number}))
+    whole = path.read_bytes()
+    reader = threading.Thread(target=lambda: found.append(store.load().numbers))
+    with alone_with(path):
+        path.write_bytes(whole[:-5])
+        reader.start()
+        time.sleep(0.1)
+        path.write_bytes(whole)
+    reader.join()
+    assert found == [{"t": 2}]
+    assert names(tmp_path) == [SPARE, NAME]
+
+
 def test_a_deleted_memory_does_not_come_back(tmp_path, monkeypatch):
     store = DiskStore(tmp_path / NAME, sync=False)
     for number in range(3):
@@ -254,8 +298,10 @@ def test_a_deleted_memory_does_not_come_back(tmp_path, monkeypatch):
 def test_flushed_and_long_files_are_not_kept_twice(sync, key, tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "_OVER_LIMIT", 1000)
     for number in range(3):
-        DiskStore(tmp_path / NAME, sync=sync).save(WorkerState(numbers={key: number}))
+        last = LastSaved()
+        DiskStore(tmp_path / NAME, sync=sync, last=last).save(WorkerState(numbers={key: number}))
     assert names(tmp_path) == [NAME]
+    assert (last.take(tmp_path / NAME) is None) == (len(key) > 1)  # the long ones
 
 
 def test_a_memory_that_nobody_has_written_since_is_not_read(tmp_path, monkeypatch):
@@ -284,6 +330,11 @@ def test_a_memory_that_nobody_has_written_since_is_not_read(tmp_path, monkeypatc
         os.utime(tmp_path / NAME, ns=(now, now))
         assert here.load().numbers == {"t": number + 1}
     here.save(WorkerState(numbers={"t": 9}))
+    with (tmp_path / NAME).open("ab") as file:
+        file.write(b"\0")  # damage
+    assert here.load().numbers == {}
+    assert list(tmp_path.glob("*damaged*"))
+    here.save(WorkerState(numbers={"t": 9}))
     (tmp_path / NAME).unlink()
     assert here.load().numbers == {}
 
@@ -292,10 +343,12 @@ def test_of_many_memories_those_saved_last_are_kept(tmp_path, monkeypatch):
     reads, read = [], stores.read
     monkeypatch.setattr(stores, "read", lambda file: reads.append(file.name) or read(file))
     size = 8 * 1000
-    last = LastSaved(room=5 * (size + 500))
+    room = 5 * (size + 500 + stores._STATE)
+    last = LastSaved(room)
     clients = [DiskStore(tmp_path / f"{i}", sync=False, last=last) for i in range(8)]
     for number in range(3):
-        for i, client in enumerate(clients):
+        for i, client in enumerate(clients * 2):  # the second time in place of the first
+            i %= len(clients)
             client.save(WorkerState({"g": np.full(1000, i + 0.5)}, {"t": number}))
         reads.clear()
         order = [*range(8)] if number else [*range(7, -1, -1)]
@@ -304,7 +357,7 @@ def test_of_many_memories_those_saved_last_are_kept(tmp_path, monkeypatch):
             assert (state.vectors["g"] == i + 0.5).all()
             assert state.numbers == {"t": number}
         assert sorted(reads) == [str(tmp_path / f"{i}") for i in range(3)]
-    assert last._room == 5 * (size + 500)  # all were taken or forgotten
+    assert last._room == room  # all were taken or forgotten
     DiskStore(tmp_path / "9", sync=False, last=LastSaved(room=10)).save(WorkerState())
 
 
