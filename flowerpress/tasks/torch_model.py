@@ -40,13 +40,14 @@ class TorchModel:
     Raises
     ------
     TypeError
-        A parameter is neither float32 nor float64, or a buffer of a dtype that cannot travel.
+        It is no module; a parameter is neither float32 nor float64, or a buffer of a dtype that
+        cannot travel.
     ValueError
         There is no trainable parameter, or one whose shape is not known yet.
     """
 
     def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
-        self.module = copy.deepcopy(model).to(device)
+        self.module = _copy_of(model).to(device)
         named = dict(self.module.named_parameters())
         self.parameters = {name: value for name, value in named.items() if value.requires_grad}
         self.real = _vector_dtype(self.parameters)
@@ -205,6 +206,29 @@ class TorchModel:
             for key, value in module._buffers.items()
             if value is not None and key not in module._non_persistent_buffers_set
         }
+
+
+def _copy_of(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a model.
+
+    Results that it keeps as attributes (weights of ``torch.nn.utils.weight_norm`` and ``prune``,
+    activations of a forward pass) have no gradient in it: the next pass makes them anew.
+    """
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {_kind(model)}")
+    results = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if torch.is_tensor(value) and not value.is_leaf
+    }
+    return copy.deepcopy(model, results)
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _tensor(vector: Any) -> torch.Tensor:

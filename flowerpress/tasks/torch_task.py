@@ -434,6 +434,8 @@ def _checked(loss: Any) -> torch.Tensor:
             f"the loss function must return one number, the mean over the examples, not a tensor "
             f"of shape {tuple(loss.shape)}"
         )
+    if loss.is_complex():
+        raise TypeError(f"the loss function must return a real number, not a {loss.dtype}")
     found: torch.Tensor = loss
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from .checks import check_contract, start
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
+prune = pytest.importorskip("torch.nn.utils.prune")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 INPUTS = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
 CLASSES = np.arange(40) % 2
@@ -369,6 +371,52 @@ def test_a_parameter_that_is_not_finite_is_named():
         RuntimeError, match=r"initial_arrays: '2.bias' is trained, but not .* \[1\]"
     ):
         simulate(make_strategy("fedavg"), task_fn, 2, 1)
+
+
+def weight_normed():
+    with warnings.catch_warnings():  # torch would rather see the parametrization
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(nn.Linear(4, 4))
+
+
+class Remembers(nn.Linear):
+    """A layer that keeps its last output."""
+
+    def forward(self, inputs):
+        self.last = super().forward(inputs)
+        return self.last
+
+
+def remembers():
+    layer = Remembers(4, 4)
+    layer(torch.tensor(INPUTS))
+    return layer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [weight_normed, lambda: prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5), remembers],
+    ids=["weight norm", "pruned", "remembers"],
+)
+def test_a_model_that_keeps_results_is_copied(make):
+    """Its gradient is torch's own: what was kept is made anew in each pass."""
+    torch.manual_seed(0)
+    model = nn.Sequential(make(), nn.Linear(4, 2))
+    subject = task(model)
+    loss = nn.CrossEntropyLoss()(model(torch.tensor(INPUTS)), torch.tensor(CLASSES))
+    parts = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+    x = start(subject)
+    for shift in (0.5, 0.0):  # away and back
+        found = subject.gradient(x + np.float32(shift), None)
+    assert found[0] == pytest.approx(loss.item(), rel=1e-6)  # float32, in another order
+    whole = torch.cat([part.flatten() for part in parts]).numpy()
+    np.testing.assert_allclose(found[1], whole, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("model", "what"), [(len, "builtin_f"), (nn.Linear, "the class Linear")])
+def test_what_is_no_module_is_named(model, what):
+    with pytest.raises(TypeError, match=f"must be a torch.nn.Module, not {what}"):
+        task(model)
 
 
 def test_a_lazy_module_is_named():

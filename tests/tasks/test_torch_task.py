@@ -178,8 +178,9 @@ def test_a_pass_too_large_for_the_memory_names_chunk(words):
         (nn.CrossEntropyLoss(reduction="none"), ValueError, r"one number, .*shape \(40,\)"),
         (lambda output, y: 1.0, TypeError, "must return a tensor, not float"),
         (lambda output, y: output.detach().sum(), ValueError, "does not depend on the parameters"),
+        (lambda output, y: output.sum() * 1j, TypeError, "must return a real number, not a torch"),
     ],
-    ids=["not reduced", "a number", "detached"],
+    ids=["not reduced", "a number", "detached", "complex"],
 )
 def test_a_loss_that_is_none_is_named(loss, error, reason):
     subject = TorchTask(network(), loss, (INPUTS, CLASSES))
