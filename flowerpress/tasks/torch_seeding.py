@@ -9,7 +9,8 @@ were.
 Most models never draw. Their passes run side by side and only look whether torch's generators have
 moved meanwhile. Where they have, the pass is taken back and done again from its seed, and so are
 all later ones. numpy's and Python's generators take longer to look at than a small model's pass:
-they are watched in a task's first pass only, and seeded in all from then on if they moved.
+they are watched in a task's first sixteen passes and in each eighth, and seeded in all from then
+on if they moved.
 
 A generator of the model's own (``torch.Generator()`` in an attribute) is out of reach.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+_BEGINNING, _SELDOM = 16, 8  # passes that numpy's and Python's generators are watched in
 
 
 class _Generator(NamedTuple):
@@ -90,8 +92,8 @@ class SeededPasses:
 
     def __init__(self, device: torch.device) -> None:
         self._torch, self._others = _torch_generators(device), _other_generators()
-        self._seen = False
-        self._draws = False  # from torch's generators
+        self._drawn = [*self._torch, *self._others]  # what a pass draws from: before one, anything
+        self._passes = 0
 
     def run(
         self, seed: int, once: Callable[[], T], remember: Callable[[], Callable[[], None]]
@@ -104,35 +106,58 @@ class SeededPasses:
             Returns a function that takes back what `once` does to the model. `once` may be done
             twice, with that in between.
         """
-        if not self._seen or self._draws or self._others:
+        first, watched = not self._passes, self._watched()
+        self._passes += 1
+        if first:
             with _LOCK.alone():
-                return self._seeded(seed, once)
-        with _LOCK.together():
-            before, undo = [generator.get() for generator in self._torch], remember()
-            result = once()
-            if all(one.get().equal(state) for one, state in zip(self._torch, before, strict=True)):
-                return result
+                return self._first(seed, once)
+        with _LOCK.alone() if self._drawn else _LOCK.together():
+            undo = remember() if watched else _nothing
+            before = [generator.get() for generator in watched]
+            with _from_seed(self._drawn, seed):
+                result = once()
+            moved = _moved(watched, before)
+        if not moved:
+            return result
+        self._note([*self._drawn, *moved])
         with _LOCK.alone():
             undo()
-            for generator, state in zip(self._torch, before, strict=True):
+            for generator, state in zip(watched, before, strict=True):
                 generator.set(state)
-            return self._seeded(seed, once)
+            if len(self._drawn) > len(self._torch):
+                with _from_seed(self._drawn, seed):
+                    return once()
+            return self._first(seed, once)  # another thread may have drawn, and torch's are watched
 
-    def _seeded(self, seed: int, once: Callable[[], T]) -> T:
-        """Do a pass from its seed, and notice what it draws from."""
-        generators = [*self._torch, *self._others]
-        with _from_seed(generators, seed):
-            if self._seen and self._draws:
-                return once()
-            begun = [generator.get() for generator in generators]
+    def _watched(self) -> list[_Generator]:
+        """Return the generators that the next pass is not known to draw from, and may."""
+        often = self._passes < _BEGINNING or self._passes % _SELDOM == 0
+        may_draw = [*self._torch, *self._others] if often else self._torch
+        return [generator for generator in may_draw if generator not in self._drawn]
+
+    def _first(self, seed: int, once: Callable[[], T]) -> T:
+        """Do a pass from its seed, and note what it, and nobody else, draws from."""
+        with _from_seed(self._drawn, seed):
+            begun = [generator.get() for generator in self._drawn]
             result = once()
-            moved = [not _equal(generators[i].get(), state) for i, state in enumerate(begun)]
-        self._draws = any(moved[: len(self._torch)])
-        if not self._seen:
-            which = zip(self._others, moved[len(self._torch) :], strict=True)
-            self._others = [generator for generator, drawn in which if drawn]
-            self._seen = True
+            self._note(_moved(self._drawn, begun))
         return result
+
+    def _note(self, drawn: list[_Generator]) -> None:
+        """Note what is drawn from: who draws from one of the others may draw from the rest."""
+        others = any(generator in self._others for generator in drawn)
+        torchs = others or any(generator in self._torch for generator in drawn)
+        self._drawn = [*(self._torch if torchs else ()), *(self._others if others else ())]
+
+
+def _moved(generators: list[_Generator], before: list[Any]) -> list[_Generator]:
+    """Return those of the generators that have other states than before."""
+    both = zip(generators, before, strict=True)
+    return [generator for generator, state in both if not _equal(generator.get(), state)]
+
+
+def _nothing() -> None:
+    """Take nothing back."""
 
 
 @contextmanager

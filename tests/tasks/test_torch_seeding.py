@@ -174,6 +174,56 @@ def test_a_model_that_begins_to_draw_later_is_seeded_from_its_first_draw_on():
         np.testing.assert_array_equal(one[name], other[name])
 
 
+def numpys():  # the function itself would be copied with the model, and its generator with it
+    return np.random.rand()  # noqa: NPY002
+
+
+class Warming(nn.Module):
+    """A layer that takes numpy's or Python's noise once it was run some times."""
+
+    def __init__(self, draw, passes):
+        super().__init__()
+        self.out, self.draw, self.left = nn.Linear(6, 1), draw, passes
+
+    def forward(self, inputs):
+        self.left -= 1
+        return self.out(inputs * self.draw() if self.left < 0 else inputs)
+
+
+@pytest.mark.parametrize("draw", [random.random, numpys], ids=["python", "numpy"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("passes", "unseen"), [(3, 0), (15, 0), (16, 0), (17, 7), (23, 1), (24, 0)]
+)
+def test_draws_of_others_that_begin_later_are_noticed(draw, dropout, passes, unseen):
+    """In the first sixteen passes at once, and then within eight: `unseen` are not from seeds."""
+
+    def gradients():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Dropout(dropout), Warming(draw, passes))
+        task = TorchTask(model, lambda output, _: output.square().mean(), INPUTS)
+        x = start(task)
+        return [task.gradient(x, TorchBatch(np.arange(9), t))[1] for t in range(passes + 12)]
+
+    runs = [gradients() for _ in range(2) if draw()]  # the second begins with other states
+    same = [np.array_equal(one, other) for one, other in zip(*runs, strict=True)]
+    assert same == [True] * passes + [False] * unseen + [True] * (12 - unseen)
+
+
+def test_who_draws_from_one_of_the_others_now_may_draw_from_the_rest_later():
+    def sometimes(x, training):
+        return x * np.random.rand() if random.random() < 0.2 else x  # noqa: NPY002
+
+    def gradients():
+        task = drawing(sometimes)
+        x = start(task)
+        return [task.gradient(x, TorchBatch(np.arange(9), t))[1] for t in range(40)]
+
+    first = gradients()
+    np.random.rand(), random.random()  # noqa: NPY002
+    np.testing.assert_array_equal(first, gradients())
+
+
 def test_threads_change_nothing():
     """Tasks that draw, and tasks that do not, side by side."""
     draws = [DRAWS["noise"], lambda x, training: x * x, DRAWS["numpy"], DRAWS["drop path"]]
