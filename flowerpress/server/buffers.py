@@ -71,7 +71,7 @@ def _mean(before: Array, sent: Sequence[Array], masses: Sequence[float]) -> Arra
             apart = weight * (value - first)
         np.add(distance, apart, out=distance, where=finite)
     np.divide(distance, mass, out=distance, where=mass > 0)
-    np.add(first, distance, out=first, where=mass > 0)
+    np.add(first, distance, out=first, where=distance != 0)  # 0 more would make 0.0 of -0.0
     return np.asarray(first.astype(before.dtype))
 
 

@@ -270,7 +270,14 @@ class FunctionTask(Task):
     def evaluate(self, x: FlatVector) -> Mapping[str, Any]:
         """Call the given function; without one, return the loss where a batch is all the data."""
         if self._evaluate is not None:
-            found = dict(self._evaluate(x.copy()))
+            found: object = self._evaluate(x.copy())
+            if found is None:
+                return {}
+            if not isinstance(found, Mapping):
+                raise TypeError(
+                    "the evaluate function must return metrics by name (a dictionary or a "
+                    f"MetricRecord) or None, not {type(found).__name__}"
+                )
             numbers = {name: as_metric(value) for name, value in found.items()}
             return {k: found[k] if number is None else number for k, number in numbers.items()}
         if self._draw is None:

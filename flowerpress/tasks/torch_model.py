@@ -215,9 +215,18 @@ def _copy_of(model: torch.nn.Module) -> torch.nn.Module:
     activations of a forward pass) have no gradient in it: the next pass makes them anew.
     """
     import torch
+    from torch.nn.parameter import is_lazy
 
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {_kind(model)}")
+    for what, values in (
+        ("parameter", model.named_parameters()),
+        ("buffer", model.named_buffers()),
+    ):
+        if name := next((name for name, value in values if is_lazy(value)), None):
+            raise ValueError(
+                f"{what} {name!r} has no shape yet: give the lazy module a batch first"
+            )
     results = {
         id(value): value.detach().clone()
         for module in model.modules()
@@ -246,15 +255,10 @@ def to_numpy(value: torch.Tensor) -> npt.NDArray[Any]:
 
 def _vector_dtype(parameters: Mapping[str, torch.Tensor]) -> torch.dtype:
     import torch
-    from torch.nn.parameter import is_lazy
 
     if not parameters:
         raise ValueError("the model has no trainable parameter (one with requires_grad)")
     for name, value in parameters.items():
-        if is_lazy(value):
-            raise ValueError(
-                f"parameter {name!r} has no shape yet: give the lazy module a batch first"
-            )
         if value.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"parameter {name!r} is {value.dtype}; use float32 or float64")
     wide = all(value.dtype == torch.float64 for value in parameters.values())

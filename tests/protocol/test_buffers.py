@@ -159,13 +159,14 @@ def test_norms_are_of_what_has_changed():
 
 
 def test_means_are_exact_where_all_agree():
-    """0.1 three times by weights 1, 2, 4 is 0.1 to the last bit, and so is a mask."""
-    model = {"table": np.array([0.1, -np.inf, np.finfo(np.float32).min]), "half": np.float16([0.1])}
+    """0.1 three times by weights 1, 2, 4 is 0.1 to the last bit, and so are a mask and -0.0."""
+    table = np.array([0.1, -0.0, -np.inf, np.finfo(np.float32).min])
+    model = {"table": table, "half": np.float16([0.1])}
     mean = average_buffers(model, [model] * 3, [1.0, 2.0, 4.0])
     assert all(mean[name].tobytes() == model[name].tobytes() for name in model)
-    sent = [{"table": np.full(3, v), "half": np.float16([v])} for v in (1.0, 2.0, 6.0)]
+    sent = [{"table": np.full(4, v), "half": np.float16([v])} for v in (1.0, 2.0, 6.0)]
     mean = average_buffers(model, sent, [1.0, 2.0, 1.0])
-    np.testing.assert_array_equal(mean["table"], [2.75] * 3)
+    np.testing.assert_array_equal(mean["table"], [2.75] * 4)
     assert (mean["half"].dtype, mean["half"].tolist()) == (np.float16, [2.75])
     assert average_buffers(model, [], []) is model
 

@@ -88,6 +88,9 @@ def test_evaluation_is_the_loss_or_what_the_function_says():
     named = FunctionTask(x, quadratic, evaluate=lambda x: {"first": np.float32(x[0])})
     assert named.evaluate(x) == {"first": 3.0}
     assert type(named.evaluate(x)["first"]) is float
+    assert FunctionTask(x, quadratic, evaluate=lambda x: None).evaluate(x) == {}
+    with pytest.raises(TypeError, match=r"must return metrics by name .* or None, not tuple"):
+        FunctionTask(x, quadratic, evaluate=lambda x: (1.0, {})).evaluate(x)
 
 
 def test_a_wider_gradient_is_rounded_and_a_narrower_one_refused():

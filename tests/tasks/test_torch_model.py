@@ -419,9 +419,16 @@ def test_what_is_no_module_is_named(model, what):
         task(model)
 
 
-def test_a_lazy_module_is_named():
-    with pytest.raises(ValueError, match=r"'0.weight' has no shape yet: give the lazy module"):
-        task(nn.Sequential(nn.LazyLinear(2)))
+@pytest.mark.parametrize(
+    ("lazy", "name"),
+    [
+        (nn.LazyLinear, "parameter '0.weight'"),
+        (lambda _: nn.LazyBatchNorm1d(affine=False), "buffer '0.running_mean'"),
+    ],
+)
+def test_a_lazy_module_is_named(lazy, name):
+    with pytest.raises(ValueError, match=f"{name} has no shape yet: give the lazy module"):
+        task(nn.Sequential(lazy(2), nn.Linear(4, 2)))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
