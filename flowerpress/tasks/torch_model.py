@@ -36,6 +36,8 @@ class TorchModel:
         Of the vector: float64 if all parameters are, else float32.
     size : int
         Its length.
+    writes : bool
+        Whether it was seen to write to its parameters in a forward pass.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class TorchModel:
         self.real = _vector_dtype(self.parameters)
         self.size = sum(value.numel() for value in self.parameters.values())
         self._shapes = [value.shape for value in self.parameters.values()]
+        self.writes = False
         self._empty = False  # whether the parameters hold no values, see `on_views`
         _check_buffers(self.module.state_dict(), self._places())
         self._resting = _kept_modes(self.module)
@@ -111,7 +114,12 @@ class TorchModel:
         import torch
 
         shape = (self.size,)
-        if self.size < LARGE or (x.shape, out.shape) != (shape, shape) or x.dtype != out.dtype:
+        if (
+            self.writes
+            or self.size < LARGE
+            or (x.shape, out.shape) != (shape, shape)
+            or x.dtype != out.dtype
+        ):
             return False
         if not torch.is_tensor(x) and not x.flags.writeable:
             return False  # torch has no tensors that may not be written to

@@ -227,7 +227,19 @@ class TorchTask(Task):
         self._model.train()
         indices, seed = (None, 0) if batch is None else batch
         with self._naming_chunk():
-            return self._training.run(seed, lambda: self._gradient(indices), self._model.remember)
+            return self._training.run(
+                seed, lambda: self._gradient(indices), lambda: self._taking_back(x)
+            )
+
+    def _taking_back(self, x: Any) -> Callable[[], None]:
+        """Return a function that takes back what a pass does to the model, its parameters too."""
+        take_back = self._model.remember()
+
+        def undo() -> None:
+            take_back()
+            self._model.load(x)
+
+        return undo
 
     def vector_device(self) -> torch.device | None:
         """Return the device that a worker's vectors may stay on as tensors; None: the host.
@@ -246,9 +258,10 @@ class TorchTask(Task):
     def gradient_into(self, x: Any, out: Any, batch: Batch) -> float:
         """Put the gradient at `x` in `out`, and return the mean loss; both as `gradient` has them.
 
-        Where the model is large, has one dtype, and is on the device of the vectors, its parameters
-        are views of `x` for as long as this takes, and each one's gradient goes to `out` as soon as
-        it is known. The model then holds no values of its own until the next `x` comes.
+        Where the model is large, has one dtype, is on the device of the vectors and does not write
+        to its parameters in a forward pass, these are views of `x` for as long as this takes, and
+        each one's gradient goes to `out` as soon as it is known. The model then holds no values of
+        its own until the next `x` comes.
 
         `x` and `out` may be tensors on the model's device (`vector_device`); then nothing is copied
         to the host but the loss.
@@ -258,22 +271,39 @@ class TorchTask(Task):
         TypeError, ValueError, MemoryError
             As `gradient` does.
         """
-        if not self._model.takes_views(x, out):
-            of: Any = self._gradient_at if is_tensor(x) else self.gradient
-            loss, out[:] = of(x, batch)
-            return float(loss)
+        if self._model.takes_views(x, out):
+            loss = self._gradient_on_views(x, out, batch)
+            if loss is not None:
+                return loss
+        of: Any = self._gradient_at if is_tensor(x) else self.gradient
+        loss, out[:] = of(x, batch)
+        return float(loss)
+
+    def _gradient_on_views(self, x: Any, out: Any, batch: Batch) -> float | None:
+        """Do what `gradient_into` does, on views; returns None where the model may have none."""
         self._model.train()
         indices, seed = (None, 0) if batch is None else batch
+        remember, loss = self._model.remember, None
+        undo = remember()
         with self._naming_chunk(), self._model.on_views(x, out) as views:
-            return self._training.run(
-                seed, lambda: self._gradient_into(views, indices), self._model.remember
-            )
+            try:
+                loss = self._training.run(
+                    seed, lambda: self._gradient_into(views, indices), remember
+                )
+            except RuntimeError:
+                if not views.guard.tried:
+                    raise
+        if views.guard.tried:
+            undo()
+            self._model.writes, loss = True, None
+        return loss
 
     def _gradient_into(self, views: Views, indices: npt.NDArray[np.int64] | None) -> float:
         """Do what `_gradient` does, number by number, in the memory that the views are of."""
         mean = _Mean()
         for batch, weigh in self._batches(self._train, indices):
-            loss, weight = self._loss_of(batch, weigh)
+            with views.guard:
+                loss, weight = self._loss_of(batch, weigh)
             if weight == 0:
                 continue
             views.add(loss, weight, first=mean.mass == 0)

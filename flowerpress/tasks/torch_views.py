@@ -15,7 +15,8 @@ LARGE = 1 << 23
 def can_be_view(value: torch.nn.Parameter, flat: torch.Tensor) -> bool:
     """Whether a parameter can be a view of a flat vector: it is where that is, and of its dtype."""
     return (
-        value.device == flat.device
+        value.is_leaf  # those of a scripted model are not
+        and value.device == flat.device
         and value.dtype == flat.dtype
         and type(value.data).__name__ == "Tensor"  # and not a subclass with memory of its own kind
         and value.is_contiguous()  # else its kernels would compute in another order
@@ -31,6 +32,11 @@ class Views:
         In the vector's order.
     x, out : tensors
         Where the parameters' values are, and where their gradients go.
+
+    Attributes
+    ----------
+    guard : Unwritten
+        Keeps what is done inside it from writing to `x`.
     """
 
     def __init__(
@@ -41,7 +47,10 @@ class Views:
         out: torch.Tensor,
     ) -> None:
         self._parameters, self._handles = parameters, list[Any]()
+        from flowerpress.tasks.torch_writes import Unwritten
+
         self._weight, self._first = 1.0, True
+        self.guard = Unwritten(x)
         self._met: set[int] = set()
         self._total = out
         self._parts: list[torch.Tensor] = []

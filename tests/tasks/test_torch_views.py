@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +150,106 @@ def test_runs_are_equal(monkeypatch, name, options):
     plain = run()
     monkeypatch.setattr("flowerpress.tasks.torch_model.LARGE", 1)
     assert run() == plain
+
+
+class Projected(torch.nn.Module):
+    """A model that writes to its own parameters in a forward pass, in some way."""
+
+    def __init__(self, write) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = torch.nn.BatchNorm1d(5)
+        self.layer, self.write = torch.nn.Linear(5, 3), write
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(x)
+        with torch.no_grad():
+            self.write(self.layer.weight)
+        return self.layer(x)
+
+
+def put_first(weight):
+    weight[0] = 1.0
+
+
+def quietly(weight):
+    with contextlib.suppress(RuntimeError):
+        weight.mul_(0.5)
+
+
+WRITES = {
+    "clamp": lambda weight: weight.clamp_(-0.1, 0.1),
+    "data": lambda weight: weight.data.mul_(0.5),
+    "out": lambda weight: torch.mul(weight, 0.5, out=weight),
+    "element": put_first,
+    "several": lambda weight: torch._foreach_mul_([weight], 0.5),
+    "normal": torch.nn.init.normal_,
+    "copy": lambda weight: weight.copy_(weight * 0.5),
+    "an error is caught": quietly,
+    "max norm": lambda weight: torch.nn.functional.embedding(
+        torch.tensor([0, 2]), weight, max_norm=0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_what_a_pass_writes_to_parameters_stays_with_the_task(write, always, monkeypatch):
+    """The worker's vector stays as it is, and gradient and buffers are those of copies."""
+
+    def make():
+        rng = np.random.default_rng(0)
+        y = torch.from_numpy(rng.integers(0, 3, 20))
+        x = torch.from_numpy(rng.standard_normal((20, 5), dtype=np.float32))
+        return TorchTask(Projected(write), torch.nn.CrossEntropyLoss(), (x, y), batch_size=9)
+
+    def gradients():
+        task, rng = make(), np.random.default_rng(3)
+        found = []
+        for i in range(3):
+            x = np.linspace(-1, 1 + i, task._model.size, dtype=np.float32)
+            before, out = x.copy(), np.full_like(x, np.nan)
+            loss = task.gradient_into(x, out, task.draw(rng))
+            np.testing.assert_array_equal(x, before)
+            found.append((loss, out.tobytes(), task.buffers()["norm.running_mean"].tobytes()))
+        return found
+
+    on_views = gradients()
+    monkeypatch.setattr("flowerpress.tasks.torch_model.LARGE", 1 << 23)
+    assert on_views == gradients()
+
+
+def test_a_scripted_model_has_no_views(always):
+    class Halves(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(5, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                self.weight.mul_(0.5)
+            return x @ self.weight
+
+    with warnings.catch_warnings():  # of torch.jit, about itself
+        warnings.simplefilter("ignore")
+        task = TorchTask(
+            torch.jit.script(Halves()),
+            torch.nn.CrossEntropyLoss(),
+            (torch.ones(4, 5), torch.zeros(4, dtype=torch.long)),
+        )
+        x, out = np.ones(15, np.float32), np.zeros(15, np.float32)
+        task.gradient_into(x, out, None)
+    assert (x == 1).all()
+    assert out.any()
+
+
+def test_an_error_of_the_model_is_its_own(always):
+    def fail(weight):
+        raise RuntimeError("no such thing")
+
+    task = TorchTask(
+        Projected(fail), torch.nn.CrossEntropyLoss(), (torch.ones(4, 5), torch.zeros(4).long())
+    )
+    x = np.ones(task._model.size, np.float32)
+    with pytest.raises(RuntimeError, match="no such thing"):
+        task.gradient_into(x, x.copy(), None)
+    assert not task._model.writes
