@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -26,6 +27,14 @@ class Unwritten(TorchDispatchMode):  # type: ignore[no-untyped-call]
     tried : str
         The operation that would have, whatever became of the error.
     """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch's compiler is to pass over this class: not where that would import it.
+
+        It takes 35 MB, and seconds; whoever has compiled a model has it already.
+        """
+        return "torch._dynamo" in sys.modules
 
     def __init__(self, vector: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
