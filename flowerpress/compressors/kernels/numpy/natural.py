@@ -42,7 +42,7 @@ def natural_pack(x: Floats, first: Any, second: Any, key: tuple[int, int]) -> U8
 
 def largest_magnitude(x: Floats) -> float:
     """Return the largest ``|x|``; NaN or infinity if there is one."""
-    return max(float(x.max()), -float(x.min()))
+    return abs(max(float(x.max()), -float(x.min())))  # of zeros it may be -0.0
 
 
 def natural_add(codes: U8, unit: Any, out: Floats) -> None:
