@@ -6,6 +6,8 @@ import logging
 import math
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,11 +127,28 @@ def join_command(
         if metrics_port is not None:
             gauges = lambda: status.client_gauges(link)  # noqa: E731
             say(f"metrics on port {status.serve_metrics(metrics_host, metrics_port, gauges)}")
-        with status.status_line(lambda: status.describe_client(link, client)):
+        with ended_threads(), status.status_line(lambda: status.describe_client(link, client)):
             farewell = link.run()
     if not farewell.done:
         complain(farewell.reason)
         raise typer.Exit(WRONG if link.mistaken else FAILED)
+
+
+@contextmanager
+def ended_threads() -> Iterator[None]:
+    """Wait at the end until threads have ended that began inside, for five seconds at most.
+
+    They are the worker's, a connection's and gRPC's. A process that ends while one of them is in
+    the library of gRPC or torch may be aborted by C++ ("terminate called without an active
+    exception"), whatever its exit code was to be.
+    """
+    others = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        end = time.monotonic() + 5.0
+        for thread in set(threading.enumerate()) - others:
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def require_number(option: str, value: float | None, most: float = math.inf) -> None:

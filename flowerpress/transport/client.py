@@ -157,6 +157,8 @@ class LinkClient:
                 time.sleep(attempts.wait())
         finally:
             self._questions.put(None)
+            if not self._busy:  # else it may take long, and nobody waits for its answer
+                worker.join(LAST_WORDS)
 
     # one connection -------------------------------------------------------------------------------
 

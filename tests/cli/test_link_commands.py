@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file
 
 from flowerpress.cli import main
 from flowerpress.cli.commands import app
-from flowerpress.cli.link import resolve, server_config
+from flowerpress.cli.link import ended_threads, resolve, server_config
 from flowerpress.simulations import simulate
 from flowerpress.simulations.loopback import free_port
 from flowerpress.simulations.tasks import make_task_fn
@@ -313,3 +314,21 @@ def test_an_apps_own_key_out_is_its_own() -> None:
     assert server_config(own, {}, 2, Path("there")) == own.run_config
     whole = App("app:server", "app:client", {"out": "", "checkpoint": "", "resume": False})
     assert server_config(whole, {}, 2, Path("there"))["out"] == "there"
+
+
+def test_threads_that_began_inside_have_ended_before_the_process_does():
+    stop = threading.Event()
+    before = threading.Thread(target=stop.wait, daemon=True)
+    before.start()
+    ended = []
+    try:
+        with pytest.raises(KeyboardInterrupt), ended_threads():
+            for seconds in (0.1, 0.2):
+                work = lambda seconds=seconds: (time.sleep(seconds), ended.append(seconds))  # noqa: E731
+                threading.Thread(target=work, daemon=True).start()
+            raise KeyboardInterrupt
+        assert ended == [0.1, 0.2]
+        assert before.is_alive()  # it is not waited for
+    finally:
+        stop.set()
+        before.join()
