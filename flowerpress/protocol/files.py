@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ else:
     _LOCKS = True
     _OWN = os.O_NOFOLLOW | os.O_NONBLOCK  # no link is followed, no pipe waited for
 
+_NOT_WAITING = getattr(os, "O_NONBLOCK", 0)
 _DAMAGED = "damaged"
 _HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
@@ -86,10 +88,15 @@ def write_over(path: Path, data: Iterable[bytes | memoryview]) -> None:
         _exchange(_spare(path), path)
 
 
+def opened(path: Path) -> BufferedReader:
+    """Open a file to be read; nobody writes to a pipe in its place, and it is not waited for."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NOT_WAITING))
+
+
 def first_bytes(path: Path, count: int) -> bytes:
     """Return how a file begins, nothing where it cannot be read; a file object takes longer."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | _NOT_WAITING)
     except OSError:
         return b""
     try:

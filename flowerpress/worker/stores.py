@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -30,6 +31,7 @@ from flowerpress.compressors.vectors import is_tensor, placed
 from flowerpress.protocol.files import (
     alone_with,
     first_bytes,
+    opened,
     put_aside,
     remove_unfinished,
     write_atomically,
@@ -171,11 +173,11 @@ class LastSaved:
 
 
 class DiskStore(StateStore):
-    """One safetensors file, replaced atomically, with a checksum.
+    """One safetensors file, replaced atomically, with its client's name and a checksum.
 
-    A file that is damaged (a power cut, a failing disk) is put aside as ``NAME.damaged-1`` and so
-    on, of which three are kept, and a line is logged: the worker has then lost its memory, and
-    starts over as after any such loss.
+    A file that is damaged (a power cut, a failing disk) or another client's is put aside as
+    ``NAME.damaged-1`` and so on, of which three are kept, and a line is logged: the worker has then
+    lost its memory, and starts over as after any such loss.
 
     Parameters
     ----------
@@ -214,7 +216,7 @@ class DiskStore(StateStore):
 
     def _read(self) -> WorkerState:
         try:
-            file = self._path.open("rb")
+            file = opened(self._path)
         except FileNotFoundError:
             return WorkerState()
         except IsADirectoryError as error:
@@ -222,7 +224,7 @@ class DiskStore(StateStore):
         except OSError as error:  # it may be whole: this is no damage
             raise StateError(f"this client's memory cannot be read: {error}") from None
         with file:
-            return _read(file)
+            return _read(file, self._path.stem)
 
     def _start_over(self, error: Exception) -> WorkerState:
         try:
@@ -244,7 +246,8 @@ class DiskStore(StateStore):
         arrays = state.stored()
         numbers = json.dumps(state.numbers)
         # One entry: safetensors writes several in any order, and equal states are equal files.
-        data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, numbers)} {numbers}"})
+        text = f"{self._path.stem} {numbers}"
+        data = pieces_of(arrays, {"numbers": f"{_checksum(arrays, text)} {text}"})
         try:
             try:
                 self._write(data)
@@ -271,15 +274,25 @@ class _DamagedError(Exception):
     """A file is not what was written."""
 
 
-def _read(file: BufferedReader) -> WorkerState:
-    """Read the file of a `DiskStore`; raises `_DamagedError` where it is not what was written."""
+def _read(file: BufferedReader, owner: str) -> WorkerState:
+    """Read the file of a `DiskStore`; raises `_DamagedError` where it is not what was written.
+
+    It says whose it is, since another client's would be as good a file, and a wrong memory.
+    """
     try:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _DamagedError("it is no file")
         vectors, metadata = read(file)
         text = metadata.pop("numbers")
         if not text.startswith("{"):  # files of earlier versions have no checksum
             known, _, text = text.partition(" ")
             if metadata or known != _checksum(vectors, text):
                 raise _DamagedError("its checksum is wrong")
+            start = text.find("{")
+            whose = text[:start].strip()  # "" in files of earlier versions
+            if whose and whose != owner:
+                raise _DamagedError(f"it is that of {whose}")
+            text = text[start:]
         numbers = dict(json.loads(text))
     except MemoryError:  # no fault of the file
         raise

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import logging
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,14 @@ def flip(path):
     path.write_bytes(data)
 
 
+def exchange(path):
+    """Put another client's memory in its place, of the same time."""
+    other = path.with_name(f"{path.stem.replace('1', '0')}.safetensors")
+    if not other.exists():
+        DiskStore(other).save(DiskStore(path).load())
+    path.write_bytes(other.read_bytes())
+
+
 DAMAGES = {
     "cut": cut,
     "a bit": flip,
@@ -49,6 +58,8 @@ DAMAGES = {
     "garbage": lambda path: path.write_bytes(b"garbage" * 100),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "another client's": exchange,
 }
 
 
@@ -124,13 +135,15 @@ def test_flipped_bits_are_seen_400_and_one_of_each_byte_of_the_header(tmp_path, 
 
 
 def test_files_of_earlier_versions_are_read(tmp_path):
-    """They have no checksum; the next one written has."""
+    """They have no checksum, or one and no client's name; the next one written has both."""
     state, path = example(), tmp_path / "client-1.safetensors"
     arrays = {**state.vectors, "packet": np.frombuffer(state.packet, np.uint8)}
-    path.write_bytes(save(arrays, metadata={"numbers": json.dumps(state.numbers)}))
-    same(DiskStore(path).load(), state)
+    numbers = json.dumps(state.numbers)
+    for text in (numbers, f"{stores._checksum(arrays, numbers)} {numbers}"):
+        path.write_bytes(save(arrays, metadata={"numbers": text}))
+        same(DiskStore(path).load(), state)
     DiskStore(path).save(state)
-    assert re.search(rb'"numbers":"[0-9a-f]{8} {', path.read_bytes())
+    assert re.search(rb'"numbers":"[0-9a-f]{8} client-1 {', path.read_bytes())
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -142,7 +155,7 @@ def test_three_damaged_files_are_kept(damage, tmp_path, caplog):
         damage(path)
         assert store.load().numbers == {}
         assert f"kept as client-1.safetensors.damaged-{number + 1}; the client" in caplog.text
-    names = sorted(each.name for each in tmp_path.glob("[!.]*"))  # not the writers' lock
+    names = sorted(each.name for each in tmp_path.glob("client-1*"))  # not the writers' lock
     assert names == [f"client-1.safetensors.damaged-{number}" for number in (3, 4, 5)]
 
 
@@ -152,10 +165,10 @@ def test_what_cannot_be_read_now_is_not_damaged(tmp_path, monkeypatch):
     DiskStore(path).save(example())
     with monkeypatch.context() as patched:
 
-        def refuse(self, *_):
+        def refuse(*_):
             raise OSError(errno.EMFILE, "Too many open files")
 
-        patched.setattr(Path, "open", refuse)
+        patched.setattr(os, "open", refuse)
         with pytest.raises(StateError, match=r"memory cannot be read: .*Too many open files"):
             DiskStore(path).load()
     same(DiskStore(path).load(), example())

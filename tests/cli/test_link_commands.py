@@ -321,12 +321,20 @@ def test_threads_that_began_inside_have_ended_before_the_process_does():
     before = threading.Thread(target=stop.wait, daemon=True)
     before.start()
     ended = []
-    try:
-        with pytest.raises(KeyboardInterrupt), ended_threads():
+
+    def work(seconds):
+        time.sleep(seconds)
+        ended.append(seconds)
+
+    def interrupted():
+        with ended_threads():
             for seconds in (0.1, 0.2):
-                work = lambda seconds=seconds: (time.sleep(seconds), ended.append(seconds))  # noqa: E731
-                threading.Thread(target=work, daemon=True).start()
+                threading.Thread(target=work, args=[seconds], daemon=True).start()
             raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         assert ended == [0.1, 0.2]
         assert before.is_alive()  # it is not waited for
     finally:
