@@ -51,7 +51,7 @@ from flowerpress.server.rounds import EvaluateFn, Rounds, ShouldStop
 from flowerpress.server.run import Run
 from flowerpress.server.schedule import Factor, make_schedule
 from flowerpress.server.suitable import ANY_COMPRESSOR, correlates, shares_range
-from flowerpress.server.wrapped import refuse_other_arrays, refuse_privacy
+from flowerpress.server.wrapped import refuse_other_arrays, refuse_privacy, sits_between
 
 FloatVector = npt.NDArray[np.floating[Any]]
 log = logging.getLogger("flowerpress")
@@ -74,7 +74,6 @@ class CompressedStrategy(Declared, Resumable):
     timeout = 3600.0  # seconds to wait for the replies to a round's second exchange
     kept: ClassVar[tuple[str, ...]] = ("norm",)
     norm: float  # of the cohort's vectors, for compressors that share a range; 0: not known
-    looping = False  # whether `start` runs the rounds, and no other loop
     told: dict[str, float]  # metrics of a round beside the workers'
     _open: tuple[Steps, Ask]  # a round, and the question that it waits for answers to
 
@@ -242,7 +241,7 @@ class CompressedStrategy(Declared, Resumable):
         self.timeout, self.num_rounds = float(timeout), num_rounds
         configs = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
         given = (num_rounds, float(timeout), *configs, evaluate_fn, should_stop)
-        self.looping = True
+        self.looping = not sits_between(type(self), CompressedStrategy)
         try:
             rounds = Rounds(self, grid, initial_arrays, *given)
             del initial_arrays  # the model takes its place, once it has begun

@@ -19,6 +19,7 @@ class Resumable(Algorithm, FederatedEvaluation):
     kept: ClassVar[tuple[str, ...]] = ("lr",)  # attributes that last, besides those of the bases
     checkpoints: Checkpoints | None = None  # where `start` saves the run, if anywhere
     given: dict[str, Any]  # the options, as given
+    looping = False  # whether `start` alone runs the rounds, with nobody between two of them
 
     @abstractmethod
     def begin_run(self, initial: ArrayRecord) -> None:

@@ -18,6 +18,7 @@ from flowerpress.server import saved
 from flowerpress.server.checkpoints import Checkpoints
 from flowerpress.server.resumable import Resumable
 from flowerpress.server.tree import Tree
+from flowerpress.server.wrapped import refuse_other_arrays
 
 EvaluateFn = Callable[[int, ArrayRecord], Mapping[str, Any] | None]
 """Flower's: what it returns may be a `MetricRecord` or any mapping of names to numbers."""
@@ -123,6 +124,8 @@ class Rounds:
         self._let_go()
         arrays, metrics = strategy.aggregate_train(server_round, replies)
         if arrays is not None:
+            if not strategy.looping:
+                refuse_other_arrays(strategy.name, strategy.run, server_round, arrays)
             self.result.arrays, self.stepped = arrays, True
         elif not self.result.arrays:
             self.result.arrays = self._arrays()
@@ -133,7 +136,7 @@ class Rounds:
     def _let_go(self) -> None:
         """Hold the model once: in the strategy, where it has begun."""
         run = self.strategy.run
-        if run.model is None:
+        if run.model is None or not self.strategy.looping:
             return
         if self.stepped:
             self.result.arrays = ArrayRecord()

@@ -2,8 +2,8 @@
 
 Flower's wrappers change what a strategy is given: a norm to clip to in the config, noise in the
 arrays between rounds, clipped arrays in the replies. Ours keep the model themselves, and their
-replies are packets. Whoever wraps one believes in a guarantee that is not there: so it is an error,
-before anything is sent.
+replies are packets. Whoever wraps one, or changes the arrays in a subclass of one, believes in
+something that is not there: so it is an error, before anything is sent.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from flwr.serverapp.strategy import Strategy
 from flowerpress.server.run import Run
 
 _CLIPPING = "clipping_norm"  # in the config, and an attribute of Flower's wrappers
+_BETWEEN = ("configure_train", "aggregate_train")
 _REMEDY = (
-    "flowerpress's strategies keep the model themselves and send packets, so no clipping and no "
-    "noise would reach anybody; use Flower's own FedAvg for differential privacy"
+    "flowerpress's strategies keep the model themselves and send packets, so that no clipping, no "
+    "noise and no other change would reach anybody; use Flower's own strategies for that "
+    "(flowerpress.dropin presses what they send)"
 )
 
 
@@ -41,6 +43,11 @@ def refuse_privacy(name: str, config: Mapping[str, Any] | None) -> None:
         if isinstance(caller, Strategy) and hasattr(caller, _CLIPPING):
             raise ValueError(f"{type(caller).__name__} around {name}: {_REMEDY}")
         frame = frame.f_back
+
+
+def sits_between(cls: type, own: type) -> bool:
+    """Whether a subclass of one of ours may change the arrays between two rounds."""
+    return any(getattr(cls, name) is not getattr(own, name) for name in _BETWEEN)
 
 
 def refuse_other_arrays(name: str, run: Run, server_round: int, arrays: ArrayRecord) -> None:

@@ -123,6 +123,41 @@ def test_a_wrapper_that_changes_nothing_runs():
                 np.testing.assert_array_equal(array.numpy(), alone.arrays[name].numpy())
 
 
+@pytest.mark.parametrize("name", ["ef21", "fedavg", "marina"])
+def test_a_subclass_that_changes_the_arrays_is_refused(name):
+    """And one that changes nothing is the same strategy."""
+    own = type(make_strategy(name))
+
+    class Configures(own):
+        def configure_train(self, server_round, arrays, config, grid):
+            if server_round > 1:
+                arrays = noisy(arrays)
+            return super().configure_train(server_round, arrays, config, grid)
+
+    class Aggregates(own):
+        def aggregate_train(self, server_round, replies):
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            return arrays if server_round == 1 else noisy(arrays), metrics
+
+    class Neither(own):
+        def configure_train(self, *given):
+            return super().configure_train(*given)
+
+        def aggregate_train(self, *given):
+            return super().aggregate_train(*given)
+
+    with Counting(lambda: client_app(task_fn), 2) as grid:
+        arrays = task_fn(0, 2).initial_arrays()
+        for cls in (Configures, Aggregates):
+            with pytest.raises(
+                ValueError, match=f"round 2: these arrays are not those that {name}"
+            ):
+                cls().start(grid, arrays, num_rounds=2)
+        alone, result = (cls().start(grid, arrays, num_rounds=3) for cls in (own, Neither))
+        for key, array in result.arrays.items():
+            np.testing.assert_array_equal(array.numpy(), alone.arrays[key].numpy())
+
+
 MODS = ["fixedclipping_mod", "adaptiveclipping_mod", "LocalDpMod"]
 
 
