@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from flowerpress.extras import import_failure
 
@@ -55,3 +57,20 @@ def _devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return found
+
+
+def own_loss(loss: Any, device: torch.device) -> Any:
+    """Return the loss on `device`; a copy where it holds tensors, such as class weights."""
+    import torch
+
+    if not isinstance(loss, torch.nn.Module):
+        return loss
+    names = [name for name, value in loss.named_parameters() if value.requires_grad]
+    if names:
+        warnings.warn(
+            f"the loss has parameters of its own ({', '.join(names)}), which are not trained: make "
+            "them a part of the model, or freeze them with requires_grad_(False)",
+            stacklevel=4,
+        )
+    tensors = [*loss.parameters(), *loss.buffers()]
+    return copy.deepcopy(loss).to(device).requires_grad_(False) if tensors else loss

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,10 +15,10 @@ from flowerpress.compressors.vectors import is_tensor
 from flowerpress.tasks.task import Batch, FlatVector, Task, draw_indices
 from flowerpress.tasks.torch_batch import Forward, check_batch, logits_of, plain_forward, put
 from flowerpress.tasks.torch_data import Collate, Examples, as_examples
-from flowerpress.tasks.torch_device import checked_device, require_torch
+from flowerpress.tasks.torch_device import checked_device, own_loss, require_torch
 from flowerpress.tasks.torch_model import TorchModel, to_numpy
 from flowerpress.tasks.torch_seeding import SeededPasses, seeded
-from flowerpress.tasks.torch_views import Views
+from flowerpress.tasks.torch_views import NOT_TRAINED, Views
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +124,7 @@ class TorchTask(Task):
             )
         self._device = checked_device(device)
         self._model = TorchModel(model, self._device)
-        self._loss = _own_copy(loss, self._device)
+        self._loss = own_loss(loss, self._device)
         self._forward = forward or plain_forward(self._model.module)
         self._chunk, self._normalizer = chunk, normalizer
         self._collate, self._plain = collate, forward is None
@@ -163,7 +162,7 @@ class TorchTask(Task):
         """
         self._device = checked_device(device)
         self._model.to(self._device)
-        self._loss = _own_copy(self._loss, self._device)
+        self._loss = own_loss(self._loss, self._device)
         same = self._test is self._train
         self._train = self._train.to(self._device)
         self._test = self._train if same else self._test.to(self._device)
@@ -318,7 +317,7 @@ class TorchTask(Task):
         output, target = self._forward(self._model.module, batch)
         loss = _checked(self._loss(output, target))
         if not loss.requires_grad:
-            raise ValueError("the loss does not depend on the parameters that are trained")
+            raise ValueError(NOT_TRAINED)
         return loss, weigh(target)
 
     def evaluate(self, x: FlatVector) -> dict[str, float]:
@@ -341,8 +340,12 @@ class TorchTask(Task):
             loss, weight = self._loss_of(batch, weigh)
             if weight == 0:  # all targets ignored: the loss is 0/0
                 continue
-            parts = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-            flat = torch.cat([part.to_dense().reshape(-1) for part in parts])
+            parts: Any = torch.autograd.grad(loss, parameters, allow_unused=True)
+            if all(part is None for part in parts):
+                raise ValueError(NOT_TRAINED)
+            pairs = zip(parts, parameters, strict=True)
+            dense = [x.new_zeros(x.shape) if part is None else part.to_dense() for part, x in pairs]
+            flat = torch.cat([part.reshape(-1) for part in dense])
             mean.add(weight, float(loss.detach()), flat.to(self._model.real))
         return mean.loss, mean.gradient
 
@@ -430,15 +433,6 @@ class _Mean:
 def _check_size(name: str, size: Any) -> None:
     if size is not None and not (isinstance(size, int | np.integer) and size >= 1):
         raise ValueError(f"{name} must be at least 1, or None for all, not {size!r}")
-
-
-def _own_copy(loss: Any, device: torch.device) -> Any:
-    """Return the loss on `device`; a copy where it holds tensors, such as class weights."""
-    import torch
-
-    if isinstance(loss, torch.nn.Module) and [*loss.parameters(), *loss.buffers()]:
-        return copy.deepcopy(loss).to(device)
-    return loss
 
 
 def _seed(rng: np.random.Generator) -> int:

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+NOT_TRAINED = (
+    "the loss does not depend on the parameters that are trained (the task copies the model: does "
+    "its forward use another one, by a closure?)"
+)
 LARGE = 1 << 23
 """Numbers of a model from which copies are avoided: below, they take less than what avoids them."""
 
@@ -89,6 +93,8 @@ class Views:
         self._weight, self._first = weight, first
         self._met.clear()
         loss.backward(inputs=list(self._parameters))
+        if not self._met:
+            raise ValueError(NOT_TRAINED)
         for i, part in enumerate(self._parts):
             if i not in self._met:  # the loss does not depend on it
                 self._put(i, part.new_zeros(1).expand(part.numel()))

@@ -188,6 +188,26 @@ def test_a_loss_that_is_none_is_named(loss, error, reason):
         subject.gradient(start(subject), None)
 
 
+def test_a_loss_with_parameters_says_that_they_are_not_trained():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, output, target):
+            return nn.functional.cross_entropy(output / self.temperature, target)
+
+    loss = Tempered()
+    with pytest.warns(UserWarning, match=r"parameters of its own \(temperature\), which are not"):
+        subject = TorchTask(network(), loss, (INPUTS, CLASSES))
+    assert loss.temperature.requires_grad  # it is the user's
+    loss.requires_grad_(False)
+    frozen = TorchTask(network(), loss, (INPUTS, CLASSES))
+    x = start(subject)
+    for one, other in zip(subject.gradient(x, None), frozen.gradient(x, None), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 class Several(nn.Module):
     """A model with several outputs, in some guise."""
 
@@ -265,13 +285,32 @@ def test_frozen_parameters_do_not_travel():
 
 
 def test_a_parameter_out_of_use_has_gradient_zero():
-    model = network()
-    model.spare = nn.Parameter(torch.ones(2))
-    model.forward = lambda inputs: model[2](model[1](model[0](inputs)))
-    subject = TorchTask(model, nn.CrossEntropyLoss(), (INPUTS, CLASSES))
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spare, self.used = nn.Parameter(torch.ones(2)), network()
+
+        def forward(self, inputs):
+            return self.used(inputs)
+
+    subject = TorchTask(Spare(), nn.CrossEntropyLoss(), (INPUTS, CLASSES))
     spare = list(subject.initial_arrays()).index("spare")
     assert spare == 0
-    assert subject.gradient(start(subject), None)[1][:2].tolist() == [0, 0]
+    gradient = subject.gradient(start(subject), None)[1]
+    assert gradient[:2].tolist() == [0, 0]
+    assert gradient[2:].any()
+
+
+@pytest.mark.parametrize("large", [1, 1 << 23], ids=["views", "copies"])
+def test_a_forward_pass_of_another_model_is_named(large, monkeypatch):
+    """The task trains a copy, and a closure goes on with the original: all would stand still."""
+    monkeypatch.setattr("flowerpress.tasks.torch_model.LARGE", large)
+    model = network()
+    model.forward = lambda inputs: model[2](model[1](model[0](inputs)))
+    subject = TorchTask(model, nn.CrossEntropyLoss(), (INPUTS, CLASSES))
+    x = start(subject)
+    with pytest.raises(ValueError, match=r"does not depend on the .*\(the task copies the model"):
+        subject.gradient_into(x, x.copy(), None)
 
 
 def test_batch_norm_statistics_are_buffers():
