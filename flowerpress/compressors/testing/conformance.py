@@ -116,13 +116,16 @@ def check_refusals(compressor: Compressor) -> None:
 
 
 def check_extremes(compressor: Compressor) -> None:
-    """Check that zeros stay zeros, and that tiny and huge vectors stay finite or are refused."""
+    """Check that zeros of any sign stay zeros, and tiny and huge vectors finite or are refused."""
     for dim in DIMS:
         bound = compressor.bind((dim,))
         for dtype in DTYPES:
             limits = np.finfo(dtype)
-            zero = decompress(bound.compress(np.zeros(dim, dtype=dtype)))
-            _require(not zero.any(), f"d={dim}: the zero vector comes back as {zero}")
+            for every in (dim + 1, 2, 1):  # none, some or all with a sign, as -1 times 0.0 has
+                zeros = np.zeros(dim, dtype)
+                zeros[every - 1 :: every] = -0.0
+                zero = decompress(bound.compress(zeros))
+                _require(not zero.any(), f"d={dim}: {zeros} comes back as {zero}")
             # Neither an attribute that warns where subnormal numbers are flushed, nor a product.
             smallest = np.nextafter(dtype.type(0), dtype.type(1))
             for value in (smallest, limits.tiny, limits.max):
