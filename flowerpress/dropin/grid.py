@@ -27,7 +27,7 @@ from flwr.serverapp import Grid
 
 from flowerpress.dropin import saved
 from flowerpress.dropin.arrays import FORM, KEY, Plan, copied, form, name_of, refilled
-from flowerpress.dropin.messages import answer_with, identity, purpose_of, round_of
+from flowerpress.dropin.messages import Casts, answer_with, changed, identity, purpose_of, round_of
 from flowerpress.dropin.peers import (
     Channel,
     Peer,
@@ -175,8 +175,9 @@ class PressedGrid(Grid):
             Pressing one would void what the app promises: nothing was changed.
         """
         with self._lock:
-            planned = self._planned(messages)
-            return [self._pressed(m, out) for m, out in zip(messages, planned, strict=True)]
+            planned, casts = self._planned(messages), Casts(self._dtypes)
+            pairs = zip(messages, planned, strict=True)
+            return [self._pressed(m if out else casts.of(m), out) for m, out in pairs]
 
     def _planned(self, messages: list[Message]) -> list[_Out | None]:
         """Return what is pressed of each message; None where it goes as it is."""
@@ -284,10 +285,8 @@ class PressedGrid(Grid):
         content = self._content(message.content, source, order, broadcast)
         content[KEY] = order.encode().array_records["arrays"]
         self._enter(source.round, node, "down", content, order.payload, purpose)
-        kept = message.metadata
-        sent = Message(content, node, kept.message_type, ttl=kept.ttl, group_id=kept.group_id)
-        training = purpose == "train"
-        question = Question(order.version, self._pushes, source, sent.metadata, training)
+        sent = changed(message, content)
+        question = Question(order.version, self._pushes, source, sent.metadata, purpose == "train")
         channel.ask(node, question)
         return sent
 

@@ -274,6 +274,24 @@ def test_a_strategy_that_makes_float64_costs_no_more():
     assert {v.dtype for _, arrays in seen for v in arrays.values()} == {np.dtype(np.float32)}
 
 
+def test_evaluations_of_a_strategy_that_makes_float64_cost_no_more():
+    """Their arrays go in the dtype of the first training."""
+    down, seen = [], []
+    for made in (FedAvg, FedAdam):
+        _, grid, _ = run(
+            "topk:0.1",
+            rounds=3,
+            strategy=made(fraction_evaluate=1.0),
+            app=lambda: client_app(seen=seen),
+        )
+        rows = [row for row in grid.ledger.rows if row.purpose == "evaluate"]
+        down.append([row.total for row in rows if row.direction == "down"])
+    assert len(down[0]) == len(down[1]) == 12
+    assert max(down[1]) <= max(down[0]) + 20, "but for the digits of numbers"
+    evaluated = [arrays for i, arrays in seen if i < 0]
+    assert {v.dtype for arrays in evaluated for v in arrays.values()} == {np.dtype(np.float32)}
+
+
 def test_orders_and_dtypes_of_a_reply_are_the_apps():
     def other(arrays, i, r):
         new = towards(arrays, i, r)
