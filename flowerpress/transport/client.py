@@ -293,7 +293,8 @@ class LinkClient:
             answer = self._answer
             if answer is not None and answer.id == welcome.open:
                 stream.write(answer.frames(welcome.reply_bytes))
-        log.info("connected to %s as node %d", self._server, welcome.node_id)
+        own, node = self._about["client"], welcome.node_id
+        log.info("connected to %s as client %d (Flower's node %d)", self._server, own, node)
 
     def _begin(self, stream: Stream, frame: Any) -> None:
         with self._lock:

@@ -89,6 +89,12 @@ class Service:
         self.port = self._server.port
         self._begun = time.monotonic()
 
+    @property
+    def rounds(self) -> int:
+        """How many rounds the run config says that there are; 0: it does not."""
+        number = self._config.get("num-server-rounds")
+        return number if type(number) is int else 0
+
     def run(self, app: ServerApp) -> dict[str, Any]:
         """Wait for the clients, run the ServerApp, say goodbye, and return what went on.
 

@@ -53,13 +53,16 @@ def describe_server(service: Service) -> str:
 
     Examples
     --------
-    ``7 of 8 clients · round 12 · 14 ms a message · down 3.2 MB, up 0.1 MB``
+    ``7 of 8 clients · round 12 of 30 · loss 0.21, accuracy 0.94 · 14 ms an exchange · down 3.2 MB,
+    up 0.1 MB``
     """
     hub, grid = service.hub, service.grid
     here = sum(peer.connected for peer in list(hub.peers.values()))
     parts = [f"{here} of {max(service.clients, len(hub.peers))} clients"]
     if grid.rounds:
-        parts.append(f"round {max(grid.rounds)}")
+        last, of = max(grid.rounds), service.rounds
+        parts.append(f"round {last} of {of}" if of else f"round {last}")
+        parts += _metrics([grid.rounds[number] for number in sorted(grid.rounds)])
     if grid.exchanges:
         parts.append(f"{1e3 * grid.exchanges[-1]['seconds']:.0f} ms an exchange")
     down, up = grid.total_bytes()
@@ -67,6 +70,16 @@ def describe_server(service: Service) -> str:
     if hub.refusals:
         parts.append(f"{hub.refusals} refused")
     return " · ".join(parts)
+
+
+def _metrics(rounds: list[Any]) -> list[str]:
+    """Return what the last round that was evaluated came to, at most three numbers of it."""
+    for record in reversed(rounds):
+        found = getattr(record, "metrics", None) or getattr(record, "evaluate", None) or {}
+        numbers = [(k, v) for k, v in found.items() if isinstance(v, int | float)]
+        if numbers:
+            return [", ".join(f"{name} {value:.4g}" for name, value in numbers[:3])]
+    return []
 
 
 def describe_client(client: LinkClient, number: int) -> str:

@@ -16,6 +16,7 @@ from flwr.server.workflow import DefaultWorkflow
 from flwr.serverapp import Grid, ServerApp
 
 from flowerpress.simulations.engine import InProcessGrid
+from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.transport import Service
 from flowerpress.transport.status import describe_server
 
@@ -87,6 +88,9 @@ def test_apps_of_the_older_kind_run(kind: str, engine: str) -> None:
             told = sum(each[name] for each in rounds)
             assert 0 < told <= sum(each[name] for each in exchanges) + 1e-9
         assert "round 3 " in describe_server(service)
+        service.grid.note_round(RoundRecord(4, {"loss": 0.25, "by class": [1.0]}, {}, 0, 0, 1.0))
+        service.grid.note_round(RoundRecord(5, {}, {}, 0, 0, 1.0))  # not evaluated
+        assert " · round 5 · loss 0.25 · " in describe_server(service)
     else:
         with InProcessGrid(lambda: client_app, 2) as grid:
             app(grid, Context(grid.run_id, 1, {}, RecordDict(), {}))
