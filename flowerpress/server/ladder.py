@@ -49,9 +49,8 @@ _UNBIASED = (
 )
 _AROUND = 300  # bytes of a message beside its payload: the packet's header, the reply's, gRPC's
 _CLIMB = 4.0  # times the bytes of its last update that a worker may be asked for
-_SAYS = (
-    2**15
-)  # bytes from which an answer's time says what a link carries, and no buffer on the way
+# Bytes from which an answer's time says what a link carries, and no buffer on the way.
+_SAYS = 2**15
 _ROOM = 1.1  # times the bytes of a longer step that the budget must have
 _CREEP = 1.25  # times a rate that a shorter answer may raise it by
 
