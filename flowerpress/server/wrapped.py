@@ -21,8 +21,8 @@ _CLIPPING = "clipping_norm"  # in the config, and an attribute of Flower's wrapp
 _BETWEEN = ("configure_train", "aggregate_train")
 _REMEDY = (
     "flowerpress's strategies keep the model themselves and send packets, so that no clipping, no "
-    "noise and no other change would reach anybody; use Flower's own strategies for that "
-    "(flowerpress.dropin presses what they send)"
+    "noise and no other change would reach anybody; use Flower's own FedAvg for differential "
+    "privacy, and its strategies for rules of your own (flowerpress.dropin presses what they send)"
 )
 
 
