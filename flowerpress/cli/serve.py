@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MOST_MB = 1e9  # that one can ask for
 SERVE_HELP = """
-Run the server of APP: wait for its clients, train, write DIR/result.json, and end.
+Run the server of APP: wait for its clients, train, write what has come of it to --out, and end.
 
 APP is a shipped task (`flowerpress list tasks`), a directory with a Flower `pyproject.toml`, or a
 Python file or module with `server_app` and `client_app`, or with a task function `task_fn`.
@@ -64,7 +64,9 @@ def serve_command(
     certs: Certs = None,
     insecure: Insecure = False,
     run_config: Annotated[str, typer.Option(help="'key=value key=\"text\" ...'")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for result.json and all else.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder of this run: result.json and all else.")] = Path(
+        "out"
+    ),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
     ] = False,

@@ -216,7 +216,7 @@ def main(grid: Grid, context: Context) -> None:
             for record in recorder.history:  # of earlier lives too
                 note(record)
     ledger = strategy.ledger
-    log.info("uplink %d bytes, downlink %d bytes", ledger.up_bytes, ledger.down_bytes)
+    log.info("whole run: uplink %d bytes, downlink %d bytes", ledger.up_bytes, ledger.down_bytes)
     log.info("final model sha256 %s", digest(finished.arrays))
     if folder is not None:
         _save(folder, config, finished)

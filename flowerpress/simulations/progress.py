@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from types import TracebackType
 from typing import Self
@@ -151,6 +151,10 @@ class LiveProgress(TerminalBar):
             self._print_line(f"  round {record.round}/{self._rounds}  {status}")
         if self._after is not None:
             self._after()
+
+    def resumed(self, records: Sequence[RoundRecord]) -> None:
+        """Count what the rounds sent that had ended before the run was resumed."""
+        self._up_bytes += sum(record.up_bytes for record in records)
 
     def _print_line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

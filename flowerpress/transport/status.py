@@ -53,8 +53,8 @@ def describe_server(service: Service) -> str:
 
     Examples
     --------
-    ``7 of 8 clients · round 12 of 30 · loss 0.21, accuracy 0.94 · 14 ms an exchange · down 3.2 MB,
-    up 0.1 MB``
+    ``7 of 8 clients · round 12 of 30 · loss 0.21, accuracy 0.94 · 14 ms an exchange · since
+    this start down 3.2 MB, up 0.1 MB``
     """
     hub, grid = service.hub, service.grid
     here = sum(peer.connected for peer in list(hub.peers.values()))
@@ -66,7 +66,8 @@ def describe_server(service: Service) -> str:
     if grid.exchanges:
         parts.append(f"{1e3 * grid.exchanges[-1]['seconds']:.0f} ms an exchange")
     down, up = grid.total_bytes()
-    parts.append(f"down {_size(down)}, up {_size(up)}")
+    # The log's last line and results.json have all of a run: a server that was resumed has less.
+    parts.append(f"since this start down {_size(down)}, up {_size(up)}")
     if hub.refusals:
         parts.append(f"{hub.refusals} refused")
     return " · ".join(parts)

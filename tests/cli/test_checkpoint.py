@@ -61,6 +61,22 @@ def test_kill_9_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "resume it (--resume, or resume=true), or name another" in capsys.readouterr().err
 
 
+def test_progress_counts_what_was_sent_before_the_run_was_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
+) -> None:
+    command = ["run", "digits", "--clients", "2", "--checkpoint", str(tmp_path / "saved")]
+    command += ["--out", str(tmp_path / "out")]
+    assert main([*command, "--rounds", "3"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--rounds", "5", "--resume"]) == 0
+    shown = capsys.readouterr().out
+    (first, last) = (line for line in shown.splitlines() if line.startswith("  round "))
+    assert first.startswith("  round 4/5 "), "the rounds before are shown no more"
+    total = last.rpartition(" up ")[2]
+    (row,) = (line for line in shown.splitlines() if "ef21-sgdm topk" in line and total in line)
+    assert f" {total} " in row, "the table has the same bytes"
+
+
 def test_a_baseline_has_a_folder_of_its_own(tmp_path: Path) -> None:
     command = ["run", "digits", "--clients", "2", "--rounds", "2", "--baseline", "--lr", "0.1"]
     command += ["--out", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "saved")]

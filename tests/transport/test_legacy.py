@@ -87,7 +87,9 @@ def test_apps_of_the_older_kind_run(kind: str, engine: str) -> None:
         for name in ("down_bytes", "up_bytes", "seconds"):
             told = sum(each[name] for each in rounds)
             assert 0 < told <= sum(each[name] for each in exchanges) + 1e-9
-        assert "round 3 " in describe_server(service)
+        told = describe_server(service)
+        assert "round 3 " in told
+        assert " since this start down " in told  # a server that was resumed has not all bytes
         service.grid.note_round(RoundRecord(4, {"loss": 0.25, "by class": [1.0]}, {}, 0, 0, 1.0))
         service.grid.note_round(RoundRecord(5, {}, {}, 0, 0, 1.0))  # not evaluated
         assert " · round 5 · loss 0.25 · " in describe_server(service)

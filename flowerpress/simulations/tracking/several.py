@@ -20,7 +20,8 @@ class Trackers:
     ----------
     trackers : iterable of Tracker
     then : callable, optional
-        Called with each round after them, a progress bar say.
+        Called with each round after them, a progress bar say. Has it a method ``resumed``, that is
+        called too.
     """
 
     def __init__(self, trackers: Iterable[Tracker], then: OnRound | None = None) -> None:
@@ -54,6 +55,9 @@ class Trackers:
         """Tell all of the rounds that had ended before the run was resumed."""
         for each in self._trackers:
             each.resumed(records)
+        resumed = getattr(self.then, "resumed", None)
+        if resumed is not None:
+            resumed(records)
 
     def end(self, outcome: Judged | None) -> None:
         """Tell all what the run came to; what they were told before stays."""
