@@ -190,14 +190,18 @@ def plot_command(
 ) -> None:
     """Draw runs that have ended, as `flowerpress compare` draws its own.
 
-    RUN is a folder of `run`, the folder of such, a folder of `compare`, or a results.json. Runs
-    that differ in nothing but their seed are one line. Out come report.html, tables and figures.
+    RUN is a folder of `run`, of `serve` or of `compare`, a folder that has such at any depth, or a
+    results.json. Runs that differ in nothing but their seed are one line, and of several with the
+    same seed the longest counts, or else the newest. What has not ended is left out by name. Out
+    come report.html, tables and figures.
     """
     from flowerpress.simulations.compare.plotted import plotted
     from flowerpress.simulations.compare.targets import Link
 
     link = Link(up, down, latency, compute)
     comparison = plotted(runs, metric, tuple(target or ()), link)
+    for why in comparison.left_out:
+        complain(f"left out: {why}")
     _finish(Console(highlight=False, soft_wrap=True), out, comparison)
 
 

@@ -68,7 +68,7 @@ class Training:
             run.checkpoints(checkpoint / name, resume=resume) if checkpoint else None
             for run, name in zip(self._runs, ("run", "baseline"), strict=False)
         ]
-        self._folder = make_folder(out, self._runs[0].experiment)
+        self._folder = make_folder(out, self._runs[0].experiment, checkpoint, resume=resume)
 
     def run(self) -> list[Outcome]:
         """Run the experiments, one after the other, and keep and show their results.

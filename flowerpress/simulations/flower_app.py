@@ -178,7 +178,6 @@ def main(grid: Grid, context: Context) -> None:
     from flowerpress.simulations.recorded import run_recorded
     from flowerpress.simulations.recorder import Recorder
     from flowerpress.simulations.result import result_of
-    from flowerpress.simulations.results import make_folder
     from flowerpress.simulations.simulate import initial_arrays
     from flowerpress.strategies import Checkpoints, make_strategy, strategy_options
 
@@ -203,7 +202,7 @@ def main(grid: Grid, context: Context) -> None:
             Path(plan.checkpoint), plan.every, plan.resume, facts, recorder
         )
     initial = initial_arrays(task_fn, max(strategy.min_available_nodes, 1))
-    folder = make_folder(Path(plan.out), _experiment(config)) if plan.out else None
+    folder = _make_folder(config)
     try:
         finished = run_recorded(
             strategy, grid, initial, recorder, num_rounds=plan.rounds, timeout=plan.timeout
@@ -256,6 +255,17 @@ def _experiment(run_config: Config, clients: int = 1) -> Experiment:
         task_options=dict(choice.options),
         strategy_options=options,
     )
+
+
+def _make_folder(run_config: Config) -> Path | None:
+    """Make the folder of a run that begins; None where its config names no place for any."""
+    from flowerpress.simulations.results import make_folder
+
+    plan = schedule(run_config)
+    if not plan.out:
+        return None
+    saved = Path(plan.checkpoint) if plan.checkpoint else None
+    return make_folder(Path(plan.out), _experiment(run_config), saved, resume=plan.resume)
 
 
 def _save(folder: Path, run_config: Config, result: SimulationResult) -> None:

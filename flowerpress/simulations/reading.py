@@ -14,9 +14,13 @@ from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
 from flowerpress.simulations.recorder import RoundRecord
 from flowerpress.simulations.results import RESULTS
-from flowerpress.simulations.verdict import Verdict
+from flowerpress.simulations.verdict import INTERRUPTED, RUNNING, Verdict
 
 _METRICS = ("metrics", "train", "evaluate")
+
+
+class UnfinishedError(ValueError):
+    """A file of runs that go on still, or that were killed: there is nothing of them in it."""
 
 
 def read_runs(path: str | Path) -> list[Outcome]:
@@ -30,7 +34,9 @@ def read_runs(path: str | Path) -> list[Outcome]:
     Raises
     ------
     ValueError
-        It is no such file, it has no run, or the runs in it have not ended.
+        It is no such file, or it has no run.
+    UnfinishedError
+        The runs in it have not ended.
     OSError
         It cannot be read.
     """
@@ -38,16 +44,37 @@ def read_runs(path: str | Path) -> list[Outcome]:
     path = path / RESULTS if path.is_dir() else path
     try:
         document = json.loads(path.read_text("utf-8"))
+        if "runs" not in document:
+            raise ValueError("it names no runs")
+        for fields in document["runs"]:
+            _require_end(path, fields)
         found = [_outcome(fields) for fields in document["runs"]]
         if not found:
             raise ValueError("it has none")
     except KeyError as error:
         raise ValueError(
-            f"{path}: its runs lack {error}: they have not ended, or an older release wrote them"
+            f"{path}: its runs lack {error}, so another release wrote them: run them again"
         ) from None
+    except UnfinishedError:
+        raise
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no results.json of a run: {error}") from None
     return found
+
+
+def finished_at(path: Path) -> str:
+    """Return when a file of runs was written, in ISO 8601 and UTC; empty where it does not say."""
+    return str(json.loads(path.read_text("utf-8")).get("finished", ""))
+
+
+def _require_end(path: Path, fields: Mapping[str, Any]) -> None:
+    """Raise `UnfinishedError` where a run has only what was written at its beginning."""
+    if "history" not in fields and fields.get("status") in (RUNNING, INTERRUPTED):
+        why = fields.get("reason") or (
+            "the run goes on still, or was killed; one that was killed goes on with --resume, if "
+            "it had a --checkpoint or is a server's"
+        )
+        raise UnfinishedError(f"{path}: {why}")
 
 
 def _outcome(fields: Mapping[str, Any]) -> Outcome:

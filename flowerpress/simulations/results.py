@@ -34,15 +34,32 @@ from flowerpress.protocol import as_json
 from flowerpress.simulations import gossip_plot, plots
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
-from flowerpress.simulations.verdict import RUNNING
+from flowerpress.simulations.verdict import INTERRUPTED, RUNNING
 
 REPORTED_PACKAGES = ("flowerpress", "flwr", "flwr-nightly", "numpy", "numba", "torch")
 RESULTS, MODEL, BASELINE = "results.json", "model.safetensors", "baseline.safetensors"
 _ORDER = "arrays"  # in the metadata of a model's file: its arrays' names in order
 
 
-def make_folder(directory: Path, experiment: Experiment) -> Path:
+def make_folder(
+    directory: Path,
+    experiment: Experiment,
+    checkpoint: Path | None = None,
+    *,
+    resume: bool = False,
+) -> Path:
     """Make a new folder for the results of a run that begins, and write into it what will run.
+
+    Parameters
+    ----------
+    directory : Path
+        Gets the folder.
+    experiment : Experiment
+    checkpoint : Path, optional
+        Where the run is saved.
+    resume : bool (default: False)
+        Whether it goes on from there: a folder beside the new one that a kill has left as running,
+        of a run that was saved there too, is then marked as interrupted.
 
     Raises
     ------
@@ -54,13 +71,29 @@ def make_folder(directory: Path, experiment: Experiment) -> Path:
         folder = _new_folder(directory, f"{begun:%Y%m%d-%H%M%S}", experiment)
         run = {"config": experiment.as_dict(), "status": RUNNING}
         head = {"begun": begun.isoformat(timespec="seconds"), "versions": versions()}
-        write_file(folder / RESULTS, _as_text({**head, "runs": [run]}))
+        saved = {} if checkpoint is None else {"checkpoint": str(checkpoint.resolve())}
+        write_file(folder / RESULTS, _as_text({**head, **saved, "runs": [run]}))
     except OSError as error:
         reason = f"{error.strerror or error}"
         raise OSError(
             f"results cannot be kept in {directory}: {reason}; name another folder"
         ) from error
+    if checkpoint is not None and resume:
+        _mark_killed(folder, str(checkpoint.resolve()))
     return folder
+
+
+def _mark_killed(folder: Path, checkpoint: str) -> None:
+    """Mark the folders beside one as interrupted whose run was killed, and goes on in that one."""
+    for path in folder.parent.glob(f"*/{RESULTS}"):
+        with suppress(OSError, ValueError, AttributeError, TypeError):  # some other file
+            document = json.loads(path.read_text("utf-8"))
+            if path.parent == folder or document.get("checkpoint") != checkpoint:
+                continue
+            for run in document["runs"]:
+                run["status"] = INTERRUPTED
+                run["reason"] = f"it was killed, and went on in {folder.name}"
+            write_json(path, document)
 
 
 def write(

@@ -54,7 +54,13 @@ def test_kill_9_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (run,) = json.loads((never / "results.json").read_text("utf-8"))["runs"]
     assert run["status"] == "running", "a kill leaves what was written at the beginning"
     assert "history" not in run
-    assert main([*command, "--out", str(tmp_path / "resumed")]) == 0
+    assert main([*command, "--out", str(tmp_path / "never")]) == 0
+    (resumed,) = {*(tmp_path / "never").iterdir()} - {never}
+    (run,) = json.loads((never / "results.json").read_text("utf-8"))["runs"]
+    assert run["status"] == "interrupted"
+    assert run["reason"] == f"it was killed, and went on in {resumed.name}"
+    (tmp_path / "resumed").mkdir()
+    resumed.rename(tmp_path / "resumed" / resumed.name)
     assert main([*RUN, "--out", str(tmp_path / "whole")]) == 0
     assert outcome(tmp_path / "resumed") == outcome(tmp_path / "whole")
     assert main([*command[:-1], "--out", str(tmp_path / "again")]) == 2

@@ -109,6 +109,12 @@ def test_a_killed_server_goes_on_as_if_nothing_had_been(run: Processes) -> None:
 
     assert [record["round"] for record in run.result()["rounds"]] == list(range(rounds + 1))
 
+    statuses = [
+        json.loads(path.read_text(encoding="utf-8"))["runs"][0]["status"]
+        for path in sorted(run.folder.glob("out/*/results.json"))
+    ]
+    assert statuses == ["interrupted", "interrupted", "done"]
+
     task_fn = make_task_fn("digits")
     strategy = make_strategy("ef21", compressor="topk:0.05", lr=0.5)
     calm = simulate(strategy, task_fn, 2, rounds, evaluate_fn=task_fn.evaluate_fn)

@@ -64,6 +64,22 @@ def test_the_folder_has_the_table_curves_and_pictures(folder: Path) -> None:
     assert "<text" in (folder / "figures" / "up.svg").read_text("utf-8")  # texts, not shapes
 
 
+def test_the_index_says_which_file_is_which_run(folder: Path) -> None:
+    with (folder / "runs" / "index.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert {row["file"] for row in found} == {path.name for path in folder.glob("runs/*.json")}
+    for row in found:
+        (outcome,) = read_runs(folder / "runs" / row["file"])
+        experiment = outcome.experiment
+        assert row["method"].split()[0] in ("wild", experiment.strategy)
+        assert (row["seed"], row["status"]) == (str(experiment.seed), outcome.status)
+        assert float(row["lr"]) == experiment.strategy_options["lr"]
+        assert (row["kind"] == "tuning") == (row["seed"] == "0")
+    assert {row["method"] for row in found} == {
+        *("fedavg lr=0.3", "ef14 topk:0.05 lr=0.3", "ef21 topk:0.05", "wild")
+    }
+
+
 def test_its_figures_are_those_of_single_runs(folder: Path) -> None:
     one = {
         seed: run(
@@ -99,7 +115,7 @@ def test_a_comparison_goes_on_where_it_was(
     again = ("-m", "ef21 topk:0.05", "-m", "birder topk:0.1 lr=0.1", "--lrs", "0.1,1")
     more = (*again, "--target", "accuracy>=0.5")
     before = (folder / "table.csv").read_bytes()
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("*.json")}
     lost, old = [*kept][:2]
     lost.write_text("{")  # a file that was not written whole is no run
     document = json.loads(old.read_text())
@@ -356,7 +372,8 @@ def test_plot_draws_runs_that_were_made_one_by_one(
     assert found["fedavg lr=0.1"]["seeds"] == "2"
     assert {"fedavg lr=0.3", "ef14 topk:0.05", "ef21 topk:0.05"} <= {*found}
     capsys.readouterr()
-    assert main(["plot", str(tmp_path)]) == 2
+    (tmp_path / "empty").mkdir()
+    assert main(["plot", str(tmp_path / "empty")]) == 2
     assert "results.json" in capsys.readouterr().err
 
 

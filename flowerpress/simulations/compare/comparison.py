@@ -11,6 +11,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord
 
 from flowerpress.protocol import MetricReader
+from flowerpress.simulations.compare.index import Index
 from flowerpress.simulations.compare.methods import Candidate, candidates
 from flowerpress.simulations.compare.runs import run_all
 from flowerpress.simulations.compare.settings import Settings
@@ -76,12 +77,15 @@ class Comparison:
     results : tuple of Result
     refused : mapping of str to str
         Why methods could not run, by their labels.
+    left_out : tuple of str
+        Of runs that there were already: why some are not in it, a sentence each.
     """
 
     settings: Settings
     metric: Metric
     results: tuple[Result, ...]
     refused: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def targets(self) -> list[Target]:
@@ -149,15 +153,18 @@ class Plan:
         settings = self.settings
         kept = folder / RUNS if folder else None
         told = on_runs or (lambda *_: None)
+        index = Index(self.able)
 
         def all_of(kind: str, wanted: Sequence[Experiment]) -> list[Outcome]:
             told(kind, len(wanted), None)
-            return run_all(
+            outcomes = run_all(
                 wanted,
                 jobs=jobs or self.jobs,
                 folder=kept,
                 on_done=lambda outcome: told(kind, len(wanted), outcome),
             )
+            index.add(kind, wanted, outcomes)
+            return outcomes
 
         todo = [each for each in self.able if each.lr == "tuned"]
         targets = [parse_target(text) for text in settings.targets]
@@ -168,6 +175,8 @@ class Plan:
         ready = [each for each in self.able if each.lr != "tuned" or lrs[each.label] is not None]
         wanted = [each.run(seed, lrs.get(each.label)) for each in ready for seed in settings.seeds]
         outcomes = iter(all_of("seeds", wanted))
+        if kept is not None:
+            index.write(kept)
         ran = {each.label: tuple(next(outcomes) for _ in settings.seeds) for each in ready}
         results = (
             Result(each, found.get(each.label), ran.get(each.label, ())) for each in self.able

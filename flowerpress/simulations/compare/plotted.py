@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flowerpress.simulations.compare.comparison import RUNS, Comparison, Result
+from flowerpress.simulations.compare.comparison import Comparison, Result
 from flowerpress.simulations.compare.curves import metrics_of
+from flowerpress.simulations.compare.found import find_runs, one_each
 from flowerpress.simulations.compare.methods import Candidate, Method
-from flowerpress.simulations.compare.settings import SETTINGS, Settings, read_settings
+from flowerpress.simulations.compare.one_task import require_one_task
+from flowerpress.simulations.compare.settings import Settings
 from flowerpress.simulations.compare.targets import (
     Link,
     Metric,
@@ -20,8 +22,6 @@ from flowerpress.simulations.compare.targets import (
 )
 from flowerpress.simulations.experiment import Experiment
 from flowerpress.simulations.outcome import Outcome
-from flowerpress.simulations.reading import read_runs
-from flowerpress.simulations.results import RESULTS
 
 
 def plotted(
@@ -29,11 +29,12 @@ def plotted(
 ) -> Comparison:
     """Return runs as a comparison: those that differ in their seed alone are one method.
 
+    What could not be drawn, or is there twice, is told in its `left_out`.
+
     Parameters
     ----------
     paths : sequence of Path
-        ``results.json`` files, folders with one, folders of such, and folders of comparisons, of
-        which it is the runs on the seeds reported.
+        See `find_runs`. Of runs of one method and one seed the longest, or else the newest, counts.
     metric : str
         See `parse_metric`. Default: as for a comparison.
     targets : tuple of str
@@ -47,32 +48,25 @@ def plotted(
         A path has no runs that have ended, they are of different tasks, or none has measured the
         metric or that of a target.
     """
-    outcomes: list[Outcome] = []
-    for path in paths:  # a run that is named twice is one run
-        outcomes += [outcome for outcome in _read(path) if outcome not in outcomes]
-    tasks = sorted({outcome.experiment.task for outcome in outcomes})
-    if len(tasks) > 1:
-        raise ValueError(f"runs are of different tasks: {', '.join(tasks)}")
+    found, left_out = find_runs(paths)
+    require_one_task([each.outcome for each in found])
+    outcomes, others = one_each(found, _method)
+    first = outcomes[0].experiment
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        groups.setdefault(json.dumps(_unseeded(outcome).as_dict(), sort_keys=True), []).append(
-            outcome
-        )
+        groups.setdefault(_method(outcome), []).append(outcome)
     experiments = [_unseeded(runs[0]) for runs in groups.values()]
     labels = _labels(experiments)
     results = tuple(
         Result(Candidate(label, experiment, "given"), None, tuple(runs))
         for label, experiment, runs in zip(labels, experiments, groups.values(), strict=True)
     )
-    first = outcomes[0].experiment
     seeds = tuple(sorted({outcome.experiment.seed for outcome in outcomes}))
     settings = Settings(
         task=first.task,
         methods=tuple(
             Method(e.strategy, e.compressor, e.strategy_options, label)
-            for label, e in zip(
-                labels, map(_unseeded, (r[0] for r in groups.values())), strict=True
-            )
+            for label, e in zip(labels, experiments, strict=True)
         ),
         seeds=seeds,
         tuning_seeds=(max(seeds) + 1,),  # none was tuned on: these are no one's
@@ -87,7 +81,7 @@ def plotted(
     for each in [judged, *(parse_target(text).metric for text in targets)]:
         if metric or each != judged:
             _check(each, outcomes)
-    return Comparison(settings, judged, results)
+    return Comparison(settings, judged, results, left_out=(*left_out, *others))
 
 
 def _check(metric: Metric, outcomes: Sequence[Outcome]) -> None:
@@ -97,20 +91,10 @@ def _check(metric: Metric, outcomes: Sequence[Outcome]) -> None:
         raise ValueError(f"no run has measured {metric.name!r} as one number: there is {names}")
 
 
-def _read(path: Path) -> list[Outcome]:
-    """Return the runs that a path has."""
-    if not (path / SETTINGS).exists():
-        below = [] if (path / RESULTS).exists() else sorted(path.glob(f"*/{RESULTS}"))
-        return [outcome for each in below or [path] for outcome in read_runs(each)]
-    seeds = read_settings(path).get("seeds")
-    if not isinstance(seeds, list):
-        raise ValueError(f"{path / SETTINGS} is of no comparison: it names no seeds")
-    files = sorted((path / RUNS).glob("*.json"))
-    found = [outcome for file in files for outcome in read_runs(file)]
-    reported = [outcome for outcome in found if outcome.experiment.seed in seeds]
-    if not reported:
-        raise ValueError(f"{path}: no run of this comparison has ended")
-    return reported
+def _method(outcome: Outcome) -> str:
+    """Return what runs have alike that differ in their seed alone; how a task was named is none."""
+    experiment = replace(_unseeded(outcome), task="")
+    return json.dumps(experiment.as_dict(), sort_keys=True)
 
 
 def _unseeded(outcome: Outcome) -> Experiment:

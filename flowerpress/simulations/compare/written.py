@@ -9,7 +9,8 @@ curves.csv          every round of every run
 summary.json        both in short: settings, table, step sizes that were tried, refusals
 figures/            the metric against rounds, bytes up, all bytes, time: PNG and SVG
 settings.json       what the comparison is of: `--resume` checks it
-runs/               one ``results.json`` for each run, tuning among them
+runs/HASH.json      each run in the form of a ``results.json``, tuning among them
+runs/index.csv      which of these is which method and seed
 ==================  ==============================================================================
 """
 
@@ -81,4 +82,5 @@ def _summary(comparison: Comparison, found: summary.Table) -> dict[str, Any]:
             if result.tuned is not None
         },
         "refused": dict(comparison.refused),
+        "left_out": list(comparison.left_out),
     }
