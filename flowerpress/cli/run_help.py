@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import click
@@ -22,12 +23,22 @@ OPTIONS = (
 )
 """The options of strategies that have a flag of their own; `-S` takes any."""
 
+SEVERAL = {
+    "strategy": "--strategies",
+    "compressor": "--compressors",
+    "lr": "--lrs",
+    "seed": "--seeds",
+}
+"""What a run has one of, and the flag with which a comparison has several."""
+
 
 class RunCommand(TyperCommand):
     """A command that looks up what its flags mean when it is asked for help, and not before."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[__name__] = strategy_in(args) or self._default()
+        if not ctx.resilient_parsing:  # a completion, of words that are not all there yet
+            self._refuse_several(ctx, args)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -35,6 +46,24 @@ class RunCommand(TyperCommand):
             if parameter.name in OPTIONS and isinstance(parameter, click.Option):
                 parameter.help = meaning(parameter.name, ctx.meta[__name__])
         super().format_help(ctx, formatter)
+
+    def _refuse_several(self, ctx: click.Context, args: list[str]) -> None:
+        """Raise `click.UsageError` for two of what `flowerpress compare` is for.
+
+        click would take the last, and not look at the first. Of other options that is what scripts
+        rely on that add a user's arguments to their own.
+        """
+        _, _, order = self.make_parser(ctx).parse_args(args=[*args])
+        if any(each.is_eager for each in order):  # who asks for help is to get it
+            return
+        given = Counter(each.name for each in order)
+        for name, several in SEVERAL.items():
+            if given[name] > 1:
+                raise click.UsageError(
+                    f"--{name} is given {given[name]} times: `flowerpress compare TASK {several} "
+                    "A,B` runs several side by side",
+                    ctx,
+                )
 
     def _default(self) -> str:
         return next(str(each.default) for each in self.params if each.name == "strategy")
