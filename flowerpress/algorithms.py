@@ -18,6 +18,10 @@ from flowerpress.suggestions import unknown
 __all__ = ["GROUP", "Algorithm", "algorithm", "algorithm_names"]
 
 GROUP = "flowerpress.algorithms"
+_BASES = {
+    "strategy": "flowerpress.strategies.CompressedStrategy",
+    "worker": "flowerpress.clients.Worker",
+}
 
 
 @dataclass(frozen=True)
@@ -42,28 +46,35 @@ class Algorithm:
     >>> Algorithm(strategy="majority.server:Majority", worker="")
     Traceback (most recent call last):
     ...
-    ValueError: worker is '': expected a class, or 'package.module:Class'
+    ValueError: an algorithm without its worker: both halves are needed, worker=... is a subclass \
+of flowerpress.clients.Worker or a text 'package.module:Class'
     """
 
-    strategy: type | str
-    worker: type | str
+    strategy: type | str = ""  # so that one without is told both what is missing and what it is
+    worker: type | str = ""
 
     def __post_init__(self) -> None:
-        for half in ("strategy", "worker"):
+        for half, base in _BASES.items():
             value = getattr(self, half)
             module, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
             if not isinstance(value, type) and not (module and name.isidentifier()):
+                what = f"{half} is {value!r}" if value else f"an algorithm without its {half}"
                 raise ValueError(
-                    f"{half} is {value!r}: expected a class, or 'package.module:Class'"
+                    f"{what}: both halves are needed, {half}=... is a subclass of {base} or a text "
+                    "'package.module:Class'"
                 )
 
     def load(self, half: str) -> Any:
-        """Return the class of "strategy" or "worker"."""
+        """Return the class of "strategy" or "worker"; `ValueError` where it cannot be imported."""
         value = getattr(self, half)
         if isinstance(value, type):
             return value
         module, _, name = value.partition(":")
-        return getattr(import_module(module), name)
+        try:
+            return getattr(import_module(module), name)
+        except (Exception, SystemExit) as error:
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"{half}={value!r} cannot be imported: {said}") from error
 
 
 def _own(server: str, client: str) -> Algorithm:
@@ -121,6 +132,11 @@ def _plugins() -> Plugins[Algorithm]:
     return Plugins("strategy", GROUP, OWN, _read)
 
 
+def algorithm_faults() -> dict[str, str]:
+    """Return why other packages' algorithms cannot be used, by name."""
+    return _plugins().faults
+
+
 def algorithm_names() -> list[str]:
     """Return the names of all algorithms, sorted."""
     return sorted({*OWN, *_plugins().found})
@@ -129,16 +145,22 @@ def algorithm_names() -> list[str]:
 def algorithm(name: str) -> Algorithm:
     """Return the algorithm `name`.
 
+    flowerpress's own goes before another package's of the same name, which a warning then names.
+
     Raises
     ------
     ValueError
         There is none: lists the names; or it is another package's and cannot be used: says why.
     """
-    if name in OWN:
-        return OWN[name]
     plugins = _plugins()
+    if name in OWN:
+        plugins.warn_if_taken(name)
+        return OWN[name]
     if name in plugins.faults:
         raise ValueError(plugins.faults[name])
     if name not in plugins.found:
-        raise ValueError(unknown(f"unknown strategy {name!r}", name, algorithm_names()))
+        where = "`flowerpress list strategies` shows all"
+        raise ValueError(
+            unknown(f"unknown strategy {name!r}", name, algorithm_names(), where=where)
+        )
     return plugins.found[name]

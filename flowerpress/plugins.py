@@ -16,7 +16,8 @@ class Plugins(Generic[T]):
     """What other packages have under one group of entry points, by name.
 
     They are loaded when the first of them is asked for. One that cannot be used is named in the
-    log, once, with its package and the reason, and is passed over: all else works.
+    log, once, with its package and the reason, and is passed over: all else works. So is one with a
+    name of flowerpress's own, also when that name is asked for, which loads nothing.
 
     Parameters
     ----------
@@ -50,16 +51,44 @@ class Plugins(Generic[T]):
         """Why others cannot be used, by name."""
         return self._loaded[1]
 
+    def warn_if_taken(self, name: str) -> None:
+        """Say, once, which packages claim `name`, one of flowerpress's own: it stays that."""
+        for point in self._thefts.pop(name, ()):
+            log.warning(
+                "%s %r of %s is not used: the shipped one of this name runs; choose another name",
+                self._kind,
+                name,
+                package_of(point),
+            )
+
+    @cached_property
+    def _points(self) -> list[EntryPoint]:
+        return sorted(entry_points(group=self._group), key=_place)
+
+    @cached_property
+    def _thefts(self) -> dict[str, list[EntryPoint]]:
+        """Entry points with names of flowerpress's own that nothing was said of yet."""
+        found: dict[str, list[EntryPoint]] = {}
+        for point in self._points:
+            if point.name in self._taken:
+                found.setdefault(point.name, []).append(point)
+        return found
+
     @cached_property
     def _loaded(self) -> tuple[dict[str, T], dict[str, str]]:
         good: dict[str, T] = {}
         faults: dict[str, str] = {}
-        for point in sorted(entry_points(group=self._group), key=_place):
+        whose_name: dict[str, str] = {}
+        for point in self._points:
             name = point.name
+            if name in self._taken:
+                self.warn_if_taken(name)
+                continue
             try:
-                if name in good or name in self._taken:
-                    raise ValueError(f"this name is {'another' if name in good else 'our own'}'s")
+                if name in good:
+                    raise ValueError(f"{whose_name[name]} has this name: choose another name")
                 good[name] = self._read(name, point.load(), good)
+                whose_name[name] = package_of(point)
             except (Exception, SystemExit) as error:
                 whose = f"{self._kind} {name!r} of {package_of(point)}"
                 fault = f"{whose} cannot be used: {_told(error)}"

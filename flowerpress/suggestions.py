@@ -27,8 +27,10 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f": did you mean {folded[close[0]]!r}?" if close else ""
 
 
-def unknown(what: str, name: str, names: Iterable[str], valid: str = "choose one of") -> str:
-    """Return an error about a name, with what was probably meant and all that could be.
+def unknown(
+    what: str, name: str, names: Iterable[str], valid: str = "choose one of", where: str = ""
+) -> str:
+    """Return an error about a name, with what was probably meant, or else all that could be.
 
     Parameters
     ----------
@@ -40,16 +42,23 @@ def unknown(what: str, name: str, names: Iterable[str], valid: str = "choose one
         All that could have been written.
     valid : str
         What stands before these.
+    where : str
+        Where all of them are shown: said beside what was probably meant. Without, they are few and
+        are listed there too.
 
     Examples
     --------
-    >>> unknown("unknown task 'minst'", "minst", ["digits", "mnist"])
-    "unknown task 'minst': did you mean 'mnist'? Choose one of digits, mnist"
+    >>> unknown("unknown data 'minst'", "minst", ["digits", "mnist"])
+    "unknown data 'minst': did you mean 'mnist'? Choose one of digits, mnist"
+    >>> unknown("unknown task 'minst'", "minst", ["digits", "mnist"], where="`list` shows all")
+    "unknown task 'minst': did you mean 'mnist'? `list` shows all"
     >>> unknown("unknown task 'zip'", "zip", ["digits", "mnist"])
     "unknown task 'zip': choose one of digits, mnist"
     """
     names = list(names)
     guess = did_you_mean(name, names)
+    if guess and where:
+        return f"{what}{guess} {where}"
     listed = f"{valid} {', '.join(names) or 'none'}"
     return f"{what}{guess} {listed[0].upper()}{listed[1:]}" if guess else f"{what}: {listed}"
 

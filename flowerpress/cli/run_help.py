@@ -92,13 +92,11 @@ def meaning(option: str, strategy: str) -> str:
     >>> meaning("momentum", "ef21-sgdm"), meaning("topology", "ef21-sgdm")
     ('Weight of the NEW gradient; 1 is EF21 without momentum.', 'Of choco-sgd, d-psgd, squarm-sgd.')
     """
-    from flowerpress.strategies import offered, strategy_class, strategy_names
+    from flowerpress.strategies import offered
+    from flowerpress.strategies.registry import strategy_classes
 
-    having = {
-        name: offered(strategy_class(name))[option]
-        for name in strategy_names()
-        if option in offered(strategy_class(name))
-    }
+    every = {name: offered(cls) for name, cls in strategy_classes().items()}
+    having = {name: options[option] for name, options in every.items() if option in options}
     if strategy in having:
         return f"{having[strategy].line}."
     few = len(having) <= _FEW

@@ -123,6 +123,11 @@ class Settings(Declared):
             )
 
     @classmethod
+    def where_shown(cls) -> str:
+        """Say what shows the options."""
+        return "`flowerpress list dropin` shows all"
+
+    @classmethod
     def of(cls, run_config: Mapping[str, Any], given: Mapping[str, Any]) -> Settings | None:
         """Return the settings of a run: what its config says goes before what is `given`.
 
@@ -144,7 +149,8 @@ class Settings(Declared):
         for key in own:
             if key.replace("-", "_") not in cls.options:
                 names = sorted(name.replace("_", "-") for name in cls.options)
-                raise ValueError(unknown(f"no run has a key '{PREFIX}{key}'", key, names))
+                what = f"no run has a key '{PREFIX}{key}'"
+                raise ValueError(unknown(what, key, names, where=cls.where_shown()))
         found = {key.replace("-", "_"): value for key, value in own.items() if value != ""}
         if found.get("dense") == "none":
             found["dense"] = ()

@@ -23,6 +23,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
+from flowerpress.algorithms import algorithm_names
 from flowerpress.protocol import Hyper, Ledger, Reply
 from flowerpress.protocol.buffers import Buffers
 from flowerpress.protocol.rooms import zeros
@@ -189,6 +190,12 @@ class CompressedStrategy(Declared, Resumable):
         values = cls.options["compressor"].values or ANYTHING
         accept = partial(values.check, "compressor")
         return Ladder.parse(compressor, accept, owing=cls.contractive or cls.owing)
+
+    @classmethod
+    def where_shown(cls) -> str:
+        """Say what shows the options; empty for a strategy that has no name of its own there."""
+        name = getattr(cls, "name", "")
+        return f"`flowerpress list {name}` shows all" if name in algorithm_names() else ""
 
     @property
     def compressor_text(self) -> str:

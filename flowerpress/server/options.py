@@ -224,8 +224,19 @@ class Declared:
         """Raise `UnknownOptionError` where there is no such option: names those that there are."""
         for name in given:
             if name not in cls.options:
-                what = f"{cls.kind} {cls.name} has no option {name!r}"
-                raise UnknownOptionError(unknown(what, name, sorted(offered(cls)), "it has"))
+                what = f"{cls.kind} {_name_of(cls)} has no option {name!r}"
+                if (owner := _undeclared(cls, name)) is not None:
+                    raise UnknownOptionError(
+                        f"{what}: {owner.__name__}.{name} is an attribute alone; write {name} = "
+                        "option(default, values, meaning) to make it one"
+                    )
+                names, where = sorted(offered(cls)), cls.where_shown()
+                raise UnknownOptionError(unknown(what, name, names, "it has", where))
+
+    @classmethod
+    def where_shown(cls) -> str:
+        """Say what shows the options; empty where nothing does."""
+        return ""
 
     def accept(self, given: Mapping[str, Any]) -> None:
         """Check the options given, and set one attribute for each option.
@@ -256,6 +267,19 @@ class Declared:
 def offered(cls: type[Declared]) -> dict[str, Option]:
     """Return the options of a class that may have more than one value."""
     return {name: each for name, each in cls.options.items() if not each.fixed}
+
+
+def _name_of(cls: type[Declared]) -> str:
+    return getattr(cls, "name", cls.__name__)
+
+
+def _undeclared(cls: type[Declared], name: str) -> type | None:
+    """Return the class of a user's whose body has `name` as a plain value, not as an option."""
+    users = [each for each in cls.__mro__ if not each.__module__.startswith("flowerpress.")]
+    ours = [each for each in cls.__mro__ if each not in users]
+    if any(name in vars(each) or name in vars(each).get("__annotations__", ()) for each in ours):
+        return None
+    return next((each for each in users if name in vars(each)), None)
 
 
 def require(held: bool, name: str, value: object, expected: str) -> None:

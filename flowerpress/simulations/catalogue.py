@@ -7,8 +7,9 @@ from collections.abc import Callable
 from inspect import cleandoc
 from typing import Any, NamedTuple
 
+from flowerpress.algorithms import algorithm_faults
 from flowerpress.compressors import compressor_names
-from flowerpress.compressors.spec.registry import compressor_class
+from flowerpress.compressors.spec.registry import compressor_class, compressor_faults
 from flowerpress.dropin.settings import PREFIX, Settings
 from flowerpress.simulations.own_task import installed
 from flowerpress.simulations.tasks import describe, task_names, task_options
@@ -19,6 +20,7 @@ from flowerpress.strategies import (
     strategy_class,
     strategy_names,
 )
+from flowerpress.strategies.registry import strategy_classes
 from flowerpress.suggestions import unknown
 
 
@@ -31,9 +33,9 @@ class Entry(NamedTuple):
 
 
 def _strategies() -> list[Entry]:
-    classes = [(name, strategy_class(name)) for name in strategy_names()]
     return [
-        Entry(name, each.summary_line or _summary(each)[0], each.citation) for name, each in classes
+        Entry(name, each.summary_line or _summary(each)[0], each.citation)
+        for name, each in strategy_classes().items()
     ]
 
 
@@ -104,7 +106,8 @@ def page(name: str) -> Page:
     Raises
     ------
     ValueError
-        There is nothing of this name: suggests one.
+        There is nothing of this name: suggests one. Or a package has one that cannot be used: says
+        why.
 
     Examples
     --------
@@ -116,8 +119,14 @@ meaning='Weight of the NEW gradient; 1 is EF21 without momentum.')
         for entry in entries(kind):
             if entry.name == name:
                 return _PAGES[kind](entry)
+    faults = {**installed().faults, **compressor_faults(), **algorithm_faults()}
+    if name in faults:
+        raise ValueError(faults[name])
+    if name in strategy_names():  # with a half that cannot be imported, or is none
+        strategy_class(name)
     every = [entry.name for kind in KINDS for entry in entries(kind)]
-    raise ValueError(unknown(f"there is nothing named {name!r}", name, (*KINDS, "all", *every)))
+    names, where = (*KINDS, "all", *every), "`flowerpress list` shows all"
+    raise ValueError(unknown(f"there is nothing named {name!r}", name, names, where=where))
 
 
 def option_rows(cls: type[CompressedStrategy]) -> tuple[list[Row], list[Row]]:

@@ -101,6 +101,7 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
     """
     given = options or {}
     if name in task_names():
+        installed().warn_if_taken(name)
         shipped = make_task_fn(name, seed=seed, **given)
         return TaskSource(shipped, shipped.evaluate_fn, shipped.smoothness_of)
     if name in installed().faults:
@@ -123,7 +124,8 @@ def find_task(name: str, seed: int = 0, options: dict[str, Any] | None = None) -
 
 
 def _unknown(name: str) -> str:
-    return unknown(f"unknown task {name!r}", name, all_task_names())
+    where = "`flowerpress list tasks` shows all"
+    return unknown(f"unknown task {name!r}", name, all_task_names(), where=where)
 
 
 def find_registered_task(

@@ -107,16 +107,18 @@ def strategy_choice(run_config: Config) -> tuple[str, dict[str, Option]]:
     >>> strategy_choice({**config, "strategy-options": "weights=uniform init-batches=3"})[1]
     {'local_steps': 2, 'weights': 'uniform', 'init_batches': 3, 'seed': 7}
     """
-    from flowerpress.strategies import strategy_names, strategy_options  # no client needs them
+    from flowerpress.strategies import offered  # no client needs them
+    from flowerpress.strategies.registry import strategy_classes
 
     keys = sorted(set(run_config) - {*RUN_KEYS, *TASK_KEYS})
     options = _given(run_config, keys)
-    known = {option for name in strategy_names() for option in strategy_options(name)}
+    known = {option for cls in strategy_classes().values() for option in offered(cls)}
     for option in sorted(set(options) - known):
         key = next(each for each in keys if each.replace("-", "_") == option)
         names = {each.replace("_", "-") for each in known}
         every = sorted({*RUN_KEYS, *TASK_KEYS, *names})
-        raise ValueError(unknown(f"no run has a key {key!r}", key, every, "keys are"))
+        where = "`flowerpress list NAME` shows the options of a strategy or a task"
+        raise ValueError(unknown(f"no run has a key {key!r}", key, every, "keys are", where))
     more = _text({"strategy-options": "", **run_config}, "strategy-options").split()
     options = merge_options("strategy-options", more, **options)
     return _text(run_config, "strategy"), {**options, "seed": _whole(run_config, "seed")}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import Any
 
 from flowerpress.algorithms import algorithm, algorithm_names
 from flowerpress.server.base import CompressedStrategy
 from flowerpress.server.options import offered
+
+log = logging.getLogger("flowerpress")
 
 
 def strategy_names() -> list[str]:
@@ -22,13 +26,41 @@ def strategy_class(name: str) -> type[CompressedStrategy]:
     ValueError
         There is none: lists the names. Or another package's is no strategy: says what it is.
     """
-    cls = algorithm(name).load("strategy")
-    if not (isinstance(cls, type) and issubclass(cls, CompressedStrategy) and cls.name == name):
+    try:
+        cls = algorithm(name).load("strategy")
+    except ValueError as error:
+        raise ValueError(_naming(name, str(error))) from error
+    if not (isinstance(cls, type) and issubclass(cls, CompressedStrategy)):
         raise ValueError(
             f"{cls!r} is registered as strategy {name!r}: expected a subclass of "
             f"flowerpress.strategies.CompressedStrategy whose name is {name!r}"
         )
+    if getattr(cls, "name", None) != name:
+        raise ValueError(
+            f"{cls.__name__} is registered as strategy {name!r}: give it name = {name!r}, as its "
+            "entry point has it"
+        )
     return cls
+
+
+def _naming(name: str, said: str) -> str:
+    return said if repr(name) in said else f"strategy {name!r} cannot be used: {said}"
+
+
+def strategy_classes() -> dict[str, type[CompressedStrategy]]:
+    """Return the classes of all strategies that can be used, by name; the log names the others."""
+    found = {}
+    for name in strategy_names():
+        try:
+            found[name] = strategy_class(name)
+        except ValueError as error:
+            _warn_once(str(error))
+    return found
+
+
+@cache
+def _warn_once(said: str) -> None:
+    log.warning("%s", said)
 
 
 def strategy_options(name: str) -> dict[str, Any]:
@@ -59,7 +91,7 @@ def make_strategy(name: str, **options: Any) -> CompressedStrategy:
     cls = strategy_class(name)
     cls.require_known(options)
     if options.get("lr") == "theory" and "smoothness" not in cls.options:
-        able = [each for each in strategy_names() if "smoothness" in strategy_options(each)]
+        able = [each for each, cls in strategy_classes().items() if "smoothness" in offered(cls)]
         raise ValueError(
             f"lr is 'theory': {name} has no formula for it; these have one: {', '.join(able)}"
         )

@@ -119,7 +119,7 @@ def test_a_libsvm_file_is_read(tmp_path: Path) -> None:
 
 
 BAD = {
-    "strategy": (["--strategy", "ef22"], "ef22", "ef21-sgdm"),
+    "strategy": (["--strategy", "quux"], "quux", "ef21-sgdm"),
     "compressor": (["--compressor", "topkk:0.1"], "topkk", "topk"),
     "field of a compressor": (["--compressor", "topk:levels=3"], "levels", "ratio"),
     "value of a compressor": (["--compressor", "topk:2"], "ratio", "(0, 1]"),
@@ -129,7 +129,7 @@ BAD = {
         "contractive",
     ),
     "option of the command": (["--lrr", "1"], "--lrr", "--lr"),
-    "option of the strategy": (["-S", "speed=3"], "speed", "local_steps"),
+    "option of the strategy": (["-S", "qux=3"], "qux", "local_steps"),
     "option of another strategy": (["--strategy", "dsgd", "--momentum", "1"], "momentum", "lr"),
     "option of the task": (["-T", "colour=red"], "colour", "batch_size"),
     "value of a task's option": (["-T", "backend=jax"], "jax", "numpy"),
@@ -143,11 +143,27 @@ BAD = {
     "weights": (["--weights", "heavy"], "heavy", "uniform"),
     "too many clients": (["--clients", "100000"], "100000", "clients"),
     "target without baseline": (["--min-ratio", "40"], "--min-ratio", "--baseline"),
-    "capitals": (["--strategy", "EF21"], "did you mean 'ef21'", "choose one of"),
-    "capitals of a compressor": (["--compressor", "TopK:0.1"], "did you mean 'topk'", "sign"),
+    "capitals": (
+        ["--strategy", "EF21"],
+        "did you mean 'ef21'? `flowerpress list st",
+        "shows all\n",
+    ),
+    "capitals of a compressor": (
+        ["--compressor", "TopK:0.1"],
+        "did you mean 'topk'? `flowerpress list compressors`",
+        "shows all\n",
+    ),
     "typo of a field": (["--compressor", "topk:ration=1"], "did you mean 'ratio'", "ields are"),
-    "typo of an option": (["-S", "local-step=3"], "did you mean 'local_steps'", "t has"),
-    "typo of a task's option": (["-T", "bach-size=3"], "did you mean 'batch_size'", "t has"),
+    "typo of an option": (
+        ["-S", "local-step=3"],
+        "did you mean 'local_steps'? `flowerpress list ef21-sgdm`",
+        "shows all\n",
+    ),
+    "typo of a task's option": (
+        ["-T", "bach-size=3"],
+        "did you mean 'batch_size'? `flowerpress list digits`",
+        "shows all\n",
+    ),
     "typo of a partition": (["--partition", "dirichet:1"], "did you mean 'dirichlet'", "iid"),
     "typo of a graph": (
         ["--strategy", "d-psgd", "--topology", "rign"],
@@ -194,9 +210,9 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(
         (["run", "Digits"], "did you mean 'digits'", "./my_task.py"),
         (["rnu"], "id you mean 'run'", "serve"),
         (["--verson"], "id you mean", "--version"),
-        (["list", "strategy"], "did you mean 'strategies'", "compressors"),
+        (["list", "strategy"], "did you mean 'strategies'", "`flowerpress list` shows all\n"),
         (["run", "digits", "more"], "more", "unexpected"),
-        (["run", "mnist", "-T", "modle=cnn"], "did you mean 'model'", "batch_size"),
+        (["run", "mnist", "-T", "modle=cnn"], "did you mean 'model'", "`flowerpress list mnist`"),
         (["bench", "compressors", "--data", "gausian"], "did you mean 'gaussian'", "mnist"),
         (["bench", "compressors", "--json", "/no/x.json"], "/no/x.json", "no folder"),
         (["serve", "digits", "--min-clients", "1"], "--bind", "Missing"),

@@ -100,7 +100,10 @@ def test_serve_and_join_take_the_same_names(folder: Path) -> None:
 WRONG = {
     "no such file": ("own_task.py", "own_task.py is not there"),
     "no such module": ("own.tasks:fn", "there is no module 'own.tasks'"),
-    "a typo": ("digit", "unknown task 'digit': did you mean 'digits'? Choose one of"),
+    "a typo": (
+        "digit",
+        "unknown task 'digit': did you mean 'digits'? `flowerpress list tasks` shows",
+    ),
     "a folder": ("./", "is a folder: give the path of a Python file"),
     "no such function": ("own_tasks.py:task", "own_tasks.py: task is not there; define task("),
     "no function": ("own_tasks.py:number", "number is not callable"),

@@ -93,10 +93,10 @@ class Thief(Identity):
 
 @pytest.fixture
 def _fresh_registry():
-    for cached in (registry._classes, registry._plugins, registry._made):
+    for cached in (registry._plugins, registry._made):
         cached.cache_clear()
     yield
-    for cached in (registry._classes, registry._plugins, registry._made):
+    for cached in (registry._plugins, registry._made):
         cached.cache_clear()
 
 

@@ -161,13 +161,13 @@ def test_numpy_clients_do_not_import_torch():
         (
             "mnits",
             {},
-            "'mnits': did you mean 'mnist'. Choose one of .*digits, divergence, libsvm, mnist",
+            "'mnits': did you mean 'mnist'. `flowerpress list tasks` shows all$",
         ),
         ("digits", {"modle": 1}, "no option 'modle': it has backend, batch_size"),
         (
             "mnist",
             {"modle": 1},
-            "'modle': did you mean 'model'. It has batch_size, model",
+            "'modle': did you mean 'model'. `flowerpress list mnist` shows all$",
         ),
         ("digits", {"backend": "jax"}, "'backend': expected one of numpy, torch, not 'jax'"),
         ("digits", {"batch_size": -2}, "'batch_size': expected a whole number, at least 0"),

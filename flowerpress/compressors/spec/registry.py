@@ -73,14 +73,24 @@ _OWN: tuple[type[Compressor], ...] = (
 _OPERANDS: dict[type[Compressor], int] = {Scaled: 1, Induced: 2, Blocked: 1}
 
 
-@cache
+_BY_NAME = {cls.name: cls for cls in _OWN}
+
+
 def _classes() -> dict[str, type[Compressor]]:
-    return {cls.name: cls for cls in _OWN} | _plugins().found
+    return _BY_NAME | _plugins().found
+
+
+def _find(name: str) -> type[Compressor] | None:
+    """Return the class of that name; other packages' are loaded for names that are not our own."""
+    if name in _BY_NAME:
+        _plugins().warn_if_taken(name)
+        return _BY_NAME[name]
+    return _plugins().found.get(name)
 
 
 @cache
 def _plugins() -> Plugins[type[Compressor]]:
-    return Plugins("compressor", GROUP, [cls.name for cls in _OWN], _read)
+    return Plugins("compressor", GROUP, _BY_NAME, _read)
 
 
 def _others() -> Iterable[type[Compressor]]:
@@ -110,11 +120,18 @@ def compressor_names() -> list[str]:
 
 def compressor_class(name: str) -> type[Compressor]:
     """Return the class of that name; ValueError lists the known names, or says what is wrong."""
-    if name in _plugins().faults:
-        raise ValueError(_plugins().faults[name])
-    if name not in compressor_names():
-        raise ValueError(unknown(f"unknown compressor {name!r}", name, compressor_names()))
-    return _classes()[name]
+    found = _find(name)
+    if found is not None and found is not Chain:
+        return found
+    if name in compressor_faults():
+        raise ValueError(compressor_faults()[name])
+    where = "`flowerpress list compressors` shows all"
+    raise ValueError(unknown(f"unknown compressor {name!r}", name, compressor_names(), where=where))
+
+
+def compressor_faults() -> dict[str, str]:
+    """Return why other packages' compressors cannot be used, by name."""
+    return _plugins().faults
 
 
 def make_compressor(spec: str | Compressor) -> Compressor:
@@ -156,7 +173,7 @@ def _made(spec: str) -> Compressor:
     built: list[Compressor] = []
     for text in grammar.stages(spec):
         name = text.strip()
-        cls = _classes().get(name)
+        cls = _find(name) if name.isidentifier() else None  # with no fields and no parentheses
         if cls is not None and issubclass(cls, Entropy):
             if not built:
                 raise ValueError(f"{name!r} stands after another compressor: 'qsgd:7+{name}'")

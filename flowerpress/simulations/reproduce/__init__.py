@@ -48,5 +48,6 @@ def find(names: list[str]) -> list[tuple[Paper, Claim]]:
     known = {paper.name for paper, _ in every} | {claim.name for _, claim in every}
     for name in names:
         if name not in known:
-            raise ValueError(unknown(f"unknown claim {name!r}", name, sorted(known)))
+            where = "`flowerpress reproduce` shows all"
+            raise ValueError(unknown(f"unknown claim {name!r}", name, sorted(known), where=where))
     return [(p, c) for p, c in every if not names or {p.name, c.name} & set(names)]

@@ -102,7 +102,8 @@ def task_options(name: str) -> list[str]:
 def task_class(name: str) -> type[ShippedTaskFn]:
     """Return the class of a shipped task; raises `ValueError` for an unknown name."""
     if name not in _TASKS:
-        raise ValueError(unknown(f"unknown task {name!r}", name, task_names()))
+        where = "`flowerpress list tasks` shows all"
+        raise ValueError(unknown(f"unknown task {name!r}", name, task_names(), where=where))
     module = import_module(f"flowerpress.simulations.tasks.{name.replace('-', '_')}")
     task: type[ShippedTaskFn] = getattr(module, _TASKS[name])
     return task

@@ -93,7 +93,8 @@ def read_options(
         key = name.replace("-", "_")
         if key not in readers:
             what = f"task {task!r} has no option {name!r}"
-            raise ValueError(unknown(what, key, sorted(readers), "it has"))
+            where = f"`flowerpress list {task}` shows all"
+            raise ValueError(unknown(what, key, sorted(readers), "it has", where))
         try:
             values[key] = readers[key](value)
         except ValueError as error:
