@@ -25,6 +25,8 @@ FloatVector: TypeAlias = npt.NDArray[np.floating[Any]]
 Steps: TypeAlias = "Generator[Ask, list[Client], None]"
 """A round: it yields questions, and is sent the workers whose answers went in."""
 
+WHATS = ("update", "sketch", "values", "model", "evaluation")
+
 
 @dataclass(frozen=True)
 class Ask:

@@ -35,6 +35,7 @@ from flowerpress.server.downlink import Downlink
 from flowerpress.server.exchange import Exchange
 from flowerpress.server.ladder import Ladder, is_auto
 from flowerpress.server.metrics import Report
+from flowerpress.server.mistakes import check_question, first_question
 from flowerpress.server.options import (
     ANYTHING,
     SWITCH,
@@ -273,8 +274,7 @@ class CompressedStrategy(Declared, Resumable):
         elif not self.looping:
             refuse_other_arrays(self.name, self.run, server_round, arrays)
         self.grid, self.server_round = grid, server_round
-        steps = self.round(server_round)
-        self._open = steps, next(steps)
+        self._open = first_question(self, server_round)
         return self.run.orders(server_round, self._open[1], config)
 
     def aggregate_train(
@@ -331,6 +331,7 @@ class CompressedStrategy(Declared, Resumable):
                 ask = steps.send([client for client, _ in taken])
             except StopIteration:
                 break
+            check_question(type(self).__name__, ask, self.model.layout)
         if received:
             model, masses = self.model, [self.population.mass(client) for client, _ in applied]
             model.buffers = average_buffers(model.buffers, received, masses)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ import numpy as np
 from flowerpress.suggestions import unknown
 
 _WIDTH = 92
+_INTERVAL = re.compile(r"[(\[]\s*-?(inf|[\d.e+-]+)\s*,\s*-?(inf|[\d.e+-]+)\s*[)\]]")
 _LARGEST = sys.float_info.max
 
 Told = bool | Literal["changed"] | None
@@ -69,6 +71,8 @@ def number(interval: str, note: str = "") -> Values:
     >>> [number(interval).text for interval in ("(0, 1]", "[0, inf)")]
     ['a number in (0, 1]', 'a number >= 0']
     """
+    if not _INTERVAL.fullmatch(interval):
+        raise ValueError(f"{interval!r} is no interval: write it as '[0, 1)' or '(0, inf)'")
     least, most = (float(end) for end in interval[1:-1].split(","))
     above, below = interval[0] == "(", interval[-1] == ")"
 
@@ -174,6 +178,11 @@ def option(
     sent: Told = None,
 ) -> Any:
     """Declare an option in a class body; what is left out is as in the base class, see `Option`."""
+    if not isinstance(values, Values | None):
+        raise TypeError(
+            f"option({default!r}, {values!r}): which values it may have is said by number(...), "
+            "whole(...), one_of(...), SWITCH or text(), of flowerpress.strategies"
+        )
     return Option(default, values, says, letter, sent)
 
 

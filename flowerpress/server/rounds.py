@@ -206,6 +206,9 @@ class Rounds:
             "beside": beside.state() if beside else None,
             **saved.state_of(strategy),
         }
+        own = type(strategy).state is not Resumable.state  # who saves it, knows what is saved
+        if (model := strategy.run.model) is not None and not own:
+            strategy.run.unkept.warn(strategy, state["state"], model.x.size)
         checkpoints.save(server_round, state, line)
         self.saved_round, self.saved_rows = server_round, len(ledger.rows)
 

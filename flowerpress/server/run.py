@@ -53,6 +53,7 @@ from flowerpress.server.options import require
 from flowerpress.server.packets import check_packets
 from flowerpress.server.population import Population, wait_for
 from flowerpress.server.sent import Sent
+from flowerpress.server.unkept import Unkept, check_kept
 from flowerpress.server.update import Update
 
 FloatVector = npt.NDArray[np.floating[Any]]
@@ -86,6 +87,8 @@ class Run:
         The answers to the last question that went in, without packets and buffers.
     attendance : Attendance
         Who took part.
+    unkept : Unkept
+        What checkpoints would lose.
     start_over : bool
         Whether all workers must forget what they share with the server.
     """
@@ -112,6 +115,7 @@ class Run:
         self.heard: set[int] = set()
         self.norms: Norms | None = None
         self.taken: list[tuple[Client, Reply]] = []
+        self.unkept = Unkept()
         self._failures = Failures()
         self._longest = 0  # bytes of an answer
 
@@ -119,7 +123,10 @@ class Run:
     def started(self) -> Downlink:
         """The server's model; raises `RuntimeError` before the first worker was met."""
         if self.model is None:
-            raise RuntimeError("the strategy has not started: no worker was met yet")
+            raise RuntimeError(
+                "the model is not known yet, only once a worker was met: in round(), call "
+                "self.sample(server_round) before self.zeros() and self.model"
+            )
         return self.model
 
     def forget(self, server_round: int) -> None:
@@ -168,7 +175,10 @@ class Run:
             rule=rule,
             seed=strategy.seed,
         )
+        before = dict(vars(strategy))
         strategy.begin()
+        check_kept(strategy)
+        self.unkept.hear(before, strategy)
         return self.model
 
     def sample(

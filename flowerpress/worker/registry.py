@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from flowerpress.algorithms import Algorithm, algorithm, algorithm_names
+from flowerpress.worker.mistakes import check_worker
 from flowerpress.worker.worker import Worker
 
 
@@ -20,7 +21,7 @@ def make_worker(name: str) -> Worker:
     ------
     ValueError
         Unknown name: lists the known ones. The server may run a newer flowerpress, or have a
-        package that this client lacks.
+        package that this client lacks. Or the class is no worker: says what it must have.
     """
     try:
         half = _half(algorithm(name), name)
@@ -37,4 +38,5 @@ def _half(found: Algorithm, name: str) -> type[Worker]:
             f"{cls!r} is registered as the worker of {name!r}: expected a subclass of "
             "flowerpress.clients.Worker"
         )
+    check_worker(cls)
     return cls

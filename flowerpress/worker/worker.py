@@ -35,6 +35,7 @@ from flowerpress.worker.memory import (
     restore_sender,
     settle_moments,
 )
+from flowerpress.worker.mistakes import check_outgoing
 from flowerpress.worker.outgoing import Outgoing
 from flowerpress.worker.replicas import follow_model
 from flowerpress.worker.stores import WorkerState
@@ -73,7 +74,12 @@ class Job:
         return self.sender.settled == 0
 
     def number(self, name: str) -> float:
-        """Hyperparameter `name` as a float."""
+        """Hyperparameter `name` as a float; `ValueError` where the server sent none."""
+        if name not in self.hyper:
+            raise ValueError(
+                f"the server sent no {name!r}: declare it with option(..., sent=True) in the "
+                "strategy, or return it from hyper() there"
+            )
         return float(self.hyper[name])
 
     def uplink(self) -> Compressor:
@@ -223,6 +229,7 @@ class Worker(ABC):
             return Reply(job.client, job.instruction.version, status="snapshot", reason=str(error))
         except ResyncError as error:
             return Reply(job.client, job.instruction.version, status="resync", reason=str(error))
+        check_outgoing(type(self), out, job.layout, job.instruction.stage)
         return self.send(out, job)
 
     def settle(self, job: Job) -> Reply | None:
