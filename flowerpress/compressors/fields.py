@@ -37,12 +37,17 @@ def require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def require_share(ratio: float | None, k: int | None) -> None:
-    """Raise ValueError unless exactly one of `ratio` in (0, 1] and `k` >= 1 is given."""
+def require_share(ratio: float | None, k: int | None, as_count: str) -> None:
+    """Raise ValueError unless exactly one of `ratio` in (0, 1] and `k` >= 1 is given.
+
+    `as_count` is how a spec begins that gives the count, such as "topk:k=".
+    """
     if (ratio is None) == (k is None):
         raise ValueError("give either ratio or k, for example 0.01 or k=200")
     if ratio is not None and not 0 < ratio <= 1:
-        raise ValueError(f"ratio must be in (0, 1], got {ratio!r}")
+        is_count = 1 < ratio < 2**32 and float(ratio).is_integer()
+        meant = f"; if the count is meant, write {as_count}{int(ratio)}" if is_count else ""
+        raise ValueError(f"ratio must be in (0, 1], got {ratio!r}{meant}")
     if k is not None:
         require_whole("k", k, 1)
 

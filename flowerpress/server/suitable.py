@@ -26,18 +26,30 @@ def normalised(spec: str) -> str:
 
 def require_contraction(spec: str) -> str:
     """Return `spec`, normalised; raise `ValueError` if error feedback cannot use the compressor."""
-    for dim in _SOME_DIMS:
-        check_contraction(spec, ((dim,),))
-    return make_compressor(spec).spec
+    made = make_compressor(spec)
+    wrong = {dim: why for dim in _SOME_DIMS if (why := _why_none(spec, ((dim,),)))}
+    if len(wrong) == len(_SOME_DIMS):  # whatever the model's size is
+        raise ValueError(f"compressor {spec!r}: {wrong[_SOME_DIMS[0]]}")
+    for dim, why in wrong.items():
+        raise ValueError(f"compressor {spec!r} for a model of, say, {dim} numbers: {why}")
+    return made.spec
 
 
 def check_contraction(spec: str, shapes: Sequence[tuple[int, ...]]) -> None:
     """Raise `ValueError` if error feedback cannot use the compressor for such tensors."""
+    make_compressor(spec)
+    if why := _why_none(spec, shapes):
+        dim = sum(math.prod(shape) for shape in shapes)
+        raise ValueError(f"compressor {spec!r} for a model of {dim} numbers: {why}")
+
+
+def _why_none(spec: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """Return why error feedback cannot use the compressor for such tensors; empty: it can."""
     try:
         contraction(spec, shapes)
     except ValueError as error:
-        dim = sum(math.prod(shape) for shape in shapes)
-        raise ValueError(f"compressor {spec!r} for a model of {dim} numbers: {error}") from None
+        return str(error)
+    return ""
 
 
 @lru_cache

@@ -217,6 +217,19 @@ def test_a_chain_that_is_no_contraction_on_models_of_ordinary_size(name, spec):
     make_strategy(name, compressor="topk:0.01+qsgd:7,bucket=16")
 
 
+@pytest.mark.parametrize("name", ["ef21", "onebit-adam", "marina", "choco-sgd"])
+@pytest.mark.parametrize("spec", ["topk:3", "qsgd:0", "sign:l3", "topk:0.1,k=3"])
+def test_a_spec_that_is_wrong_is_said_once_and_of_no_size(name, spec):
+    """What error feedback tries with models of some sizes has nothing to do with it."""
+    with pytest.raises(ValueError, match=f"^compressor '{spec}': ") as caught:
+        make_strategy(name, compressor=spec)
+    assert str(caught.value).count("compressor") == 1
+    with pytest.raises(ValueError, match=r"^compressor 'sign:scale=l2': error feedback needs"):
+        make_strategy("ef21", compressor="sign:scale=l2")
+    with pytest.raises(ValueError, match=r"^compressor 'topk:0.01.qsgd' for a model of, say, 1048"):
+        make_strategy("ef21", compressor="topk:0.01+qsgd")
+
+
 @pytest.mark.parametrize("key", ["compressor", "downlink"])
 def test_a_chain_that_is_none_on_this_model_ends_the_run_before_it_begins(key):
     """Some lengths are tried when a strategy is made; this one is in between."""

@@ -157,7 +157,7 @@ class CountSketch(Compressor):
             raise ValueError(f"rows must be odd, so that there is a median; got {self.rows}")
         if (self.ratio is None) == (self.columns is None):
             raise ValueError("give either ratio or columns, for example ratio=0.01")
-        require_share(self.ratio, self.columns)
+        require_share(self.ratio, self.columns, f"{self.name}:columns=")
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the key, the shape and the table, row after row."""

@@ -101,7 +101,7 @@ class RandK(Front):
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole, "law": str}
 
     def __post_init__(self) -> None:
-        require_share(self.ratio, self.k)
+        require_share(self.ratio, self.k, f"{self.name}:k=")
         require_one_of("law", self.law, LAWS)
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:

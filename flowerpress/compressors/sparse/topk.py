@@ -61,7 +61,7 @@ class TopK(Front):
     parsers: ClassVar[Mapping[str, Callable[[str], Any]]] = {"ratio": real, "k": whole}
 
     def __post_init__(self) -> None:
-        require_share(self.ratio, self.k)
+        require_share(self.ratio, self.k, f"{self.name}:k=")
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return k, the values in order of their places, and the places."""

@@ -219,8 +219,9 @@ def _blocked(specs: list[str], text: str) -> Compressor:
     inner, comma, size = specs[0].rpartition(",")
     if len(specs) != 1 or not comma or not size.strip().isdecimal():
         raise ValueError(f"{text!r}: give the length of a block, as in 'blocked(topk:0.01, 65536)'")
+    within = make_compressor(inner)
     try:
-        return Blocked(make_compressor(inner), int(size))
+        return Blocked(within, int(size))
     except ValueError as error:
         raise ValueError(f"compressor {text!r}: {error}") from None
 
