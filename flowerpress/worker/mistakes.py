@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,8 @@ from flowerpress.compressors.feedback import Sender
 from flowerpress.protocol import Layout
 from flowerpress.worker.outgoing import Outgoing
 
-if TYPE_CHECKING:
-    from flowerpress.worker.worker import Worker
 
-
-def check_worker(cls: type[Worker]) -> None:
+def check_worker(cls: type[Any]) -> None:
     """Raise `ValueError` where the class lacks `round`, or its `sender` is none."""
     if inspect.isabstract(cls):
         lacking = ", ".join(sorted(cls.__abstractmethods__))
@@ -31,7 +28,7 @@ def check_worker(cls: type[Worker]) -> None:
         )
 
 
-def check_outgoing(cls: type[Worker], out: Any, layout: Layout, stage: int) -> Outgoing:
+def check_outgoing(cls: type[Any], out: Any, layout: Layout, stage: int) -> Outgoing:
     """Return what a worker's `round` returned; `ValueError` where it cannot be sent."""
     where = f"{cls.__name__}.round"
     if not isinstance(out, Outgoing):
