@@ -53,7 +53,7 @@ class Plugins(Generic[T]):
 
     def warn_if_taken(self, name: str) -> None:
         """Say, once, which packages claim `name`, one of flowerpress's own: it stays that."""
-        for point in self._thefts.pop(name, ()):
+        for point in self.claimed.pop(name, ()):
             log.warning(
                 "%s %r of %s is not used: the shipped one of this name runs; choose another name",
                 self._kind,
@@ -66,7 +66,7 @@ class Plugins(Generic[T]):
         return sorted(entry_points(group=self._group), key=_place)
 
     @cached_property
-    def _thefts(self) -> dict[str, list[EntryPoint]]:
+    def claimed(self) -> dict[str, list[EntryPoint]]:
         """Entry points with names of flowerpress's own that nothing was said of yet."""
         found: dict[str, list[EntryPoint]] = {}
         for point in self._points:

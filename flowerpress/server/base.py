@@ -35,7 +35,7 @@ from flowerpress.server.downlink import Downlink
 from flowerpress.server.exchange import Exchange
 from flowerpress.server.ladder import Ladder, is_auto
 from flowerpress.server.metrics import Report
-from flowerpress.server.mistakes import check_question, first_question
+from flowerpress.server.mistakes import checked
 from flowerpress.server.options import (
     ANYTHING,
     SWITCH,
@@ -169,7 +169,7 @@ class CompressedStrategy(Declared, Resumable):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.given = options
+        self.given, self._shipped = options, self.__module__.startswith("flowerpress.")
         self.ladder = self._ladder(options.get("compressor"))
         if self.ladder is not None:
             options = {**options, "compressor": self.ladder.steps[0]}
@@ -274,8 +274,12 @@ class CompressedStrategy(Declared, Resumable):
         elif not self.looping:
             refuse_other_arrays(self.name, self.run, server_round, arrays)
         self.grid, self.server_round = grid, server_round
-        self._open = first_question(self, server_round)
+        steps = (self.round if self._shipped else self._checked_round)(server_round)
+        self._open = steps, next(steps)
         return self.run.orders(server_round, self._open[1], config)
+
+    def _checked_round(self, server_round: int) -> Steps:
+        return checked(self, self.round(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -331,7 +335,6 @@ class CompressedStrategy(Declared, Resumable):
                 ask = steps.send([client for client, _ in taken])
             except StopIteration:
                 break
-            check_question(type(self).__name__, ask, self.model.layout)
         if received:
             model, masses = self.model, [self.population.mass(client) for client, _ in applied]
             model.buffers = average_buffers(model.buffers, received, masses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,22 @@ from flowerpress.server.client import Client
 _ASKS = "its round must be a generator with S = yield Ask(S, into=...)"
 
 
-def first_question(strategy: Algorithm, server_round: int) -> tuple[Steps, Ask]:
-    """Begin a round; `ValueError` where it is none, or asks what cannot be asked."""
-    steps, owner = strategy.round(server_round), type(strategy).__name__
+def checked(strategy: Algorithm, steps: Any) -> Steps:
+    """Go through a round; `ValueError` where it is none, or asks what cannot be asked."""
+    owner = type(strategy).__name__
     if not isinstance(steps, Generator):
         raise ValueError(f"{owner}.round returned {_named(steps)}: {_ASKS}")
-    try:
-        ask = next(steps)
-    except StopIteration:
-        raise ValueError(f"{owner}.round asked nobody: {_ASKS}") from None
-    check_question(owner, ask, strategy.model.layout)
-    return steps, ask
+    went_in, asked = None, False
+    with closing(steps):
+        while True:
+            try:
+                ask = steps.send(went_in)
+            except StopIteration:
+                break
+            check_question(owner, ask, strategy.model.layout)
+            went_in, asked = (yield ask), True
+    if not asked:
+        raise ValueError(f"{owner}.round asked nobody: {_ASKS}")
 
 
 def check_question(owner: str, ask: Any, layout: Layout) -> None:

@@ -83,7 +83,8 @@ def _classes() -> dict[str, type[Compressor]]:
 def _find(name: str) -> type[Compressor] | None:
     """Return the class of that name; other packages' are loaded for names that are not our own."""
     if name in _BY_NAME:
-        _plugins().warn_if_taken(name)
+        if name in _plugins().claimed:
+            _plugins().warn_if_taken(name)
         return _BY_NAME[name]
     return _plugins().found.get(name)
 
