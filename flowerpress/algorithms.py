@@ -154,7 +154,8 @@ def algorithm(name: str) -> Algorithm:
     """
     plugins = _plugins()
     if name in OWN:
-        plugins.warn_if_taken(name)
+        if name in plugins.claimed:
+            plugins.warn_if_taken(name)
         return OWN[name]
     if name in plugins.faults:
         raise ValueError(plugins.faults[name])
