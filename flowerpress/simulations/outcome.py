@@ -30,7 +30,7 @@ class Outcome:
         Computed, not measured: bytes of the model times the number of uplink messages, without
         any framing.
     seconds : float
-        Wall-clock time of the run.
+        Wall-clock time of the run, without the pauses of one that was resumed.
     up_collected : int
         Of the uplink's bytes, those of nodes' own models that were asked for (gossip).
     verdict : Verdict

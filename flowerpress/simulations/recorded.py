@@ -56,7 +56,7 @@ def run_recorded(
             arrays if len(arrays) else initial,
             strategy.ledger,
             recorder.history,
-            time.perf_counter() - start,
+            recorder.seconds_before + time.perf_counter() - start,
             strategy.name,
             clients or len(strategy.population.clients),
             num_rounds,

@@ -67,6 +67,8 @@ class Recorder:
     Attributes
     ----------
     history : list of RoundRecord
+    seconds_before : float
+        That the rounds took which had ended before the run was resumed.
     """
 
     grid: InProcessGrid | None = None  # a simulation's
@@ -83,6 +85,7 @@ class Recorder:
         self._reader, self._node_reader = map(MetricReader, ("evaluate_fn", "node_evaluate_fn"))
         self._last = time.perf_counter()
         self.history: list[RoundRecord] = []
+        self.seconds_before = 0.0
         self._arrays = ArrayRecord()
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
@@ -129,6 +132,7 @@ class Recorder:
             if "evaluate" not in fields:  # of before these were told: then bytes had both in one
                 fields["up_bytes"] -= fields["up_collected"]
             self.history.append(RoundRecord(**fields, nodes=nodes))
+        self.seconds_before += sum(record.seconds for record in self.history[known:])
         resumed = getattr(self._on_round, "resumed", None)
         if resumed is not None:
             resumed(self.history[known:])

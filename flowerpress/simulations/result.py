@@ -31,7 +31,7 @@ class SimulationResult:
     history : list of RoundRecord
         What each round gave, the initial model's first.
     seconds : float
-        Wall-clock time.
+        Wall-clock time; of a run that was resumed that of all its rounds, without the pauses.
     strategy : str
     clients, rounds : int
         Number of clients, and of the rounds that were asked for.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flowerpress.cli import main
+from flowerpress.simulations.recorder import Recorder
 
 pytest.importorskip("sklearn")  # the task digits
 
@@ -68,8 +69,17 @@ def test_kill_9_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_progress_counts_what_was_sent_before_the_run_was_resumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    no_pictures: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    hear = Recorder.hear
+
+    def slow(self: Recorder, news: list[Any]) -> None:  # as if rounds before had taken that long
+        hear(self, [fields | {"seconds": 100.0} for fields in news])
+
+    monkeypatch.setattr(Recorder, "hear", slow)
     command = ["run", "digits", "--clients", "2", "--checkpoint", str(tmp_path / "saved")]
     command += ["--out", str(tmp_path / "out")]
     assert main([*command, "--rounds", "3"]) == 0
@@ -81,6 +91,9 @@ def test_progress_counts_what_was_sent_before_the_run_was_resumed(
     total = last.rpartition(" up ")[2]
     (row,) = (line for line in shown.splitlines() if "ef21-sgdm topk" in line and total in line)
     assert f" {total} " in row, "the table has the same bytes"
+    files = (tmp_path / "out").glob("*/results.json")
+    seconds = [json.loads(path.read_text("utf-8"))["runs"][0]["seconds"] for path in files]
+    assert [min(seconds) < 100, max(seconds) > 400] == [True, True], "rounds 0 to 3 count too"
 
 
 def test_a_baseline_has_a_folder_of_its_own(tmp_path: Path) -> None:
