@@ -121,7 +121,7 @@ def remove_unfinished(folder: Path, pattern: str) -> int:
     if not (_LOCKS and folder.is_dir()):
         return count
     for path in folder.glob(f".{pattern}.????????"):
-        with suppress(OSError), path.open("rb") as file:
+        with suppress(OSError), open(os.open(path, os.O_RDONLY | _OWN), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
             count += 1

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
-from flowerpress.protocol.files import remove_unfinished, write_atomically
+from flowerpress.protocol.files import put_aside, remove_unfinished, write_atomically
 from flowerpress.server.options import whole
 from flowerpress.server.tree import CheckpointError, Tree, dump, load
 
@@ -33,6 +33,7 @@ log = logging.getLogger("flowerpress")
 FORMAT = 1
 KEPT = 2  # so that one is left if the disk damages the other
 _JOURNAL = "journal.jsonl"
+_ANEW = "name another folder for a new run, or delete this one to start over"
 
 
 class Beside(Protocol):
@@ -96,7 +97,8 @@ class Checkpoints:
         Raises
         ------
         CheckpointError
-            There are checkpoints and `resume` is not set, or none of them can be read.
+            There are checkpoints and `resume` is not set, or none of them can be read, or they are
+            gone and their journal is not.
         """
         if self._opened:
             return self._found
@@ -107,6 +109,8 @@ class Checkpoints:
                 f"{self.folder} holds a run up to round {_round_of(paths[-1])}: resume it "
                 "(--resume, or resume=true), or name another folder for this one"
             )
+        if not paths:
+            self._check_journal()
         if self.resume and not paths:
             log.info("no checkpoint in %s: starting from the beginning", self.folder)
         self._found, passed_over = self._newest(paths)
@@ -118,7 +122,28 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raise `CheckpointError` where none of the checkpoints can be read; changes nothing."""
-        self._newest(self._paths())
+        paths = self._paths()
+        if not paths:
+            self._check_journal()
+        self._newest(paths)
+
+    def _check_journal(self) -> None:
+        """Raise `CheckpointError` for a journal without a checkpoint that a run has gone on from.
+
+        One line is no more than a process leaves that was killed while it saved the first.
+        """
+        journal = self.folder / _JOURNAL
+        if not os.path.lexists(journal):
+            return
+        if not journal.is_file():
+            raise CheckpointError(f"{journal} is no file: {_ANEW}")
+        with journal.open("rb") as file:
+            rounds = sum(1 for _ in file)
+        if rounds > 1:
+            raise CheckpointError(
+                f"{self.folder} holds the journal of a run ({rounds} checkpoints), but none of its "
+                f"round-*.safetensors to resume it from: put one back, or {_ANEW}"
+            )
 
     def _newest(self, paths: list[Path]) -> tuple[Tree, list[str]]:
         """Return the newest that can be read, None if there is none; and why others cannot be."""
@@ -167,11 +192,14 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._append(json.dumps(line).encode() + b"\n")
         tree = {"format": FORMAT, "run_id": self.run_id, "journal": self._journal, **state}
-        write_atomically(self.folder / f"round-{server_round:06d}.safetensors", dump(tree))
+        path = self.folder / f"round-{server_round:06d}.safetensors"
+        if path.is_dir():
+            put_aside(path)
+        write_atomically(path, dump(tree))
         paths = self._paths()
         newer = [path for path in paths if _round_of(path) > server_round]  # passed over: damaged
         for path in [*newer, *paths[: len(paths) - len(newer) - KEPT]]:
-            path.unlink()
+            put_aside(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("round-*.safetensors"), key=_round_of)
@@ -183,8 +211,11 @@ class Checkpoints:
                 f"{path} has format {tree.get('format')}, this flowerpress reads {FORMAT}"
             )
         length, crc = tree["journal"]
+        journal = self.folder / _JOURNAL
         try:
-            data = (self.folder / _JOURNAL).read_bytes()[:length]
+            if not journal.is_file():  # a pipe would be waited for
+                raise FileNotFoundError("it is no file")
+            data = journal.read_bytes()[:length]
         except OSError as error:
             raise CheckpointError(f"the journal beside {path} cannot be read ({error})") from None
         if len(data) != length or crc32(data) != crc:

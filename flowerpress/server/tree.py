@@ -102,6 +102,8 @@ def load(path: Path) -> Tree:
     from safetensors import safe_open
 
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("it is no file")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             names = list(file.keys())  # the file itself cannot be iterated

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from functools import partial
 
 import numpy as np
@@ -202,6 +203,65 @@ def test_a_damaged_journal_is_found(tmp_path):
     journal.write_bytes(journal.read_bytes().replace(b"rows", b"cows", 1))
     with pytest.raises(CheckpointError, match=r"the journal beside .* is damaged"):
         run("ef21", checkpoint=tmp_path, resume=True)
+
+
+IN_PLACE = {
+    "folder": lambda path: path.mkdir(),
+    "full folder": lambda path: (path / "inside").mkdir(parents=True),
+    "pipe": os.mkfifo,
+    "loop": lambda path: path.symlink_to(path.name),
+    "link to nothing": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("what", IN_PLACE)
+@pytest.mark.parametrize("number", [ROUNDS - 1, ROUNDS])
+def test_what_is_no_file_is_a_damaged_checkpoint(what, number, tmp_path):
+    run("ef21", checkpoint=tmp_path)
+    path = tmp_path / f"round-{number:06d}.safetensors"
+    path.unlink()
+    IN_PLACE[what](path)
+    longer = run("ef21", rounds=ROUNDS + 3, checkpoint=tmp_path, resume=True)
+    assert_same(longer, run("ef21", rounds=ROUNDS + 3))
+    last = [f"round-{i:06d}.safetensors" for i in (ROUNDS + 2, ROUNDS + 3)]
+    aside = [f"{path.name}.damaged-1"] if "folder" in what else []
+    assert files(tmp_path) == [*aside, *last]
+
+
+@pytest.mark.parametrize("what", IN_PLACE)
+def test_a_journal_that_is_no_file_is_found(what, tmp_path):
+    run("ef21", checkpoint=tmp_path)
+    journal = tmp_path / "journal.jsonl"
+    journal.unlink()
+    IN_PLACE[what](journal)
+    with pytest.raises(CheckpointError, match=r"the journal beside .* cannot be read \(it is no"):
+        run("ef21", checkpoint=tmp_path, resume=True)
+    for name in files(tmp_path):
+        (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match=r"journal.jsonl is no file: name another folder"):
+        run("ef21", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_journal_whose_checkpoints_are_gone_is_not_written_over(resume, tmp_path):
+    run("ef21", checkpoint=tmp_path)
+    journal = tmp_path / "journal.jsonl"
+    before = journal.read_bytes()
+    for name in files(tmp_path):
+        (tmp_path / name).unlink()
+    says = rf"journal of a run \({ROUNDS + 1} checkpoints\), but none .* delete this one"
+    with pytest.raises(CheckpointError, match=says):
+        run("ef21", checkpoint=tmp_path, resume=resume)
+    with pytest.raises(CheckpointError, match=says):
+        Checkpoints(tmp_path).check()
+    assert journal.read_bytes() == before
+
+
+def test_a_process_killed_while_it_saved_the_first_starts_over(tmp_path):
+    (tmp_path / "journal.jsonl").write_bytes(b'{"rows": [], "beside": []}\n')
+    assert_same(run("ef21", checkpoint=tmp_path, resume=True), run("ef21"))
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+    assert len(lines) == ROUNDS + 1
 
 
 def test_what_a_killed_process_left_behind_is_cut_off(tmp_path, monkeypatch):
