@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from flowerpress.cli import names
-from flowerpress.cli.errors import FAILED, complain
+from flowerpress.cli.errors import FAILED, Interruptible, complain
 from flowerpress.cli.run_help import RunCommand
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PAIR = {"metavar": "KEY=VALUE"}
 
 app = typer.Typer(
+    cls=Interruptible,
     help="Press federated-learning updates into few real bits, on top of Flower.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

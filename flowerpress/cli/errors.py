@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
+from typer.core import TyperGroup
 
 from flowerpress.suggestions import did_you_mean
 
@@ -13,6 +17,28 @@ FAILED = 1  # it ended, and not as was asked: a target missed, nothing trained, 
 WRONG = 2  # the command, its data or the machine
 INTERRUPTED = 130  # by Ctrl-C or a signal
 READER_GONE = 141  # who read the output has ended: 128 + SIGPIPE, as the shell has it
+
+
+class Interruptible(TyperGroup):
+    """Commands that Ctrl-C ends by `click.Abort`: newer releases of typer return a bare 130."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """Read the words of the command line."""
+        with _aborted():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _aborted():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _aborted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.Abort from None
 
 
 def complain(message: str) -> None:

@@ -279,6 +279,65 @@ def test_a_reader_that_ends_ends_the_command(
         assert one["rounds"] >= 1
 
 
+def as_typed(*words: str, before: str = "", **options: Any) -> subprocess.Popen[str]:
+    """Start the command; where pytest runs in the background, its children ignore SIGINT."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"{before}from flowerpress.__main__ import main; sys.exit(main())"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, *words], text=True, **options)
+
+
+INTERRUPTED_ONCE = """
+import atexit, builtins
+imported = builtins.__import__
+def importing(name, *more):
+    if name == "click":
+        builtins.__import__ = imported
+        {}
+    return imported(name, *more)
+builtins.__import__ = importing
+"""
+
+
+@pytest.mark.parametrize(
+    "when", ["signal.raise_signal(2)", "atexit.register(signal.raise_signal, 2)"]
+)
+def test_ctrl_c_is_one_line_whenever_it_comes(when: str, tmp_path: Path) -> None:
+    """While the command line is imported, and when the command has ended."""
+    before = f"exec({INTERRUPTED_ONCE.format(when)!r});"
+    process = as_typed(
+        "list", before=before, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    shown, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "flowerpress: interrupted\n")
+    assert bool(shown) == ("atexit" in when)
+
+
+def test_ctrl_c_in_a_command_that_says_nothing_of_it_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flowerpress.cli.link.require_number", stopped)
+    assert main(["join", "digits", "--server", "h:1", "--insecure", "--client", "0"]) == 130
+    assert capsys.readouterr().err.strip() == "flowerpress: interrupted"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("list", 0), ("nope", 2)])
+def test_what_is_closed_gets_nothing(closed: str, words: str, code: int, tmp_path: Path) -> None:
+    shell = f"{sys.executable} -m flowerpress {words} {closed}"
+    ended = subprocess.run(
+        ["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
+    assert bool(ended.stdout) == (code == 0 and ">&-" not in closed.replace("2>&-", ""))
+    assert bool(ended.stderr) == (code != 0 and "2>&-" not in closed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_process_that_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
