@@ -21,6 +21,7 @@ from flowerpress.simulations.recorder import EvaluateFn, OnRound, Recorder
 from flowerpress.simulations.result import SimulationResult
 from flowerpress.simulations.tasks import ShippedTaskFn
 from flowerpress.strategies import Checkpoints, CompressedStrategy
+from flowerpress.worker.node import IN_SIMULATIONS, check_node, warn_of_keys
 
 TaskFn = Callable[[int, int], Task]
 
@@ -104,8 +105,8 @@ def simulate(
     Raises
     ------
     ValueError
-        `num_clients` or `num_rounds` is out of range, the algorithm cannot use an option, or a
-        checkpoint is of another run.
+        `num_clients` or `num_rounds` is out of range, the algorithm cannot use an option, a node
+        config has a value that cannot be, or a checkpoint is of another run.
     RuntimeError
         All clients of a round failed, or cannot take part: says what the first of them said.
 
@@ -127,6 +128,7 @@ def simulate(
     array([1., 1.])
     """
     num_clients, num_rounds, seed = _counts(num_clients, num_rounds, seed)
+    _check_nodes(node_configs or {})
     strategy.reset()
     strategy.seed = seed
     recorder = Recorder(strategy, evaluate_fn, on_round, node_evaluate_fn)
@@ -179,6 +181,16 @@ def _counts(num_clients: int, num_rounds: int, seed: int) -> list[int]:
         require(whole and 0 <= value < 2**63, name, value, "a whole number >= 0")
         found.append(int(value))
     return found
+
+
+def _check_nodes(node_configs: Mapping[int, NodeConfig]) -> None:
+    """Raise `ValueError` for a value that no client could use, and warn of what looks mistyped."""
+    for client, config in node_configs.items():
+        try:
+            check_node(config, IN_SIMULATIONS)
+        except ValueError as error:
+            raise ValueError(f"node_configs: client {client}: {error}") from None
+    warn_of_keys(dict.fromkeys(key for config in node_configs.values() for key in config))
 
 
 def initial_arrays(task_fn: TaskFn, num_clients: int) -> ArrayRecord:

@@ -24,7 +24,7 @@ from flowerpress.tasks.task import Task
 from flowerpress.user_code import place_of
 from flowerpress.worker.aside import Attic
 from flowerpress.worker.memory import begin_session
-from flowerpress.worker.node import check_node
+from flowerpress.worker.node import check_node, warn_of_keys
 from flowerpress.worker.registry import make_worker
 from flowerpress.worker.stores import LastSaved, WorkerState, open_store
 from flowerpress.worker.worker import Job, load_buffers
@@ -91,6 +91,7 @@ class TaskApp(ClientApp):
         """Raise `ValueError` for a node config that is wrong, whatever the run and its task."""
         del task
         check_node(node_config)
+        warn_of_keys(node_config)
 
     def check_run(self, node_config: Config, run_config: Config) -> None:
         """Raise `ValueError` where this node cannot take part in a run."""
@@ -250,10 +251,17 @@ def _kept(task_fn: TaskFn) -> _Client:
     return _Client(task_fn)
 
 
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_MISTAKES = (
+    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, NameError),
+    *(AssertionError, ImportError, SyntaxError, StopIteration),
+    *(NotImplementedError, RecursionError),  # no other RuntimeError: of a GPU that is busy, say
+)
+
+
 def is_lasting(error: Exception) -> bool:
     """Whether an error comes again, however often one tries: a mistake, or something missing."""
-    missing = FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError
-    return isinstance(error, ValueError | ImportError | missing)
+    return isinstance(error, (*_MISTAKES, *_MISSING))
 
 
 def partition_of(node_config: Config) -> tuple[int, int]:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from flowerpress.compressors import make_compressor
+from flowerpress.suggestions import did_you_mean, unknown
 from flowerpress.worker.stores import STORES
 
+log = logging.getLogger("flowerpress")
 Config = Mapping[str, Any]
+Checks = Mapping[str, Callable[[Any], None]]
 
 
-def check_node(node_config: Config) -> None:
-    """Check the keys that clients of flowerpress read; others are passed over.
+def check_node(node_config: Config, more: Checks | None = None) -> None:
+    """Check the keys that clients of flowerpress read, and `more`; others are passed over.
 
     Raises
     ------
     ValueError
         A value is none that can be: says which, and what can be.
     """
-    for key, check in CHECKS.items():
+    for key, check in {**CHECKS, **(more or {})}.items():
         if key in node_config:
             try:
                 check(node_config[key])
@@ -41,9 +46,19 @@ def check_keys(node_config: Config, more: Iterable[str] = ()) -> None:
     known = {*CHECKS, *more}
     for key in node_config:
         if key not in known:
-            raise ValueError(
-                f"node config: unknown key {key!r}; known are {', '.join(sorted(known))}"
-            )
+            what = f"node config: unknown key {key!r}"
+            raise ValueError(unknown(what, key, sorted(known), "known are"))
+
+
+def warn_of_keys(keys: Iterable[str], more: Iterable[str] = ()) -> None:
+    """Log which keys look like one of `check_node`'s, or of `more`, and are none.
+
+    They may be the app's own, which nobody here knows: so they are no error.
+    """
+    known = {*CHECKS, *_ELSEWHERE, *more}
+    for key in keys:
+        if key not in known and (guess := did_you_mean(key, sorted(known))):
+            log.warning("node config: flowerpress reads no %r%s", key, guess)
 
 
 def check_folder(folder: Path, what: str = "memory", option: str = "--state-dir") -> None:
@@ -101,7 +116,12 @@ def _text(value: Any) -> None:
         raise ValueError("expected a text in quotes")
 
 
-CHECKS: Mapping[str, Callable[[Any], None]] = {
+def _uplink(value: Any) -> None:
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError("expected a number of Mbit/s above 0")
+
+
+CHECKS: Checks = {
     "partition-id": _whole(0),
     "num-partitions": _whole(1),
     "client-id": _whole(0),
@@ -111,3 +131,5 @@ CHECKS: Mapping[str, Callable[[Any], None]] = {
     "state-dir": _text,
     "state-sync": _one_of(True, False),
 }
+IN_SIMULATIONS: Checks = {"uplink": _uplink}
+_ELSEWHERE = (*IN_SIMULATIONS, "flowerpress")  # this one by `press`

@@ -132,7 +132,7 @@ def test_options_of_serve(words: list[str], said: str, capsys: pytest.CaptureFix
     [
         ('compressor="zip"', "compressor is 'zip': unknown compressor"),
         ("compressor=0.1", "expected a compressor in quotes"),
-        ('compresor="topk:0.1"', "unknown key 'compresor'; known are"),
+        ('compresor="topk:0.1"', "unknown key 'compresor': did you mean 'compressor'? Known are"),
         ("partition-id=x", "partition-id is 'x': expected a whole number from 0 on"),
         ("partition-id=-1", "partition-id is -1"),
         ("num-partitions=0", "num-partitions is 0: expected a whole number from 1 on"),

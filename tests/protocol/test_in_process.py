@@ -442,3 +442,23 @@ def test_memory_on_disk_is_written_and_not_flushed(monkeypatch, tmp_path, config
     disk = run(rounds=3, state_dir=tmp_path, node_configs=configs)
     np.testing.assert_array_equal(model(live), model(disk))
     assert bool(flushed) == some
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"compressor": "zip"}, "client 1: node config: compressor is 'zip': unknown compressor"),
+        ({"uplink": 0}, "client 1: node config: uplink is 0: expected a number of Mbit/s above 0"),
+        ({"uplink": "fast"}, "uplink is 'fast': expected a number"),
+        ({"state-store": "dsk"}, "state-store is 'dsk': expected live or disk or context"),
+    ],
+)
+def test_a_node_config_is_read_before_the_run(config, says):
+    with pytest.raises(ValueError, match=says):
+        run(rounds=1, node_configs={0: {}, 1: config})
+
+
+def test_a_key_that_is_nearly_one_is_named_once(caplog):
+    run(rounds=1, node_configs={i: {"up-link": 1.0, "mine": 3, "uplink": 2} for i in range(3)})
+    said = "node config: flowerpress reads no 'up-link': did you mean 'uplink'?"
+    assert [record.getMessage() for record in caplog.records] == [said]

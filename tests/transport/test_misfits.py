@@ -183,6 +183,29 @@ def test_a_task_that_cannot_be_made_ends_the_client(
     training.stop()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("division by zero"),
+        TypeError("an int is not iterable"),
+        KeyError("label"),
+        NotImplementedError("to be done"),
+    ],
+)
+def test_a_task_function_with_a_mistake_ends_the_client(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may show a traceback, for whoever wrote it."""
+    training = Training(1)
+    wrong, farewell = start_client(training.port, client_app(Troubled(error, 100)), 0)
+    done, reason = farewell.result(20)
+    assert (done, wrong.mistaken) == (False, True)
+    assert reason == f"{PLACE}: {type(error).__name__}: {error}"
+    start_client(training.port, client_app(task_fn), 0)
+    training.stop()
+    assert warnings(caplog, f"node 2 cannot take part: {reason}") == 1
+
+
 def test_what_may_pass_is_tried_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """A device that is busy, say."""
     training = Training(1)
@@ -193,6 +216,16 @@ def test_what_may_pass_is_tried_again_and_said_once(caplog: pytest.LogCaptureFix
     assert not client.mistaken
     assert warnings(caplog, f"client 0 failed: {PLACE}: RuntimeError: out of memory") == 1
     assert warnings(caplog, f"node 2 cannot take part: {PLACE}: RuntimeError: out of memory") == 1
+
+
+def test_a_node_config_key_that_is_nearly_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    config = {**LIVE, "compresor": "topk:0.1", "state-dri": "/x", "num_partitions": 2, "foo": 1}
+    make_client(client_app(task_fn), "127.0.0.1:1", None, 0, node_config=config)
+    assert [record.getMessage() for record in caplog.records] == [
+        "node config: flowerpress reads no 'compresor': did you mean 'compressor'?",
+        "node config: flowerpress reads no 'state-dri': did you mean 'state-dir'?",
+        "node config: flowerpress reads no 'num_partitions': did you mean 'num-partitions'?",
+    ]
 
 
 def test_a_certified_client_is_no_other_in_the_run_either(
