@@ -40,6 +40,10 @@ class Attendance:
         By the worker's id.
     steps : int
         Rounds in which the model took a step.
+    unevaluated : int
+        Rounds that asked for evaluations while none has come yet; -1: one has.
+    no_evaluation : str
+        Why none came in the last of these.
     strangers : dict of str to str
         Nodes that are there at the end and were never admitted: what to call each, and why not.
 
@@ -56,6 +60,8 @@ class Attendance:
 
     clients: dict[int, Presence] = field(default_factory=dict)
     steps: int = 0
+    unevaluated: int = 0
+    no_evaluation: str = ""
     strangers: dict[str, str] = field(default_factory=dict)
 
     def ask(self, clients: Iterable[int]) -> None:
@@ -83,14 +89,27 @@ class Attendance:
         presence = self.clients.setdefault(client, Presence())
         presence.trouble, presence.failing = why or "it did not answer in time", bool(why)
 
+    def evaluate(self, missing: Mapping[int, str], came: int) -> None:
+        """Hear how many evaluations of a round came, and why those of others did not."""
+        if came:
+            self.unevaluated = -1
+        elif missing and self.unevaluated >= 0:
+            self.unevaluated += 1
+            client, why = min(missing.items())
+            self.no_evaluation = f"client {client}: {why}"
+
     @property
     def taken(self) -> int:
         """Updates that went in, of all workers and rounds."""
         return sum(presence.taken for presence in self.clients.values())
 
     def lines(self) -> list[str]:
-        """Say who was left out: one line each, at most five and one that counts the others."""
-        found = [f"{name} never took part: {why}" for name, why in self.strangers.items()]
+        """Say what did not come: one line each, at most five and one that counts the others."""
+        found = list[str]()
+        if self.unevaluated > 0:
+            rounds = f"any of the {self.unevaluated} rounds that asked for it"
+            found.append(f"no client's evaluation came in {rounds}; {self.no_evaluation}")
+        found += [f"{name} never took part: {why}" for name, why in self.strangers.items()]
         for client, presence in sorted(self.clients.items()):
             if presence.failing or presence.taken < _LEAST * presence.asked:
                 found.append(
@@ -102,9 +121,12 @@ class Attendance:
 
     def state(self) -> Any:
         """Return what a checkpoint needs of it."""
-        return [self.steps, {client: asdict(each) for client, each in self.clients.items()}]
+        clients = {client: asdict(each) for client, each in self.clients.items()}
+        return [self.steps, clients, self.unevaluated, self.no_evaluation]
 
     def restore(self, state: Any) -> None:
         """Take what `state` returned."""
-        self.steps, clients = state
+        self.steps, clients, *more = state
         self.clients = {client: Presence(**fields) for client, fields in clients.items()}
+        if more:  # an earlier version has none
+            self.unevaluated, self.no_evaluation = more

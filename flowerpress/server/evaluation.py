@@ -91,14 +91,16 @@ def evaluations(
     With `replicas`, workers evaluate what deltas have led them to: one that fails may lack it.
     """
     expected = {client.node: client for client in cohort}
-    found = []
+    found, missing = [], dict[int, str]()
     for message in messages:
         client = expected.pop(message.metadata.src_node_id, None)
         if message.has_error():
-            reason = printable(str(message.error.reason))
-            log.warning("round %d: evaluation: %s", server_round, reason)
-            if client is not None and replicas:
-                client.held = -1
+            reason = printable(str(message.error.reason)) or f"error {message.error.code}"
+            who = f"client {client.id}" if client else "a client"
+            log.warning("round %d: %s (evaluation): %s", server_round, who, reason)
+            if client is not None:
+                missing[client.id] = reason
+                client.held = -1 if replicas else client.held
         elif client is None:
             run.exchange.refuse(server_round, "an evaluation of a node that was not asked")
         else:
@@ -106,6 +108,8 @@ def evaluations(
             metrics = metrics_of(message.content)
             client.held = _held_in(metrics, client.held)
             found.append((client, metrics))
+    missing |= dict.fromkeys((c.id for c in expected.values()), "it did not answer in time")
+    run.attendance.evaluate(missing, came=len(found))
     return sorted(found, key=lambda pair: pair[0].id)
 
 

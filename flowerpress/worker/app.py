@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flowerpress.protocol import (
@@ -30,6 +30,7 @@ from flowerpress.worker.stores import LastSaved, WorkerState, open_store
 from flowerpress.worker.worker import Job, load_buffers
 
 log = logging.getLogger("flowerpress")
+_RAISED = 2  # Flower's code for a ClientApp that raised
 TaskFn = Callable[[int, int], Task]
 Config = Mapping[str, Any]
 
@@ -166,7 +167,15 @@ class _Client:
         return Message(reply.encode(held=held), reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:
-        """Evaluate the model on this client's data; raises if it cannot."""
+        """Evaluate the model on this client's data."""
+        try:
+            content = RecordDict({"metrics": self._evaluated(message, context)})
+        except Exception as error:  # as an error of Flower's: a reply to an evaluation has metrics
+            reason = self._failed(context, 0, error).reason
+            return Message(Error(_RAISED, reason), reply_to=message)
+        return Message(content, reply_to=message)
+
+    def _evaluated(self, message: Message, context: Context) -> MetricRecord:
         order = Instruction.decode(message.content)
         client, task, layout = self._task(context)
         if order.layout != layout.digest:
@@ -189,7 +198,7 @@ class _Client:
         metrics |= self._metrics.read(task.evaluate(x))
         if replica and "held" in state.numbers:
             metrics[HELD] = int(state.numbers["held"])
-        return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+        return MetricRecord(metrics)
 
     def _configure(self, task: Task, order: Instruction, message: Message, source: str) -> None:
         """Give the round's config to the task, or say once which keys have no effect."""

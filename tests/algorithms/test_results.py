@@ -90,6 +90,41 @@ def test_a_client_that_failed_and_came_back_is_not_named():
     assert result.verdict.lines == []
 
 
+def judging(bad, caplog, tmp_path, **options):
+    """Run clients of which the first `bad` cannot evaluate."""
+
+    def task_fn(i, n):
+        def evaluate(x):
+            if i < bad:
+                raise RuntimeError("no labels")
+            return {"loss": 1.0}
+
+        return FunctionTask(np.zeros(3), lambda x, _: (0.0, x - i), evaluate=evaluate)
+
+    strategy = make_strategy("ef21", compressor="topk:k=1", lr=0.1, fraction_evaluate=1.0)
+    result = simulate(strategy, task_fn, 2, checkpoint=tmp_path, **options)
+    line = task_fn.__code__.co_firstlineno + 3
+    return result, f"test_results.py, line {line}: RuntimeError: no labels"
+
+
+def test_an_evaluation_that_fails_is_told_with_its_client_and_place(caplog, tmp_path):
+    result, why = judging(1, caplog, tmp_path, num_rounds=2)
+    assert f"round 2: client 0 (evaluation): {why}" in caplog.text
+    assert result.history[-1].evaluate == {"loss": 1.0}
+    assert not result.verdict.lines
+
+
+def test_a_run_without_any_evaluation_says_so_also_when_resumed(caplog, tmp_path):
+    result, why = judging(2, caplog, tmp_path, num_rounds=2)
+    said = "no client's evaluation came in any of the {} rounds that asked for it; client 0: " + why
+    assert result.verdict.lines == [said.format(2)]
+    assert caplog.messages[-1] == said.format(2)
+    result, _ = judging(2, caplog, tmp_path, num_rounds=5, resume=True)
+    assert result.verdict.lines == [said.format(5)]
+    result, _ = judging(1, caplog, tmp_path, num_rounds=6, resume=True)
+    assert not result.verdict.lines, "one has come"
+
+
 def test_lost_messages_are_nobodys_fault():
     result = simulate(make_strategy("ef21"), task_fn, 3, 20, faults=Faults(up=0.2, seed=1))
     assert result.attendance.taken < 60
