@@ -136,6 +136,11 @@ def allow_answers(grid: Grid, nbytes: int) -> None:
     _call(grid, "allow_answers", nbytes)
 
 
+def note_waiting(grid: Grid, waiting: tuple[int, int] | None) -> None:
+    """Say how many clients are there of how many that a round waits for; None: it does not."""
+    _call(grid, "note_waiting", waiting)
+
+
 def measures_uploads(grid: Grid) -> bool:
     """Return whether a grid measures how long answers take to come."""
     return bool(_call(grid, "measures_uploads"))

@@ -37,6 +37,7 @@ from flowerpress.server.tree import Tree
 log = logging.getLogger("flowerpress")
 _SAMPLING_STREAM = 0x5A
 _SETTLED = 3  # workers whose median none of them can set alone
+_FIRST_TOLD, _MOST_UNTOLD = 5.0, 300.0  # seconds that a wait for workers is not mentioned
 UNKNOWN = -1  # a client in the ledger that has not said who it is
 
 
@@ -262,23 +263,45 @@ class Population:
         return [pool[i] for i in sorted(rng.choice(len(pool), size=count, replace=False))]
 
 
-def wait_for(ready: Callable[[], list[Client]], needed: int, deadline: float) -> list[Client]:
+def wait_for(
+    ready: Callable[[], list[Client]],
+    needed: int,
+    deadline: float,
+    note: Callable[[tuple[int, int] | None], None] = lambda _: None,
+) -> list[Client]:
     """Wait until `ready()` has at least `needed` workers, and return them.
+
+    How many are there of how many is logged from time to time, and said to `note` whenever it was
+    looked at; None once the wait is over.
 
     Raises
     ------
-    RuntimeError
+    RoundError
         It has not within `deadline` seconds: says how many there are and what to do.
     """
-    end, pause = time.monotonic() + deadline, 0.05
-    while len(found := ready()) < needed:
-        if time.monotonic() >= end:
-            raise RoundError(
-                f"{len(found)} of {needed} clients available after {deadline:g} s: start more "
-                "clients, lower min-available-nodes, or raise available-timeout"
-            )
-        time.sleep(pause)
-        pause = min(2 * pause, 1.0)
+    begun, pause, told = time.monotonic(), 0.05, _FIRST_TOLD
+    try:
+        while len(found := ready()) < needed:
+            note((len(found), needed))
+            waited = time.monotonic() - begun
+            if waited >= deadline:
+                raise RoundError(
+                    f"{len(found)} of {needed} clients available after {deadline:g} s: start more "
+                    "clients, lower min-available-nodes and min-train-nodes, or raise "
+                    "available-timeout"
+                )
+            if waited >= told:
+                told = min(2 * told, told + _MOST_UNTOLD)
+                log.warning(
+                    "a round waits for %d clients, and %d are there: it needs min-available-nodes "
+                    "and min-train-nodes (min-evaluate-nodes where it evaluates)",
+                    needed,
+                    len(found),
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+    finally:
+        note(None)
     return found
 
 

@@ -36,7 +36,7 @@ from flowerpress.protocol.buffers import (
     check_finite,
     unpack_buffers,
 )
-from flowerpress.protocol.grids import allow_answers, last_upload, measures_uploads
+from flowerpress.protocol.grids import allow_answers, last_upload, measures_uploads, note_waiting
 from flowerpress.protocol.layout import Kept, other_values
 from flowerpress.protocol.rules import NO_FEEDBACK
 from flowerpress.server.algorithm import Algorithm
@@ -195,7 +195,12 @@ class Run:
         strategy, population = self._strategy, self.population
         needed = strategy.needed(wanted.at_least)
         meet = partial(population.meet, grid, server_round, self._admit, self.exchange.ledger)
-        online = wait_for(partial(meet, needed=needed), needed, strategy.available_timeout)
+        online = wait_for(
+            partial(meet, needed=needed),
+            needed,
+            strategy.available_timeout,
+            partial(note_waiting, grid),
+        )
         # A sum that workers share with the server is of their weights as they were.
         self.start_over |= population.weigh() and strategy.shared
         if training and self.start_over:

@@ -136,6 +136,8 @@ class GrpcGrid(OneRunGrid):
         How many of flowerpress's strategies were started on it.
     refused : SetupError or None
         Why the first message was not sent.
+    waiting : tuple of int or None
+        How many clients are there of how many that a round waits for; None: it has begun.
     """
 
     strangers = True  # see `flowerpress.protocol.grids.has_strangers`
@@ -144,6 +146,7 @@ class GrpcGrid(OneRunGrid):
         self._hub, self._saving, self.strategies = hub, saving, 0
         self._begun = False
         self.refused: SetupError | None = None
+        self.waiting: tuple[int, int] | None = None
         self.run_id = hub.run_id
         self._asked: dict[str, Message] = {}
         self._answers: dict[str, _Unread | Message] = {}
@@ -155,6 +158,10 @@ class GrpcGrid(OneRunGrid):
     def note_round(self, record: Any) -> None:
         """Hear what round ``record.round`` gave, a dataclass, from a ServerApp that tells."""
         self.rounds[record.round] = record
+
+    def note_waiting(self, waiting: tuple[int, int] | None) -> None:
+        """Hear how many clients a round waits for."""
+        self.waiting = waiting
 
     def proven_client(self, node: int) -> int | None:
         """Return the client that a node has proven to be by its certificate; None without any."""

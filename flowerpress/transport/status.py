@@ -59,6 +59,8 @@ def describe_server(service: Service) -> str:
     hub, grid = service.hub, service.grid
     here = sum(peer.connected for peer in list(hub.peers.values()))
     parts = [f"{here} of {max(service.clients, len(hub.peers))} clients"]
+    if grid.waiting is not None:
+        parts.append("a round waits: {} of {} are there".format(*grid.waiting))
     if grid.rounds:
         last, of = max(grid.rounds), service.rounds
         parts.append(f"round {last} of {of}" if of else f"round {last}")

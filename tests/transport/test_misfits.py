@@ -19,6 +19,7 @@ from flowerpress.simulations.flower_app import client_app as shipped_app
 from flowerpress.strategies import make_strategy
 from flowerpress.transport.certs import make_certs, read_certs
 from flowerpress.transport.join import make_client
+from flowerpress.transport.status import describe_server
 
 from .linked import LIVE, QUICK, run_in_thread, start_client, start_server
 
@@ -216,6 +217,23 @@ def test_what_may_pass_is_tried_again_and_said_once(caplog: pytest.LogCaptureFix
     assert not client.mistaken
     assert warnings(caplog, f"client 0 failed: {PLACE}: RuntimeError: out of memory") == 1
     assert warnings(caplog, f"node 2 cannot take part: {PLACE}: RuntimeError: out of memory") == 1
+
+
+def test_a_round_that_waits_for_more_clients_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flowerpress.server.population._FIRST_TOLD", 0.2)
+    training = Training()
+    training.strategy.min_train_nodes = 3
+    for i in (0, 1):
+        start_client(training.port, client_app(task_fn), i, **{"num-partitions": 3})
+    training.wait_for(lambda: warnings(caplog, "a round waits for 3 clients, and 2 are there") > 1)
+    assert " · a round waits: 2 of 3 are there · " in describe_server(training.service)
+    assert training.rounds == 0
+    start_client(training.port, client_app(task_fn), 2, **{"num-partitions": 3})
+    training.stop()
+    assert "waits" not in describe_server(training.service)
+    assert warnings(caplog, "a round waits") < 10, "more and more rarely"
 
 
 def test_a_node_config_key_that_is_nearly_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
