@@ -16,8 +16,10 @@ from flowerpress.compressors import (
     make_compressor,
     norm,
 )
+from flowerpress.compressors.composed import nesting
 from flowerpress.compressors.composed.nesting import substream
 from flowerpress.compressors.spec.allowed import Allowed
+from flowerpress.compressors.wire import budget
 from flowerpress.compressors.wire.budget import only
 from flowerpress.compressors.wire.packet import HEADER_BYTES, Packet
 
@@ -94,6 +96,39 @@ def test_many_short_blocks_are_not_sent_and_not_read():
     with pytest.raises(ValueError, match="nobody reads"):
         make_compressor("blocked(topk:k=1, 20)").compress(np.ones(40_000, np.float32))
     make_compressor("blocked(topk:0.01, 10000)").compress(np.ones(1_000_000, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("spec", "longer"),
+    [
+        ("blocked(topk:k=1, 2)", "10,000"),
+        ("blocked(topk:0.01+qsgd:7, 2000)", "20,000"),
+        ("blocked(induced(topk:0.1; sign), 1000)", "30,000"),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_short_blocks_are_refused_before_any_is_compressed(spec, longer, kind, monkeypatch):
+    compressor = make_compressor(spec)
+    made = []
+    monkeypatch.setattr(nesting, "substream", lambda *_: made.append(1))
+    says = rf"nobody reads .*many times the work .*make its blocks larger, of some {longer}$"
+    with pytest.raises(ValueError, match=says):
+        compressor.compress(np.ones(1_000_000, kind))
+    assert not made
+
+
+@pytest.mark.parametrize("inner", ["identity", "topk:k=1", "topk:0.1+qsgd:7", "hadamard+sign"])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1500, 2500, 3500, 4000])
+def test_what_is_refused_before_it_is_made_would_not_be_read(inner, size, monkeypatch):
+    """Nothing that a receiver takes is refused."""
+    compressor = make_compressor(f"blocked({inner}, {size})")
+    x = np.ones(60 if size < 10 else 100_000, np.float32)
+    try:
+        compressor.compress(x)
+    except ValueError:
+        monkeypatch.setattr(budget, "affords", lambda *_: True)
+        with pytest.raises(ValueError, match="many times the work"):
+            compressor.compress(x)
 
 
 def test_a_run_takes_only_its_own():

@@ -27,6 +27,7 @@ from flowerpress.compressors.wire.packet import (
 from flowerpress.compressors.wire.payload import Reader, Sparse, require_weighted
 from flowerpress.compressors.wire.tensors import add_to_tensor
 
+_LONG = 10_000  # coordinates of a block that pay for its frame
 # The length of a block.
 _HEAD = struct.Struct("<I")
 
@@ -126,6 +127,7 @@ class Blocked(Compressor):
 
     def encode(self, x: Vector, draw: Draw) -> Sequence[Buffer]:
         """Return the length of a block, and the blocks' packets."""
+        self._require_readable(x)
         frames: list[Buffer] = [_HEAD.pack(self.size)]
         for i, place in enumerate(_blocks(x.size, self.size)):
             part = nesting.substream(draw, i)
@@ -134,6 +136,22 @@ class Blocked(Compressor):
             except ValueError as error:
                 raise ValueError(f"{error} (x: from x[{place.start}] on)") from None
         return frames
+
+    def _require_readable(self, x: Vector) -> None:
+        """Raise ValueError where it is known before anything is made that nobody would read it."""
+        frames = 1 + math.ceil(x.size / self.size) * nesting.frames(self.inner)
+        width = x.dtype.itemsize
+        if budget.affords(frames, x.size, width):
+            return
+        size = self.traits(x.size).bits / 8 * width / 4  # stated for float32
+        if not budget.affords(frames, x.size, width, 2 * size):  # twice what is expected
+            raise self._unread(budget.TOO_MUCH_WORK)
+
+    def _unread(self, why: object) -> ValueError:
+        said = f"compress: nobody reads what {self.spec!r} sends: {why}"
+        if str(why) == budget.TOO_MUCH_WORK:
+            said += f"; make its blocks larger, of some {_LONG * nesting.frames(self.inner):,}"
+        return ValueError(said)
 
     def _try(self, packet: Packet, x: Vector, extreme: bool) -> None:
         """Raise ValueError unless a receiver would decode what was made of `x`.
@@ -148,7 +166,7 @@ class Blocked(Compressor):
         except PacketError as error:
             if extreme:
                 raise too_large("what is decoded", x) from None
-            raise ValueError(f"compress: nobody reads what {self.spec!r} sends: {error}") from None
+            raise self._unread(error) from None
 
     @classmethod
     def decode(cls, packet: Packet) -> Decoded:

@@ -32,7 +32,7 @@ _MEMORY = 3  # vectors
 # Steps that a frame takes, however short its vector; steps and bytes that any packet may cost.
 _FRAME_WORK = 60_000
 _SPARE_WORK, _SPARE_MEMORY = 5 << 19, 1 << 20
-_TOO_MUCH_WORK = "frame: reading it takes many times the work that its vector is worth"
+TOO_MUCH_WORK = "frame: reading it takes many times the work that its vector is worth"
 _ROOM_WORK = 0.5  # steps of a new byte: pages that are met first take longer than what fills them
 
 
@@ -103,20 +103,30 @@ class Budget:
             )
         self.work -= work
         if self.work < 0:
-            raise PacketError(_TOO_MUCH_WORK)
+            raise PacketError(TOO_MUCH_WORK)
 
 
 def of(packet: Packet, allowed: Allows | None = None) -> Budget:
     """Return the budget of `packet`, the outermost one; `allowed` is by default as `only` says."""
     size, width = len(packet.data), packet.dtype.itemsize
     allowed = allowed or _only.get()
-    steps = _WORK[width] * packet.dim
     return Budget(
-        work=max(steps, 0.75 * steps + _SPARE_WORK) + size / 4,
+        work=_work(packet.dim, width, size),
         memory=_MEMORY * width * packet.dim + 2 * size + _SPARE_MEMORY,
         frames=MOST_FRAMES if allowed is None else min(MOST_FRAMES, allowed.frames),
         allowed=allowed,
     )
+
+
+def _work(dim: int, width: int, size: float) -> float:
+    """Return the steps that a packet of `size` bytes may cost."""
+    steps = _WORK[width] * dim
+    return max(steps, 0.75 * steps + _SPARE_WORK) + size / 4
+
+
+def affords(frames: int, dim: int, width: int, size: float = 0.0) -> bool:
+    """Whether a packet of `size` bytes pays for so many frames, were they read in no time."""
+    return frames * _FRAME_WORK <= _work(dim, width, size)
 
 
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
@@ -143,7 +153,7 @@ def enter(codec: int, work: float = 0.0, outermost: Budget | None = None) -> Bud
         raise PacketError("frame: made of more packets than are read here")
     budget.work -= _FRAME_WORK + work
     if budget.work < 0:
-        raise PacketError(_TOO_MUCH_WORK)
+        raise PacketError(TOO_MUCH_WORK)
     if alone or outermost is not None:
         budget._outside = budget.level, _current.set(budget)
     budget.level += 1
