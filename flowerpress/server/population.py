@@ -272,16 +272,18 @@ def wait_for(
     """Wait until `ready()` has at least `needed` workers, and return them.
 
     How many are there of how many is logged from time to time, and said to `note` whenever it was
-    looked at; None once the wait is over.
+    looked at; None once the wait is over. Nothing is said where there is no wait.
 
     Raises
     ------
     RoundError
         It has not within `deadline` seconds: says how many there are and what to do.
     """
+    if len(found := ready()) >= needed:
+        return found
     begun, pause, told = time.monotonic(), 0.05, _FIRST_TOLD
     try:
-        while len(found := ready()) < needed:
+        while len(found) < needed:
             note((len(found), needed))
             waited = time.monotonic() - begun
             if waited >= deadline:
@@ -299,7 +301,7 @@ def wait_for(
                     len(found),
                 )
             time.sleep(pause)
-            pause = min(2 * pause, 1.0)
+            pause, found = min(2 * pause, 1.0), ready()
     finally:
         note(None)
     return found

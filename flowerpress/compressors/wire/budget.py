@@ -110,23 +110,19 @@ def of(packet: Packet, allowed: Allows | None = None) -> Budget:
     """Return the budget of `packet`, the outermost one; `allowed` is by default as `only` says."""
     size, width = len(packet.data), packet.dtype.itemsize
     allowed = allowed or _only.get()
+    steps = _WORK[width] * packet.dim
     return Budget(
-        work=_work(packet.dim, width, size),
+        work=max(steps, 0.75 * steps + _SPARE_WORK) + size / 4,
         memory=_MEMORY * width * packet.dim + 2 * size + _SPARE_MEMORY,
         frames=MOST_FRAMES if allowed is None else min(MOST_FRAMES, allowed.frames),
         allowed=allowed,
     )
 
 
-def _work(dim: int, width: int, size: float) -> float:
-    """Return the steps that a packet of `size` bytes may cost."""
-    steps = _WORK[width] * dim
-    return max(steps, 0.75 * steps + _SPARE_WORK) + size / 4
-
-
 def affords(frames: int, dim: int, width: int, size: float = 0.0) -> bool:
     """Whether a packet of `size` bytes pays for so many frames, were they read in no time."""
-    return frames * _FRAME_WORK <= _work(dim, width, size)
+    steps = _WORK[width] * dim  # as in `of`, which makes no calls for it
+    return frames * _FRAME_WORK <= max(steps, 0.75 * steps + _SPARE_WORK) + size / 4
 
 
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
