@@ -7,7 +7,7 @@ from flwr.serverapp.strategy import Result
 
 from flowerpress.clients import client_app
 from flowerpress.simulations import InProcessGrid, simulate
-from flowerpress.strategies import Checkpoints, strategy_names
+from flowerpress.strategies import Checkpoints, CompressedStrategy, strategy_names
 from tests.algorithms.lives import (
     ROUNDS,
     SEED,
@@ -185,7 +185,7 @@ def test_a_large_first_model_is_not_kept_beside_the_strategys_own(monkeypatch, s
     strategy = strategy_of("ef21")
     with InProcessGrid(lambda: client_app(task_fn), N) as grid, pytest.MonkeyPatch.context() as p:
         if not stepped:
-            p.setattr(type(strategy), "aggregate_train", lambda *_: (None, None))
+            p.setattr(CompressedStrategy, "aggregate_train", lambda *_: (None, None))
         result = strategy.start(grid, task_fn(0, N).initial_arrays(), 2)
     assert strategy.run.initial == ArrayRecord()
     assert (result.arrays == made) == (not stepped)
