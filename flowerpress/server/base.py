@@ -169,7 +169,9 @@ class CompressedStrategy(Declared, Resumable):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.given, self._shipped = options, self.__module__.startswith("flowerpress.")
+        self.given = options
+        # Whose rounds are not looked at for mistakes: tests do that, and rounds are short.
+        self._shipped = self.__module__.startswith("flowerpress.")
         self.ladder = self._ladder(options.get("compressor"))
         if self.ladder is not None:
             options = {**options, "compressor": self.ladder.steps[0]}
